@@ -1,0 +1,82 @@
+/* Whole files in and out. */
+#include "host/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+pl_status pl_file_read(const char *path, pl_text *text) {
+  pl_text_clear(text);
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  char block[1 << 16];
+  ssize_t got;
+  while ((got = read(file, block, sizeof block)) > 0 || (got < 0 && errno == EINTR))
+    if (got > 0) pl_text_append(text, block, (size_t)got);
+  int error = errno;
+  close(file);
+  PL_REQUIRE(got == 0, "cannot read '%s': %s", path, strerror(error));
+  pl_text_append(text, "", 0);
+  return PL_OK;
+}
+
+static pl_status write_pieces(int file, const char *path, const pl_piece *pieces, int count) {
+  for (int i = 0; i < count; i++) {
+    const char *data = pieces[i].data;
+    size_t left = pieces[i].bytes;
+    while (left > 0) {
+      ssize_t put = write(file, data, left);
+      if (put < 0 && errno == EINTR) continue;
+      PL_REQUIRE(put > 0, "cannot write '%s': %s", path, strerror(errno));
+      data += put;
+      left -= (size_t)put;
+    }
+  }
+  PL_REQUIRE(fsync(file) == 0, "cannot write '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+  pl_text name = {0};
+  pl_text_print(&name, "%s.XXXXXX", path);
+  int file = mkstemp(name.data);
+  pl_status status = PL_OK;
+  if (file < 0)
+    status = PL_FAIL("cannot create a file beside '%s': %s", path, strerror(errno));
+  else {
+    mode_t mask = umask(0);
+    umask(mask);
+    struct stat old;
+    mode_t mode = stat(path, &old) == 0 ? old.st_mode & 07777 : 0666 & ~mask;
+    status = write_pieces(file, path, pieces, count);
+    if (fchmod(file, mode) != 0 && status == PL_OK) status = PL_FAIL("cannot set the mode of '%s'", path);
+    if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
+    if (status == PL_OK && rename(name.data, path) != 0)
+      status = PL_FAIL("cannot rename to '%s': %s", path, strerror(errno));
+    if (status != PL_OK) unlink(name.data);
+  }
+  pl_text_release(&name);
+  return status;
+}
+
+pl_status pl_directory_create(const char *path) {
+  char *part = pl_duplicate(path);
+  for (char *slash = part + 1;; slash++) {
+    if (*slash != '/' && *slash != 0) continue;
+    char end = *slash;
+    *slash = 0;
+    if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+      pl_status status = PL_FAIL("cannot create the directory '%s': %s", part, strerror(errno));
+      free(part);
+      return status;
+    }
+    *slash = end;
+    if (end == 0) break;
+  }
+  free(part);
+  return PL_OK;
+}

@@ -1,0 +1,51 @@
+/* The one door through which host/jupyter and the notebook runner evaluate Lua. It hides the lua_State: code goes in,
+ * streams, displays and an outcome come out. All calls on one thread, except pl_session_interrupt. */
+#ifndef PL_BIND_SESSION_H
+#define PL_BIND_SESSION_H
+
+#include "host/base/text.h"
+#include <jansson.h>
+#include <stdbool.h>
+
+typedef struct pl_session pl_session;
+
+/* What a session tells its front end while code runs. Any may be NULL: then output goes to the process's own streams and
+ * input comes from its standard input. */
+typedef struct {
+  void *context;
+  /* name is "stdout" or "stderr"; data are the bytes as written, not yet checked for UTF-8. */
+  void (*stream)(void *context, const char *name, const char *data, size_t length);
+  /* type is "display_data", "update_display_data" or "clear_output"; content is that message's content (borrowed). */
+  void (*display)(void *context, const char *type, json_t *content);
+  /* Asks the user for one line. */
+  pl_status (*input)(void *context, const char *prompt, bool password, pl_text *answer);
+} pl_frontend;
+
+/* What became of a piece of code. */
+typedef struct {
+  bool ok;
+  json_t *data, *metadata; /* MIME bundle of the result; NULL when there is none */
+  json_t *ename, *evalue;  /* strings, when not ok */
+  json_t *traceback;       /* array of strings, when not ok */
+} pl_outcome;
+void pl_outcome_release(pl_outcome *outcome);
+
+pl_status pl_session_new(const pl_frontend *frontend, pl_session **session);
+void pl_session_free(pl_session *session);
+
+/* Runs `code` as a chunk named `name` ("In [3]"); the value of its last expression becomes the result. */
+void pl_session_execute(pl_session *session, const char *code, size_t length, const char *name, pl_outcome *outcome);
+/* Evaluates one expression, for user_expressions. Always fills data when ok. */
+void pl_session_evaluate(pl_session *session, const char *expression, size_t length, pl_outcome *outcome);
+
+typedef enum { PL_CODE_COMPLETE, PL_CODE_INCOMPLETE, PL_CODE_INVALID } pl_completeness;
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length);
+
+/* Names that may stand at byte `cursor`: an array of strings that replace code[*start, cursor). Runs no user code. */
+json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start);
+
+/* Stops the running code soon, from any thread or a signal handler: it ends with the error "interrupted". Without
+ * running code it does nothing. */
+void pl_session_interrupt(pl_session *session);
+
+#endif

@@ -1,0 +1,88 @@
+/* What a device can do: one struct of primitives. host/cpu and host/cuda fill it in; everyone else reaches them only
+ * through it. Arrays given to a primitive live on that device, have the shapes written beside it, and any strides; results
+ * do not overlap operands unless they are the same view. Primitives return a status and leave operands as they were. */
+#ifndef PL_DEVICE_DEVICE_H
+#define PL_DEVICE_DEVICE_H
+
+#include "host/base/text.h"
+#include "host/device/array.h"
+#include "host/device/pointwise.h"
+#include "host/device/recurrence.h"
+
+typedef enum { PL_SUM, PL_MAX, PL_MIN, PL_ARGMAX, PL_ARGMIN } pl_reduction;
+typedef enum { PL_UNIFORM, PL_NORMAL, PL_BERNOULLI, PL_INTEGER } pl_distribution;
+typedef enum { PL_SOFTMAX, PL_LOG_SOFTMAX } pl_softmax_kind;
+
+typedef struct {
+  size_t live, cached, peak; /* bytes: held by buffers, kept for reuse, most ever live */
+  size_t buffers;            /* live buffers */
+} pl_memory;
+
+/* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the parameter's
+ * type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
+typedef struct {
+  const pl_array *parameter, *gradient, *first, *second;
+  double rate, beta1, beta2, epsilon, decay, correction1, correction2;
+  bool decoupled; /* AdamW: decay multiplies the parameter instead of joining the gradient */
+} pl_adam;
+
+struct pl_device {
+  char name[16]; /* "cpu", "cuda:0" */
+  void *state;   /* the device's own */
+
+  pl_status (*allocate)(pl_device *device, size_t bytes, void **data);
+  void (*release)(pl_device *device, void *data, size_t bytes);
+  /* Between contiguous host memory and device memory. */
+  pl_status (*upload)(pl_device *device, void *to, const void *host, size_t bytes);
+  pl_status (*download)(pl_device *device, void *host, const void *from, size_t bytes);
+  /* to = from, converting types; from broadcasts, and may be a number (so this fills, too). */
+  pl_status (*copy)(pl_device *device, const pl_array *to, const pl_array *from);
+  /* out = formula of op; in[PL_OPERANDS], NULL where the formula does not read it. Operands broadcast to out and may be
+   * numbers. Computed in the promoted type of the operands that are arrays. */
+  pl_status (*pointwise)(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
+                         const pl_array *const in[PL_OPERANDS]);
+  /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or all
+   * when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. */
+  pl_status (*reduce)(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+  /* out[..., m, n] = a[..., m, k] b[..., k, n] + beta out; equal ranks, leading sizes equal to out's or 1. */
+  pl_status (*gemm)(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
+  /* out[.., i, ..] = in[.., index[.., i, ..], ..] along dim; index has out's shape, or rank 1 to pick whole slices. */
+  pl_status (*gather)(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
+  /* out[.., index[.., i, ..], ..] += in[.., i, ..] along dim; shapes as in gather with in and out swapped. */
+  pl_status (*scatter)(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);
+  /* Element i (row-major) draws Philox(seed, offset + i/4) lane i%4: U[p0,p1), N(p0,p1), 1 with probability p0, or
+   * integers p0..p1 inclusive. */
+  pl_status (*random)(pl_device *device, pl_distribution kind, uint64_t seed, uint64_t offset, double p0, double p1,
+                      const pl_array *out);
+  pl_status (*softmax)(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim);
+  /* gin = gradient of in, from the result y and the gradient g that arrives at it. */
+  pl_status (*softmax_gradient)(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
+                                const pl_array *g, int dim);
+  pl_status (*adam)(pl_device *device, const pl_adam *step);
+  /* How many bytes of workspace a recurrence needs for its backward. */
+  pl_status (*recurrence_workspace)(pl_device *device, const pl_recurrence *recurrence, size_t *bytes);
+  pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence, const pl_recurrence_result *result);
+  pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
+                                   const pl_recurrence_gradient *gradient);
+  pl_status (*synchronize)(pl_device *device);
+  /* What it is and what it can run, for `perilune devices`. */
+  void (*describe)(pl_device *device, pl_text *text);
+
+  /* ---- private to host/device: the cache of freed buffers ---- */
+  struct pl_cache *cache;
+};
+
+/* The device of that name ("cpu", later "cuda", "cuda:N"); an error that lists what there is. */
+pl_status pl_device_named(const char *name, pl_device **device);
+int pl_device_count(void);
+pl_device *pl_device_at(int index);
+/* Called once per device by its folder's entry point (pl_cpu_open, ...), which main.c calls. */
+void pl_device_register(pl_device *device);
+
+void pl_device_memory(pl_device *device, pl_memory *memory);
+/* Live bytes may not pass this: allocation fails with PL_OUT_OF_MEMORY. SIZE_MAX: no limit but the device's own. */
+void pl_device_limit(pl_device *device, size_t bytes);
+/* Gives cached memory back to the device. */
+void pl_device_trim(pl_device *device);
+
+#endif

@@ -1,0 +1,82 @@
+/* A cell and one recurrence as every device sees them: what lua/perilune/cell compiles to, and the arguments of the
+ * recurrence primitives. No device knows a cell by name. */
+#ifndef PL_DEVICE_RECURRENCE_H
+#define PL_DEVICE_RECURRENCE_H
+
+#include "host/device/array.h"
+#include "host/device/pointwise.h"
+
+enum { PL_GATES_MAX = 16, PL_STATES_MAX = 8, PL_PARAMS_MAX = 16, PL_SAVES_MAX = 32, PL_REGISTERS_MAX = 255 };
+
+/* register[target] = op(register[a], register[b], register[c]); operands past the arity repeat a. */
+typedef struct {
+  uint8_t op; /* pl_op */
+  uint8_t target, a, b, c;
+} pl_instruction;
+
+/* Straight-line code over registers of one element each; a machine runs it over blocks of elements. Registers: first the
+ * inputs, then the constants, then temporaries (reused once dead). No instruction writes an input or a constant. */
+typedef struct {
+  int inputs, constants, registers;
+  double *constant; /* [constants] */
+  int count;
+  pl_instruction *code; /* [count] */
+  int outputs;
+  int16_t *output; /* [outputs] the register of each output (an input or a constant, too); -1: identically zero */
+} pl_program;
+
+/* Forward:  inputs  gates [G] (sum of the parts each has), previous states [S], params [P]
+ *           outputs new states [S], saves [V]
+ * Backward: inputs  saves [V], previous states [S], new states [S], params [P], gradients of the new states [S]
+ *           outputs gradients of gates [G], of previous states [S] (without the way through R), of params [P]
+ * New states are after the forward clip. Counted; immutable once made. */
+typedef struct {
+  int count;
+  char *key; /* content: equal keys are the same cell with the same options */
+  int gates, states, params, saves;
+  bool has_input[PL_GATES_MAX], has_recurrent[PL_GATES_MAX], has_bias[PL_GATES_MAX];
+  double initial[PL_STATES_MAX];
+  pl_program forward, backward;
+} pl_cell;
+
+void pl_cell_retain(pl_cell *cell);
+void pl_cell_release(pl_cell *cell);
+/* Gates that have the part: Gw, Gr, Gb. */
+int pl_cell_inputs(const pl_cell *cell);
+int pl_cell_recurrents(const pl_cell *cell);
+int pl_cell_biases(const pl_cell *cell);
+/* Whether the backward program reads input i. */
+bool pl_program_reads(const pl_program *program, int input);
+
+/* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless said.
+ * Axes are in the order given. NULL marks what is absent. */
+typedef struct {
+  const pl_cell *cell;
+  int64_t batch, steps, heads, dim;
+  pl_dtype type;            /* of the arithmetic and of every array: PL_F32 or PL_F64 */
+  pl_dtype product;         /* h (and R) are rounded to this type before the product and in the output; == type: no rounding */
+  const pl_array *input;    /* Wx [B,T,Gw,N,D] */
+  const pl_array *recurrent; /* R [Gr,N,D,D], gate[d] += sum_p R[g,n,d,p] h[p] */
+  const pl_array *bias;     /* [Gb,N,D] */
+  const pl_array *param[PL_PARAMS_MAX]; /* each [N,D] */
+  const pl_array *initial;  /* [S,B,1,N,D]; NULL: cell->initial everywhere */
+  const int64_t *lengths;   /* [B] on the host, 0..T; NULL: all T. Beyond its length a row's states repeat */
+  bool cut;                 /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
+  double clip;              /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
+} pl_recurrence;
+
+/* Results of the forward way. `states` holds S states or only the first, by its size[0]. */
+typedef struct {
+  const pl_array *states; /* [S or 1,B,T,N,D] or NULL */
+  const pl_array *last;   /* [S,B,1,N,D] */
+  void *workspace;        /* what backward needs, in the device's own layout; NULL: no backward will follow */
+} pl_recurrence_result;
+
+/* Gradients: what arrives (NULL: zero) and what is wanted (NULL: not wanted; else overwritten entirely). */
+typedef struct {
+  const pl_array *states, *last; /* arriving: as in pl_recurrence_result */
+  const pl_array *input, *recurrent, *bias, *param[PL_PARAMS_MAX], *initial;
+  void *workspace; /* as the forward way left it; may be used as scratch: it is read for the last time */
+} pl_recurrence_gradient;
+
+#endif
