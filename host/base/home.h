@@ -1,0 +1,15 @@
+/* Where the program's own files (lua/, kernels/) lie. */
+#ifndef PL_BASE_HOME_H
+#define PL_BASE_HOME_H
+
+#include "host/base/text.h"
+
+/* Finds the folder that holds lua/perilune: $PERILUNE_HOME (then nothing else), the source tree the program was built
+ * from,
+ * ../share/perilune beside the program, or the install prefix. The text is overwritten. */
+pl_status pl_home_find(pl_text *home);
+
+/* The absolute path of the running program. */
+pl_status pl_home_program(pl_text *path);
+
+#endif

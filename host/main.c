@@ -1,0 +1,74 @@
+/* The program's entry: one table of commands, and scripts for everything else. */
+#include "host/base/text.h"
+#include "host/bind/script.h"
+#include "host/cpu/cpu.h"
+#include "host/device/device.h"
+
+#include <lua.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+  const char *name, *usage, *help;
+  int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+} command;
+
+static int run_devices(int argc, char **argv) {
+  if (argc > 1) {
+    fprintf(stderr, "perilune: devices takes no arguments, but got '%s'\n", argv[1]);
+    return 1;
+  }
+  pl_text text = {0};
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_device *device = pl_device_at(i);
+    device->describe(device, &text);
+    if (text.length && text.data[text.length - 1] != '\n') pl_text_print(&text, "\n");
+  }
+  pl_text_print(&text, "cuda: this version has no CUDA device\n");
+  fputs(text.data, stdout);
+  pl_text_release(&text);
+  return 0;
+}
+
+static const command commands[] = {
+    {"devices", "perilune devices", "lists the devices and what each can run", run_devices},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static int show_version(void) {
+  printf("Perilune %s (%s)\n", PERILUNE_VERSION, LUA_RELEASE);
+  return 0;
+}
+
+static int show_help(void) {
+  printf("Perilune %s: a workbench for recurrent networks, in Lua.\n\n"
+         "perilune                          interactive prompt\n"
+         "perilune SCRIPT.lua [ARGS]        runs a script; `arg` holds its arguments\n"
+         "perilune -e CODE | -i | -l MODULE | -v | -W | -    as lua5.4 does\n",
+         PERILUNE_VERSION);
+  for (int i = 0; i < COMMANDS; i++) printf("perilune %-24s %s\n", commands[i].name, commands[i].help);
+  printf("perilune COMMAND --help           how to use a command\nperilune --version | --help\n");
+  return 0;
+}
+
+static bool asks_for_help(int argc, char **argv) {
+  for (int i = 1; i < argc; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  return false;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && strcmp(argv[1], "--version") == 0) return show_version();
+  if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) return show_help();
+  pl_cpu_open();
+  for (int i = 0; i < COMMANDS && argc > 1; i++) {
+    if (strcmp(argv[1], commands[i].name) != 0) continue;
+    if (!asks_for_help(argc - 1, argv + 1)) return commands[i].run(argc - 1, argv + 1);
+    printf("usage: %s\n%s\n", commands[i].usage, commands[i].help);
+    return 0;
+  }
+  static const char *names[COMMANDS + 1];
+  for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+  pl_script_commands = names;
+  return pl_script_main(argc, argv);
+}
