@@ -1,0 +1,110 @@
+-- Checks of arguments shared by layers, optimisers, tasks and the training loop: each raises an error that names the
+-- argument, what came and what was expected, at the line of the user who called.
+local check = {}
+
+local function shown(value)
+  if type(value) == "number" then return tostring(value) end
+  if type(value) == "string" then return "'" .. value .. "'" end
+  return value == nil and "nothing" or "a " .. type(value)
+end
+
+--- The level of the first caller outside the library's own Lua files, for error().
+local function user_level()
+  local level = 3
+  while true do
+    local info = debug.getinfo(level, "S")
+    if not info then return 2 end
+    if info.what ~= "C" and not info.source:match("/perilune/[%w_/]*%.lua$") then return level - 1 end
+    level = level + 1
+  end
+end
+
+--- Raises an error whose place is the user's line.
+function check.fail(message, ...)
+  error(select("#", ...) > 0 and message:format(...) or message, user_level())
+end
+
+local function wrong(who, name, value, expected)
+  check.fail("%s: argument '%s': got %s, expected %s", who, name, shown(value), expected)
+end
+
+--- An integer of at least `minimum` (default 1).
+function check.integer(who, name, value, minimum)
+  local whole = math.tointeger(value)
+  if type(value) ~= "number" or not whole or whole < (minimum or 1) then
+    wrong(who, name, value, "an integer of at least " .. (minimum or 1))
+  end
+  return whole
+end
+
+--- A number within [minimum, maximum]; either may be nil.
+function check.number(who, name, value, minimum, maximum)
+  if type(value) ~= "number" or value ~= value or (minimum and value < minimum) or (maximum and value > maximum) then
+    local range = ""
+    if minimum then range = " of at least " .. minimum end
+    if maximum then range = range .. (minimum and " and" or " of") .. " at most " .. maximum end
+    wrong(who, name, value, "a number" .. range)
+  end
+  return value
+end
+
+--- One of the words in `choices`.
+function check.choice(who, name, value, choices)
+  for _, choice in ipairs(choices) do
+    if value == choice then return value end
+  end
+  wrong(who, name, value, "one of " .. table.concat(choices, ", "))
+end
+
+--- A value of the Lua type `kind`.
+function check.kind(who, name, value, kind)
+  if type(value) ~= kind then wrong(who, name, value, "a " .. kind) end
+  return value
+end
+
+--- Something that can be called: a function, or a table or userdata with __call.
+function check.callable(who, name, value)
+  local meta = getmetatable(value)
+  if type(value) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    wrong(who, name, value, "a function")
+  end
+  return value
+end
+
+--- The options of a constructor: nil or a table whose every key is in `known` (name = default value, or check.none).
+-- Returns a new table with the defaults filled in.
+check.none = setmetatable({}, { __tostring = function() return "none" end })
+function check.options(who, given, known)
+  local values = {}
+  for name, default in pairs(known) do
+    if default ~= check.none then values[name] = default end
+  end
+  if given == nil then return values end
+  if type(given) ~= "table" then wrong(who, "options", given, "a table") end
+  for name, value in pairs(given) do
+    if known[name] == nil then
+      local names = {}
+      for one in pairs(known) do names[#names + 1] = tostring(one) end
+      table.sort(names)
+      check.fail("%s: unknown option '%s'; expected %s", who, tostring(name), table.concat(names, ", "))
+    end
+    values[name] = value
+  end
+  return values
+end
+
+--- A tensor; with `dims`, of that many dimensions; with `last`, whose last dimension has that size.
+function check.tensor(who, name, value, dims, last)
+  if not require("perilune").is_tensor(value) then wrong(who, name, value, "a tensor") end
+  local shape = value.shape
+  if dims and #shape ~= dims then
+    check.fail("%s: argument '%s': got shape {%s}, expected %d dimensions", who, name, table.concat(shape, ","), dims)
+  end
+  if last and shape[#shape] ~= last then
+    check.fail("%s: argument '%s': got shape {%s}, expected a last dimension of %d", who, name,
+      table.concat(shape, ","), last)
+  end
+  return value
+end
+
+return check

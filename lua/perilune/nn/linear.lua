@@ -1,0 +1,88 @@
+-- Layers that multiply: Linear, Embedding, MLP.
+local core = require "perilune.core"
+local check = require "perilune.nn.check"
+local initial = require "perilune.nn.initial"
+local module = require "perilune.nn.module"
+
+local layers = {}
+
+local Linear = module.class("nn.Linear")
+
+--- nn.Linear(inputs, outputs [, { bias = true }]): x [.., inputs] -> x W^T + b [.., outputs]; weight is
+-- [outputs, inputs]. Both start uniform within +-1/sqrt(inputs).
+function Linear:init(inputs, outputs, options)
+  local option = check.options("nn.Linear", options, { bias = true })
+  self.inputs = check.integer("nn.Linear", "inputs", inputs)
+  self.outputs = check.integer("nn.Linear", "outputs", outputs)
+  local bound = 1 / math.sqrt(inputs)
+  self.weight = initial.uniform({ outputs, inputs }, bound)
+  if option.bias then self.bias = initial.uniform({ outputs }, bound) end
+end
+
+function Linear:forward(x)
+  check.tensor("nn.Linear", "x", x, nil, self.inputs)
+  local y = x:matmul(self.weight:t())
+  return self.bias and y + self.bias or y
+end
+
+function Linear:extra()
+  return ("%d -> %d%s"):format(self.inputs, self.outputs, self.bias and "" or ", no bias")
+end
+
+local Embedding = module.class("nn.Embedding")
+
+--- nn.Embedding(count, dim): ids (integers 1..count, any shape) -> [.., dim]; weight [count, dim] starts normal.
+function Embedding:init(count, dim, options)
+  check.options("nn.Embedding", options, {})
+  self.count, self.dim = check.integer("nn.Embedding", "count", count), check.integer("nn.Embedding", "dim", dim)
+  self.weight = initial.normal { count, dim }
+end
+
+function Embedding:forward(ids)
+  return core.embedding(self.weight, check.tensor("nn.Embedding", "ids", ids))
+end
+
+function Embedding:extra()
+  return ("%d x %d"):format(self.count, self.dim)
+end
+
+local MLP = module.class("nn.MLP")
+local activations <const> = { "gelu", "relu", "silu", "tanh", "sigmoid", "softplus" }
+
+--- nn.MLP(inputs, hidden, outputs [, options]): linear layers with an activation between them; `hidden` is a size or a
+-- list of sizes. Options: activation ("gelu"; "relu" "silu" "tanh" "sigmoid" "softplus"), bias (true), gated (false):
+-- down(activation(gate(x)) * up(x)), one hidden size.
+function MLP:init(inputs, hidden, outputs, options)
+  local option = check.options("nn.MLP", options, { activation = "gelu", bias = true, gated = false })
+  self.activation = check.choice("nn.MLP", "activation", option.activation, activations)
+  local sizes = type(hidden) == "table" and hidden or { hidden }
+  for _, size in ipairs(sizes) do check.integer("nn.MLP", "hidden", size) end
+  local bias = { bias = option.bias }
+  if option.gated then
+    if #sizes ~= 1 then check.fail("nn.MLP: argument 'hidden': got %d sizes, expected 1 when gated", #sizes) end
+    self.gate = layers.Linear(inputs, sizes[1], bias)
+    self.up = layers.Linear(inputs, sizes[1], bias)
+    self.down = layers.Linear(sizes[1], outputs, bias)
+    return
+  end
+  local before = inputs
+  for i, size in ipairs(sizes) do
+    self[i] = layers.Linear(before, size, bias)
+    before = size
+  end
+  self[#sizes + 1] = layers.Linear(before, outputs, bias)
+end
+
+function MLP:forward(x)
+  local activation = core[self.activation]
+  if self.gate then return self.down(activation(self.gate(x)) * self.up(x)) end
+  for i = 1, #self - 1 do x = activation(self[i](x)) end
+  return self[#self](x)
+end
+
+function MLP:extra()
+  return self.activation .. (self.gate and ", gated" or "")
+end
+
+layers.Linear, layers.Embedding, layers.MLP = Linear, Embedding, MLP
+return layers

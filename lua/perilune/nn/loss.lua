@@ -1,0 +1,23 @@
+-- Losses: cross_entropy, mse_loss.
+local core = require "perilune.core"
+local check = require "perilune.nn.check"
+
+local loss = {}
+
+--- cross_entropy(logits [.., C], labels [..] in 1..C [, { ignore_index =, reduction = "mean", label_smoothing = 0 }]).
+loss.cross_entropy = core.cross_entropy
+
+local reductions <const> = {
+  mean = function(x) return x:mean() end,
+  sum = function(x) return x:sum() end,
+  none = function(x) return x end,
+}
+
+--- (x - target)^2, averaged, summed or as it is: { reduction = "mean" | "sum" | "none" }.
+function loss.mse_loss(x, target, options)
+  local option = check.options("mse_loss", options, { reduction = "mean" })
+  check.choice("mse_loss", "reduction", option.reduction, { "mean", "sum", "none" })
+  return reductions[option.reduction](core.square(check.tensor("mse_loss", "x", x) - target))
+end
+
+return loss

@@ -1,0 +1,193 @@
+-- nn.RNN: layers of a recurrent cell with the dense input projection inside, in one or both directions of time.
+local core = require "perilune.core"
+local check = require "perilune.nn.check"
+local initial = require "perilune.nn.initial"
+local module = require "perilune.nn.module"
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- One layer in one direction
+
+local Layer = module.class("nn.RNN.Layer")
+
+local function find_cell(cell)
+  if type(cell) ~= "string" then return cell end
+  local cells = require("perilune").cells
+  local found = cells[cell]
+  if not found then
+    local names = {}
+    for name in pairs(cells) do names[#names + 1] = tostring(name) end
+    table.sort(names)
+    check.fail("nn.RNN: option 'cell': got '%s', expected one of %s or an object made by pl.cell", cell,
+      table.concat(names, ", "))
+  end
+  return found
+end
+
+-- Starts the bias of the gate f at `value` in all units.
+local function set_forget_bias(self, value)
+  local slot = 0 -- on the gate axis of the bias, which holds the gates that have one
+  for i, gate in ipairs(self.cell.gates) do
+    local has_bias = self.cell.parts[i].bias
+    if has_bias then slot = slot + 1 end
+    if gate == "f" and has_bias then
+      core.no_grad(function() self.bias:select(1, slot):fill_(value) end)
+      return
+    end
+  end
+  check.fail("nn.RNN: option 'forget_bias': the cell '%s' has no gate 'f' with a bias", self.cell.name)
+end
+
+local function check_params(cell, values)
+  for name in pairs(values) do
+    local declared = false
+    for _, one in ipairs(cell.params) do declared = declared or one == name end
+    if not declared then
+      check.fail("nn.RNN: option 'params': the cell '%s' declares no param '%s'", cell.name, tostring(name))
+    end
+  end
+end
+
+-- inputs: features of x; option: the options of nn.RNN, filled in.
+function Layer:init(inputs, option)
+  local cell, heads, dim = option.cell, option.heads, option.head_dim
+  local gates, width = cell:count("input"), heads * dim
+  self.cell, self.heads, self.dim, self.gates, self.inputs = cell, heads, dim, gates, inputs
+  local recurrents, biases = cell:count("recurrent"), cell:count("bias")
+  self.weight = initial.uniform({ gates * width, inputs }, 1 / math.sqrt(width))
+  if recurrents > 0 then self.recurrent = initial.uniform({ recurrents, heads, dim, dim }, 1 / math.sqrt(dim)) end
+  if biases > 0 then self.bias = initial.uniform({ biases, heads, dim }, 1 / math.sqrt(dim)) end
+  check_params(cell, option.params)
+  for _, name in ipairs(cell.params) do
+    local value = option.params[name]
+    self["param_" .. name] = value and initial.constant({ heads, dim }, value)
+      or initial.uniform({ heads, dim }, 1 / math.sqrt(dim))
+  end
+  if option.forget_bias then set_forget_bias(self, check.number("nn.RNN", "forget_bias", option.forget_bias)) end
+end
+
+-- x [B,T,inputs] -> h [B,T,N*D], last states [S,B,1,N,D].
+function Layer:forward(x, states, lengths, option)
+  local batch, steps = x.shape[1], x.shape[2]
+  local params = {}
+  for _, name in ipairs(self.cell.params) do params[name] = self["param_" .. name] end
+  local wx = x:matmul(self.weight:t()):reshape { batch, steps, self.gates, self.heads, self.dim }
+  local h, last = require("perilune").rnn(wx, self.recurrent, self.bias, {
+    cell = self.cell, states = states, lengths = lengths, outputs = "h", params = next(params) and params or nil,
+    backend = option.backend, plan = option.plan, dtype = option.dtype, forward_clip = option.forward_clip,
+    recurrent_grad_cut = option.recurrent_grad_cut, recurrent_grad_clip = option.recurrent_grad_clip,
+  })
+  return h:reshape { batch, steps, self.heads * self.dim }, last
+end
+
+function Layer:extra()
+  return ("%d -> %d x %d"):format(self.inputs, self.heads, self.dim)
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Time reversed
+
+-- Row numbers in [B*T] that reverse every batch row within its length and leave what lies beyond where it is. The map
+-- is its own inverse.
+local function reversal(batch, steps, lengths, device)
+  local where = { dtype = "int64", device = device }
+  local t = core.arange(1, steps, 1, where):reshape { 1, steps }
+  local row = (core.arange(1, batch, 1, where):reshape { batch, 1 } - 1) * steps
+  if not lengths then return (row + (steps + 1 - t)):reshape { batch * steps } end
+  local length = core.is_tensor(lengths) and lengths:to("int64"):to(device) or core.tensor(lengths, where)
+  length = length:reshape { batch, 1 }
+  return (row + core.where(core.le(t, length), length + 1 - t, t)):reshape { batch * steps }
+end
+
+local function reordered(x, rows)
+  local shape = x.shape
+  return x:reshape { shape[1] * shape[2], shape[3] }:index_select(1, rows):reshape(shape)
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The stack
+
+local RNN = module.class("nn.RNN")
+
+local known <const> = {
+  input_size = check.none, hidden_size = check.none, head_dim = check.none, heads = 1, cell = "lstm", layers = 1,
+  bidirectional = false, dropout = 0, forget_bias = check.none, params = {}, backend = check.none, plan = check.none,
+  dtype = check.none, recurrent_grad_cut = check.none, recurrent_grad_clip = check.none, forward_clip = check.none,
+}
+
+-- Hidden size and head size from the two of hidden_size, heads and head_dim that were given.
+local function read_sizes(option)
+  local heads = check.integer("nn.RNN", "heads", option.heads)
+  if option.hidden_size == nil then
+    option.head_dim = check.integer("nn.RNN", "head_dim", option.head_dim)
+  else
+    local hidden = check.integer("nn.RNN", "hidden_size", option.hidden_size)
+    if hidden % heads ~= 0 then
+      check.fail("nn.RNN: option 'hidden_size': got %d, expected a multiple of the %d heads", hidden, heads)
+    end
+    if option.head_dim and option.head_dim * heads ~= hidden then
+      check.fail("nn.RNN: option 'head_dim': got %s, expected %d (hidden_size / heads)", tostring(option.head_dim),
+        hidden // heads)
+    end
+    option.head_dim = hidden // heads
+  end
+  option.hidden_size = heads * option.head_dim
+end
+
+--- nn.RNN{ input_size =, hidden_size = or head_dim =, cell = "lstm", heads = 1, layers = 1, bidirectional = false,
+-- dropout = 0 (between layers), forget_bias = (start of the bias of the gate f), params = { name = start of a cell's
+-- parameter }, and pl.rnn's backend, plan, dtype, recurrent_grad_cut, recurrent_grad_clip, forward_clip }.
+--
+--   local output, last = rnn(x [, states [, lengths]])
+--
+-- x [B,T,input_size] -> output [B,T,hidden_size * directions] of the last layer, and the list of last states
+-- [S,B,1,N,D]: one per layer, or with two directions layer 1 forward, layer 1 backward, layer 2 forward, ... `states`
+-- is such a list of initial states (nil entries: the cell's own); `lengths` one length per row: beyond it the output
+-- repeats, and the backward direction starts there. Weights start uniform within +-1/sqrt(size).
+function RNN:init(options)
+  local option = check.options("nn.RNN", options, known)
+  self.input_size = check.integer("nn.RNN", "input_size", option.input_size)
+  option.cell = find_cell(option.cell)
+  if not require("perilune.cell").is_cell(option.cell) then
+    check.fail("nn.RNN: option 'cell': got a %s, expected a name or an object made by pl.cell", type(option.cell))
+  end
+  read_sizes(option)
+  check.number("nn.RNN", "dropout", option.dropout, 0, 1)
+  self.layers, self.hidden_size = check.integer("nn.RNN", "layers", option.layers), option.hidden_size
+  self.option, self.directions = option, option.bidirectional and 2 or 1
+  for i = 1, self.layers do
+    local inputs = i == 1 and self.input_size or self.hidden_size * self.directions
+    self["layer" .. i] = Layer(inputs, option)
+    if self.directions == 2 then self["layer" .. i .. "_backward"] = Layer(inputs, option) end
+  end
+end
+
+local function check_input(self, x, states)
+  check.tensor("nn.RNN", "x", x, 3, self.input_size)
+  if states ~= nil then check.kind("nn.RNN", "states", states, "table") end
+end
+
+function RNN:forward(x, states, lengths)
+  check_input(self, x, states)
+  local given, last, rows = states or {}, {}, nil
+  if self.directions == 2 then rows = reversal(x.shape[1], x.shape[2], lengths, x.device) end
+  for i = 1, self.layers do
+    local slot = (i - 1) * self.directions + 1
+    local y
+    y, last[slot] = self["layer" .. i](x, given[slot], lengths, self.option)
+    if rows then
+      local back
+      local layer = self["layer" .. i .. "_backward"]
+      back, last[slot + 1] = layer(reordered(x, rows), given[slot + 1], lengths, self.option)
+      y = core.cat({ y, reordered(back, rows) }, 3)
+    end
+    if i < self.layers and self.training and self.option.dropout > 0 then y = core.dropout(y, self.option.dropout) end
+    x = y
+  end
+  return x, last
+end
+
+function RNN:extra()
+  return ("%s, %d -> %d"):format(self.option.cell.name, self.input_size, self.hidden_size * self.directions)
+end
+
+return { RNN = RNN }
