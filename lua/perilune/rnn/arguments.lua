@@ -1,0 +1,183 @@
+-- Checks what pl.rnn was given against the cell, and brings it to the type of the arithmetic. Every complaint names the
+-- argument, what came and what was expected.
+
+local cells = require "perilune.cells"
+local cell_module = require "perilune.cell"
+local core = require "perilune.core"
+local plan = require "perilune.rnn.plan"
+
+local arguments = {}
+
+local known_options = {
+  cell = true, states = true, backend = true, dtype = true, lengths = true, outputs = true, plan = true, params = true,
+  recurrent_grad_cut = true, recurrent_grad_clip = true, forward_clip = true,
+}
+
+-- The type of the arithmetic for each type of Wx, and how wide the types of products are.
+local work_types = { float64 = "float64", float32 = "float32", float16 = "float32", bfloat16 = "float32" }
+local width = { float64 = 8, float32 = 4, float16 = 2, bfloat16 = 2 }
+
+local function fail(...) error(string.format(...), 0) end
+
+local function got(x)
+  if core.is_tensor(x) then return ("[%s] %s"):format(table.concat(x.shape, ", "), x.dtype) end
+  if type(x) == "string" then return ("'%s'"):format(x) end
+  if type(x) == "number" or type(x) == "boolean" or x == nil then return tostring(x) end
+  return "a " .. type(x)
+end
+
+--- The cell object for opts.cell.
+function arguments.cell(given)
+  if cell_module.is_cell(given) then return given end
+  if type(given) == "string" then
+    local ok, found = pcall(function() return cells[given] end)
+    if not ok then fail("cell: %s", found:gsub("^.-:%d+: ", "")) end
+    return found
+  end
+  fail("cell: expected a name or an object made by pl.cell, got %s", got(given))
+end
+
+local function check_options(opts)
+  if type(opts) ~= "table" then fail("options: expected a table { cell = ... }, got %s", got(opts)) end
+  for key in pairs(opts) do
+    if not known_options[key] then
+      local list = {}
+      for name in pairs(known_options) do list[#list + 1] = name end
+      table.sort(list)
+      fail("unknown option '%s'; there are %s", tostring(key), table.concat(list, ", "))
+    end
+  end
+end
+
+-- Checks a tensor's shape against { { "Gr", 4 }, { "N", 2 }, ... }; without a size, anything from 1 will do.
+local function check_shape(name, t, axes)
+  local expected, fits = {}, core.is_tensor(t) and #t.shape == #axes
+  for i, axis in ipairs(axes) do
+    local symbol, size = axis[1], axis[2]
+    expected[i] = size and symbol ~= tostring(size) and ("%s=%d"):format(symbol, size) or symbol
+    if fits then fits = size and t.shape[i] == size or not size and t.shape[i] >= 1 end
+  end
+  if not fits then fail("%s: expected [%s], got %s", name, table.concat(expected, ", "), got(t)) end
+end
+
+-- A tensor that goes with Wx: on its device, of a type that loses nothing by conversion to the arithmetic's.
+local function belonging(x, name, t, axes)
+  check_shape(name, t, axes)
+  if t.device ~= x.device then fail("%s: expected it on %s (where Wx is), got %s", name, x.device, t.device) end
+  if t.dtype ~= x.dtype and t.dtype ~= x.work and t.dtype ~= x.product then
+    fail("%s: expected type %s (Wx has %s), got %s", name, x.work, x.dtype, t.dtype)
+  end
+  return t.dtype == x.work and t or t:to(x.work)
+end
+
+-- A weight that the cell may not have: nil exactly when it has no gate with that part.
+local function weight(x, name, t, part, axes)
+  local count = x.cell:count(part)
+  if count == 0 then
+    if t ~= nil then
+      fail("%s: expected nil (no gate of %s has a %s part), got %s", name, x.cell.owner, part, got(t))
+    end
+    return nil
+  end
+  table.insert(axes, 1, { name == "R" and "Gr" or "Gb", count })
+  return belonging(x, name, t, axes)
+end
+
+local function check_lengths(x, lengths)
+  if lengths == nil then return nil end
+  if core.is_tensor(lengths) then
+    if not lengths.dtype:match("^u?int") then fail("lengths: expected integers, got %s", got(lengths)) end
+    check_shape("lengths", lengths, { { "B", x.batch } })
+    lengths = lengths:totable()
+  end
+  if type(lengths) ~= "table" then fail("lengths: expected a table or an integer tensor, got %s", got(lengths)) end
+  if #lengths ~= x.batch then fail("lengths: expected B=%d numbers, got %d", x.batch, #lengths) end
+  local list = {}
+  for i, length in ipairs(lengths) do
+    local integer = math.tointeger(length)
+    if type(length) ~= "number" or not integer or integer < 0 or integer > x.steps then
+      fail("lengths[%d]: expected an integer from 0 to T=%d, got %s", i, x.steps, got(length))
+    end
+    list[i] = integer
+  end
+  return list
+end
+
+local function check_params(x, given)
+  local params, declared = {}, {}
+  if given == nil then given = {} end
+  if type(given) ~= "table" then fail("params: expected a table of tensors by name, got %s", got(given)) end
+  for i, name in ipairs(x.cell.params) do
+    declared[name] = true
+    if given[name] == nil then fail("params.%s: expected [N=%d, D=%d], got nil", name, x.heads, x.dim) end
+    params[i] = belonging(x, "params." .. name, given[name], { { "N", x.heads }, { "D", x.dim } })
+  end
+  for name in pairs(given) do
+    if not declared[name] then
+      local there = #x.cell.params > 0 and table.concat(x.cell.params, ", ") or "none"
+      fail("params.%s: %s has no such param; it declares %s", tostring(name), x.cell.owner, there)
+    end
+  end
+  return params
+end
+
+local function positive(name, value)
+  if value == nil or (type(value) == "number" and value > 0) then return value end
+  fail("%s: expected a number above 0, got %s", name, got(value))
+end
+
+local function check_product(x, dtype)
+  if dtype == nil then return x.dtype end
+  if not width[dtype] then fail("dtype: expected float64, float32, bfloat16 or float16, got %s", got(dtype)) end
+  if width[dtype] > width[x.work] then
+    fail("dtype: expected a type no wider than %s (of the states), got %s", x.work, dtype)
+  end
+  return dtype
+end
+
+local outputs = { all = true, h = true, last = true }
+
+--- Everything about one call, checked:
+-- { cell, batch, steps, heads, dim, device, dtype (of Wx), work (type of the arithmetic), product (type of the
+--   products), Wx, R, b, params (list, declared order), initial or nil, lengths or nil, outputs, cut, clip,
+--   forward_clip, backend }
+-- with all tensors in the type `work`.
+function arguments.check(Wx, R, b, opts)
+  check_options(opts)
+  local x = { cell = arguments.cell(opts.cell) }
+  check_shape("Wx", Wx, { { "B" }, { "T" }, { "Gw", x.cell:count("input") }, { "N" }, { "D" } })
+  x.batch, x.steps, x.heads, x.dim = Wx.shape[1], Wx.shape[2], Wx.shape[4], Wx.shape[5]
+  x.device, x.dtype, x.work = Wx.device, Wx.dtype, work_types[Wx.dtype]
+  if not x.work then fail("Wx: expected a floating-point type, got %s", Wx.dtype) end
+  x.product = check_product(x, opts.dtype)
+  local n, d = { "N", x.heads }, { "D", x.dim }
+  x.Wx = Wx.dtype == x.work and Wx or Wx:to(x.work)
+  x.R = weight(x, "R", R, "recurrent", { n, d, d })
+  x.b = weight(x, "b", b, "bias", { n, d })
+  x.params = check_params(x, opts.params)
+  if opts.states ~= nil then
+    x.initial = belonging(x, "states", opts.states,
+                          { { "S", #x.cell.states }, { "B", x.batch }, { "1", 1 }, n, d })
+  end
+  x.lengths = check_lengths(x, opts.lengths)
+  x.outputs = opts.outputs == nil and "all" or opts.outputs
+  if not outputs[x.outputs] then fail("outputs: expected 'all', 'h' or 'last', got %s", got(x.outputs)) end
+  x.cut = opts.recurrent_grad_cut or false
+  if type(x.cut) ~= "boolean" then fail("recurrent_grad_cut: expected true or false, got %s", got(x.cut)) end
+  x.clip = positive("recurrent_grad_clip", opts.recurrent_grad_clip)
+  x.forward_clip = positive("forward_clip", opts.forward_clip)
+  local problem = {
+    cell = x.cell, batch = x.batch, heads = x.heads, head_dim = x.dim, dtype = x.dtype, device = x.device,
+  }
+  local wanted = opts.backend
+  if opts.plan ~= nil then
+    if not plan.is_plan(opts.plan) then fail("plan: expected an object made by pl.rnn_plan, got %s", got(opts.plan)) end
+    if wanted ~= nil then fail("plan: give either plan or backend, not both") end
+    plan.check_fits(opts.plan, problem)
+    wanted = opts.plan.backend
+  end
+  x.backend = plan.choose(problem, wanted)
+  return x
+end
+
+return arguments
