@@ -1,0 +1,251 @@
+-- pl.optim: optimisers (SGD, Adam, AdamW), gradient clipping and the learning rate's schedule.
+--
+--   local optimizer = pl.optim.AdamW(model:parameters(), { lr = 1e-3, weight_decay = 0.1 })
+--   loss:backward()   pl.optim.clip_grad_norm(model:parameters(), 1)   optimizer:step()   optimizer:zero_grad()
+--
+-- Parameters are a list of tensors, or a list of groups { params = {..}, lr =, weight_decay =, .. } whose options go
+-- before those of the optimiser.
+local core = require "perilune.core"
+local check = require "perilune.nn.check"
+
+local optim = {}
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- What optimisers share
+
+local Optimizer = {}
+Optimizer.__index = Optimizer
+
+local function check_parameters(who, list)
+  check.kind(who, "params", list, "table")
+  if #list == 0 then check.fail("%s: argument 'params': got an empty list, expected at least one tensor", who) end
+  for i, tensor in ipairs(list) do
+    check.tensor(who, ("params[%d]"):format(i), tensor)
+    core.retain(tensor)
+  end
+  return list
+end
+
+local function check_values(who, values, ranges)
+  for name, range in pairs(ranges) do
+    if type(range) == "function" then
+      range(who, name, values[name])
+    else
+      check.number(who, name, values[name], range[1], range[2])
+    end
+  end
+end
+
+-- Groups with every option filled in, from a list of tensors or of groups.
+local function read_groups(class, params, options)
+  local who = class.__name
+  local defaults = check.options(who, options, class.defaults)
+  check_values(who, defaults, class.ranges)
+  check.kind(who, "params", params, "table")
+  local listed = type(params[1]) == "table" and params or { { params = params } }
+  local known = { params = {} }
+  for name in pairs(class.defaults) do known[name] = defaults[name] end
+  local groups, seen = {}, {}
+  for i, given in ipairs(listed) do
+    local group = check.options(who, given, known)
+    check_parameters(who, group.params)
+    check_values(who, group, class.ranges)
+    for _, tensor in ipairs(group.params) do
+      if seen[tensor] then check.fail("%s: argument 'params': a tensor is there twice (group %d)", who, i) end
+      seen[tensor] = true
+    end
+    group.scale = defaults.lr > 0 and group.lr / defaults.lr or 1
+    groups[i] = group
+  end
+  return groups
+end
+
+local function zeros_like_all(list)
+  local zeros = {}
+  for i, tensor in ipairs(list) do zeros[i] = core.retain(core.zeros_like(tensor:detach())) end
+  return zeros
+end
+
+-- A class of optimisers: `defaults` and `ranges` of its options, `slots` the names of what it keeps per parameter, and
+-- update(self, group, state) for one group; state[slot] lists a tensor per parameter.
+local function class(name, description)
+  local new = setmetatable(description, { __index = Optimizer })
+  new.__index, new.__name = new, "optim." .. name
+  new.__tostring = function(self) return ("%s(lr = %g, %d groups)"):format(new.__name, self:lr(), #self.groups) end
+  optim[name] = function(params, options)
+    local self = setmetatable({ steps = 0, states = {} }, new)
+    self.groups = read_groups(new, params, options)
+    for i, group in ipairs(self.groups) do
+      local state = {}
+      for _, slot in ipairs(new.slots) do state[slot] = zeros_like_all(group.params) end
+      self.states[i] = state
+    end
+    return self
+  end
+end
+
+--- Changes every parameter that has a gradient.
+function Optimizer:step()
+  self.steps = self.steps + 1
+  core.no_grad(function()
+    local _ <close> = core.scope()
+    for i, group in ipairs(self.groups) do self:update(group, self.states[i]) end
+  end)
+end
+
+--- Forgets the gradients.
+function Optimizer:zero_grad()
+  for _, group in ipairs(self.groups) do
+    for _, tensor in ipairs(group.params) do tensor.grad = nil end
+  end
+end
+
+--- The learning rate of the first group.
+function Optimizer:lr()
+  return self.groups[1].lr
+end
+
+--- Sets the learning rate; a group that began with another keeps its ratio to it.
+function Optimizer:set_lr(lr)
+  check.number(getmetatable(self).__name, "lr", lr, 0)
+  for _, group in ipairs(self.groups) do group.lr = lr * group.scale end
+end
+
+--- Name -> tensor: what pl.save takes. Names are "GROUP.SLOT.INDEX" and "steps"; the tensors are the optimiser's own.
+function Optimizer:state_dict()
+  local dict = { steps = core.tensor({ self.steps }, { dtype = "int64" }) }
+  for i, state in ipairs(self.states) do
+    for slot, tensors in pairs(state) do
+      for j, tensor in ipairs(tensors) do dict[("%d.%s.%d"):format(i, slot, j)] = tensor end
+    end
+  end
+  return dict
+end
+
+--- Takes over what state_dict gave, for the same parameters in the same order.
+function Optimizer:load_state_dict(dict)
+  local who = getmetatable(self).__name
+  check.kind(who, "state", dict, "table")
+  local own = self:state_dict()
+  for name, tensor in pairs(own) do
+    check.tensor(who, name, dict[name])
+    local got, expected = table.concat(dict[name].shape, ","), table.concat(tensor.shape, ",")
+    if got ~= expected then check.fail("%s: %s has shape {%s}, expected {%s}", who, name, got, expected) end
+  end
+  for name in pairs(dict) do
+    if not own[name] then check.fail("%s: '%s' is not part of this optimiser's state", who, tostring(name)) end
+  end
+  for name, tensor in pairs(own) do tensor:copy_(dict[name]:to(tensor.dtype):to(tensor.device)) end
+  self.steps = math.tointeger(dict.steps:select(1, 1):item())
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The optimisers
+
+class("SGD", {
+  --- optim.SGD(params, { lr, momentum = 0, nesterov = false, weight_decay = 0 }): g + decay p enters a running sum with
+  -- momentum, and p moves against it (against g + momentum * sum with nesterov), as in PyTorch.
+  defaults = { lr = 0.01, momentum = 0, nesterov = false, weight_decay = 0 },
+  ranges = { lr = { 0 }, momentum = { 0, 1 }, weight_decay = { 0 } },
+  slots = { "momentum" },
+  update = function(_, group, state)
+    for i, p in ipairs(group.params) do
+      local direction = p.grad
+      if direction then
+        if group.weight_decay ~= 0 then direction = direction + p * group.weight_decay end
+        if group.momentum ~= 0 then
+          local sum = state.momentum[i]
+          sum:mul_(group.momentum)
+          sum:add_(direction)
+          direction = group.nesterov and direction + sum * group.momentum or sum
+        end
+        p:add_(direction, -group.lr)
+      end
+    end
+  end,
+})
+
+local function check_betas(who, name, betas)
+  check.kind(who, name, betas, "table")
+  check.number(who, name .. "[1]", betas[1], 0, 1)
+  check.number(who, name .. "[2]", betas[2], 0, 1)
+end
+
+-- Adam's step for the parameters of a group that have a gradient (Kingma and Ba 2015), with weight decay in the
+-- gradient or, decoupled, on the parameter (Loshchilov and Hutter 2019).
+local function adam_update(decoupled)
+  return function(self, group, state)
+    local parameters, first, second = {}, {}, {}
+    for i, p in ipairs(group.params) do
+      if p.grad then
+        local n = #parameters + 1
+        parameters[n], first[n], second[n] = p, state.first[i], state.second[i]
+      end
+    end
+    if #parameters == 0 then return end
+    core.adam_step {
+      parameters = parameters, first = first, second = second, rate = group.lr, beta1 = group.betas[1],
+      beta2 = group.betas[2], epsilon = group.eps, decay = group.weight_decay, step = self.steps,
+      decoupled = decoupled,
+    }
+  end
+end
+
+local adam_ranges <const> = { lr = { 0 }, betas = check_betas, eps = { 0 }, weight_decay = { 0 } }
+
+class("Adam", {
+  --- optim.Adam(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 })
+  defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 },
+  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(false),
+})
+
+class("AdamW", {
+  --- optim.AdamW(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 })
+  defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 },
+  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(true),
+})
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Gradients and rates
+
+--- Scales the gradients of a list of parameters together so that their common 2-norm is at most `max`. Returns the norm
+-- before; the host waits for the device once.
+function optim.clip_grad_norm(params, max)
+  check_parameters("optim.clip_grad_norm", params)
+  check.number("optim.clip_grad_norm", "max", max, 0)
+  local _ <close> = core.scope()
+  return core.no_grad(function()
+    local gradients, total = {}, nil
+    for _, p in ipairs(params) do
+      local g = p.grad
+      if g then
+        local squares = core.square(g):sum()
+        gradients[#gradients + 1], total = g, total and total + squares or squares
+      end
+    end
+    if not total then return 0.0 end
+    local norm = math.sqrt(total:item())
+    if norm > max then
+      for _, g in ipairs(gradients) do g:mul_(max / (norm + 1e-6)) end
+    end
+    return norm
+  end)
+end
+
+--- A schedule: lr = schedule(step) for step = 1, 2, ... It rises linearly to `peak` at step `warmup`, falls along half
+-- a cosine to `floor` at step `total`, and stays there.
+function optim.cosine(options)
+  local known = { warmup = 0, total = check.none, peak = check.none, floor = 0 }
+  local option = check.options("optim.cosine", options, known)
+  local warmup = check.integer("optim.cosine", "warmup", option.warmup, 0)
+  local total = check.integer("optim.cosine", "total", option.total, warmup + 1)
+  local peak = check.number("optim.cosine", "peak", option.peak, 0)
+  local floor = check.number("optim.cosine", "floor", option.floor, 0, peak)
+  return function(step)
+    if step <= warmup then return peak * step / warmup end
+    local way = math.min((step - warmup) / (total - warmup), 1)
+    return floor + (peak - floor) * (1 + math.cos(math.pi * way)) / 2
+  end
+end
+
+return optim

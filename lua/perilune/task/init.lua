@@ -1,0 +1,2 @@
+-- pl.task: tasks that make their own data, one file each.
+return { parity = require "perilune.task.parity" }

@@ -1,0 +1,149 @@
+-- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
+local core = require "perilune.core"
+local check = require "perilune.nn.check"
+local module = require "perilune.nn.module"
+local optim = require "perilune.optim"
+
+local train = {}
+
+local known <const> = {
+  model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
+  clip = check.none, schedule = check.none, evaluate = check.none, evaluate_every = check.none, log = check.none,
+  log_every = 1, progress = true, label = "train",
+}
+
+local function read_options(given)
+  local who, option = "train.loop", check.options("train.loop", given, known)
+  if not module.is_module(option.model) then
+    check.fail("%s: option 'model': got a %s, expected a module", who, type(option.model))
+  end
+  if type(option.optimizer) ~= "table" or not option.optimizer.step then
+    check.fail("%s: option 'optimizer': got a %s, expected an optimiser of pl.optim", who, type(option.optimizer))
+  end
+  check.integer(who, "steps", option.steps)
+  check.callable(who, "batch", option.batch)
+  check.callable(who, "loss", option.loss)
+  check.integer(who, "log_every", option.log_every)
+  if option.clip then check.number(who, "clip", option.clip, 0) end
+  if option.schedule then check.callable(who, "schedule", option.schedule) end
+  if option.evaluate then
+    check.callable(who, "evaluate", option.evaluate)
+    option.evaluate_every = check.integer(who, "evaluate_every", option.evaluate_every or option.steps)
+  end
+  if option.log then check.kind(who, "log", option.log, "string") end
+  return option
+end
+
+local function open_log(path)
+  if not path then return nil end
+  local file, message = io.open(path, "a")
+  if not file then check.fail("train.loop: option 'log': %s", message) end
+  file:setvbuf("line")
+  return file
+end
+
+-- One step inside its own scope. Returns its record, or nil when the batches have ended.
+local function take_step(option, parameters, step)
+  local _ <close> = core.scope()
+  local began_s = core.time()
+  local batch = option.batch(step)
+  if batch == nil then return nil end
+  local lr = option.schedule and option.schedule(step)
+  if lr then option.optimizer:set_lr(lr) end
+  local loss = option.loss(option.model, batch)
+  local record = { step = step, loss = loss:item(), lr = option.optimizer:lr() }
+  if record.loss ~= record.loss or record.loss == math.huge or record.loss == -math.huge then
+    check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step", step,
+      tostring(record.loss))
+  end
+  option.optimizer:zero_grad()
+  loss:backward()
+  if option.clip then
+    record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
+    if record.grad_norm ~= record.grad_norm then
+      check.fail("train.loop: the gradient of step %d is nan (loss %g); the parameters are those before this step",
+        step, record.loss)
+    end
+  end
+  option.optimizer:step()
+  record.ms = (core.time() - began_s) * 1000
+  return record
+end
+
+-- Runs the user's evaluation without gradients and with dropout off. Returns its table of numbers, and whether to stop.
+local function evaluate(option, step)
+  local _ <close> = core.scope()
+  option.model:eval()
+  local result, stop
+  core.no_grad(function() result, stop = option.evaluate(option.model, step) end)
+  option.model:train()
+  if type(result) == "number" then result = { value = result } end
+  if type(result) ~= "table" then
+    check.fail("train.loop: option 'evaluate' returned a %s, expected a number or a table of numbers", type(result))
+  end
+  return result, stop
+end
+
+local function write(log, record)
+  if log then assert(log:write(core.json_encode(record), "\n")) end
+end
+
+local function summary(record, evaluation)
+  local words = { ("loss %.4f"):format(record.loss) }
+  local names = {}
+  for name, value in pairs(evaluation or {}) do
+    if type(value) == "number" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do words[#words + 1] = ("%s %.4g"):format(name, evaluation[name]) end
+  return table.concat(words, ", ")
+end
+
+local function steps_of(option)
+  if option.progress then return require "perilune.progress"(1, option.steps, option.label) end
+  return function(last, i)
+    if i < last then return i + 1 end
+  end, option.steps, 0
+end
+
+--- Trains and returns the history: steps, a list of { step =, loss =, lr =, grad_norm =, ms = }; evaluations, a list of
+-- what evaluate returned, with step; stopped = true when an evaluation ended it early.
+--   model, optimizer, steps
+--   batch(step)         the step's batch, anything but nil; nil ends the training (so an iterator fits, too)
+--   loss(model, batch)  a tensor of one element
+--   clip                greatest common norm of the gradients
+--   schedule(step)      the learning rate
+--   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
+--                       gradients, in evaluation mode, also at the last step
+--   log, log_every      file to which each record is appended as a line of JSON
+--   progress, label     whether to show progress, and under which name
+-- Every step and evaluation has a scope of its own: what they make is gone afterwards. A loss that is not finite is an
+-- error that names the step.
+function train.loop(options)
+  local option = read_options(options)
+  local parameters = option.model:parameters()
+  local log <close> = open_log(option.log)
+  local history, evaluation = { steps = {}, evaluations = {} }, nil
+  option.model:train()
+  for step, bar in steps_of(option) do
+    local record = take_step(option, parameters, step)
+    if not record then break end
+    history.steps[#history.steps + 1] = record
+    if step % option.log_every == 0 then write(log, record) end
+    local stop
+    if option.evaluate and (step % option.evaluate_every == 0 or step == option.steps) then
+      evaluation, stop = evaluate(option, step)
+      evaluation.step = step
+      history.evaluations[#history.evaluations + 1] = evaluation
+      write(log, evaluation)
+    end
+    if bar then bar:message("%s", summary(record, evaluation)) end
+    if stop then
+      history.stopped = true
+      break
+    end
+  end
+  return history
+end
+
+return train
