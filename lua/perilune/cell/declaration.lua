@@ -24,7 +24,7 @@ end
 
 -- fail(field, expected, value) for the cell of that name.
 local function complainer(name)
-  local owner = type(name) == "string" and ("cell '%s'"):format(name) or "pl.cell"
+  local owner = type(name) == "string" and name ~= "" and ("cell '%s'"):format(name) or "pl.cell"
   return function(field, expected, value)
     error(("%s: %s: expected %s, got %s"):format(owner, field, expected, got(value)), 0)
   end, owner

@@ -4,7 +4,7 @@
 local graph = require "perilune.cell.graph"
 local gradient = require "perilune.cell.gradient"
 
-local program = { REGISTERS_MAX = 255 }
+local program = { REGISTERS_MAX = 255, SAVES_MAX = 32 }
 
 -- Nodes that `roots` need beyond the inputs, operands first: constants and operations apart.
 local function schedule(roots, given)
@@ -116,6 +116,10 @@ function program.compile(traced, owner)
     roots = gradients, gates = traced.gates, seeds = seeds, free = join(traced.states, new),
     forward = gradient.in_order(new),
   }
+  if #saves > program.SAVES_MAX then
+    error(("%s: its backward needs %d values saved per step; at most %d are there"):format(
+      owner, #saves, program.SAVES_MAX), 0)
+  end
   return {
     new = new, seeds = seeds, wrt = wrt, gradients = gradients, saves = saves,
     forward = program.emit(wrt, join(new, saves), owner .. ": its forward program"),

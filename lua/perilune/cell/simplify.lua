@@ -11,11 +11,12 @@ local function is(node, value) return node.op == "constant" and node.value == va
 local function same(a, b) return rawequal(a, b) end
 local function negated(node) return node.op == "neg" and node.a or nil end
 
--- Operations whose result is always 1 or 0, and the test that is true when they are false.
-local opposite = { eq = "ne", ne = "eq" }
-local swapped_opposite = { lt = "le", le = "lt" } -- not (a < b) is b <= a
+local tests = { eq = true, ne = true, lt = true, le = true }
 
-local function is_test(node) return opposite[node.op] or swapped_opposite[node.op] end
+-- Whether the value is always 1 or 0: a test, or 1 - test.
+local function is_test(node)
+  return tests[node.op] or (node.op == "sub" and is(node.a, 1) and is_test(node.b))
+end
 
 local function is_power_of_two(x)
   if x == 0 or x ~= x or math.abs(x) == math.huge then return false end
@@ -44,6 +45,7 @@ function rules.sub(make, a, b)
   if is(a, 0) then return make("neg", b) end
   if same(a, b) then return make(0) end
   if negated(b) then return make("add", a, b.a) end
+  if is(a, 1) and b.op == "sub" and is_test(b) then return b.b end
 end
 
 function rules.mul(make, a, b)
@@ -97,8 +99,7 @@ function rules.le(make, a, b) if same(a, b) then return make(1) end end
 function rules.eq(make, a, b)
   if same(a, b) then return make(1) end
   if is(a, 0) then a, b = b, a end
-  if is(b, 0) and opposite[a.op] then return make(opposite[a.op], a.a, a.b) end
-  if is(b, 0) and swapped_opposite[a.op] then return make(swapped_opposite[a.op], a.b, a.a) end
+  if is(b, 0) and is_test(a) then return make("sub", make(1), a) end -- so that a test and its opposite share a value
 end
 
 function rules.ne(make, a, b)

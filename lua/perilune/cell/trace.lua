@@ -13,14 +13,16 @@ for _, f in ipairs { graph.new, require("perilune.pointwise").exp } do
 end
 own_sources[debug.getinfo(1, "S").source] = true
 
---- values, with a read of anything else and any write an error: `what` says what they are ("gate").
+--- A view of `values` of which a read of anything else and any write is an error: `what` says what they are ("gate").
 function trace.strict(values, what, names)
-  return setmetatable(values, {
+  return setmetatable({}, {
     __index = function(_, name)
+      if values[name] ~= nil then return values[name] end
       local there = #names > 0 and "there are " .. table.concat(names, ", ") or "the cell declares none"
       error(("%s.%s is not declared; %s"):format(what, tostring(name), there), 0)
     end,
     __newindex = function(_, name) error(("%s.%s: step must not assign to it"):format(what, tostring(name)), 0) end,
+    __pairs = function() return pairs(values) end,
   })
 end
 

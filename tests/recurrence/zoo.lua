@@ -1,0 +1,114 @@
+-- Cells for the tests: the four built-in ones and eight further ones, which between them use every feature of pl.cell.
+-- Each entry: { cell = object, smooth = whether central differences apply, states = ranges of initial states }.
+
+local pl = require "perilune"
+
+local zoo = {}
+
+local function add(cell, options)
+  options = options or {}
+  zoo[#zoo + 1] = { cell = cell, name = cell.name, smooth = options.smooth ~= false }
+end
+
+add(pl.cells.elman)
+add(pl.cells.gru)
+add(pl.cells.lstm)
+add(pl.cells.slstm, { smooth = false }) -- m is frozen, and the default initial state is a kink
+
+-- Gers and Schmidhuber's connections from the memory to the gates, one weight per unit.
+add(pl.cell {
+  name = "peephole lstm",
+  states = { "h", "c" },
+  gates = { "i", "f", "z", "o" },
+  params = { "pi", "pf", "po" },
+  step = function(gate, state, k)
+    local i = pl.sigmoid(gate.i + k.pi * state.c)
+    local f = pl.sigmoid(gate.f + k.pf * state.c)
+    local c = f * state.c + i * pl.tanh(gate.z)
+    return { h = pl.sigmoid(gate.o + k.po * c) * pl.tanh(c), c = c }
+  end,
+})
+
+-- Greff et al.'s coupled gates: what is forgotten is what is written.
+add(pl.cell {
+  name = "coupled lstm",
+  states = { "h", { name = "c", init = 0.5 } },
+  gates = { "f", "z", "o" },
+  step = function(gate, state)
+    local f = gate.f:sigmoid()
+    local c = f * state.c + (1 - f) * gate.z:tanh()
+    return { h = gate.o:sigmoid() * c:tanh(), c = c }
+  end,
+})
+
+-- Zhou et al.'s gated unit with one gate, applied after the product.
+add(pl.cell {
+  name = "minimal gated unit",
+  states = { "h" },
+  gates = { "f", { "u", recurrent = false }, { "g", input = false, bias = false } },
+  step = function(gate, state)
+    local f = pl.sigmoid(gate.f)
+    return { h = (1 - f) * state.h + f * pl.tanh(gate.u + f * gate.g) }
+  end,
+})
+
+-- A membrane that leaks: the state moves a fixed part of the way to its drive.
+add(pl.cell {
+  name = "leaky integrator",
+  states = { { "v", init = -0.25 } },
+  gates = { { "drive", bias = false } },
+  constants = { leak = 0.1 },
+  step = function(gate, state, k) return { v = (1 - k.leak) * state.v + k.leak * pl.softplus(gate.drive) } end,
+})
+
+-- Kinks and choices. Away from them (where random numbers are) it has a derivative.
+add(pl.cell {
+  name = "max where abs",
+  states = { "h", "peak", "count" },
+  gates = { "x", "y", { "bias", input = false, recurrent = false } },
+  step = function(gate, state)
+    local x, y = pl.sin(gate.x), gate.y - 0.125
+    local up = pl.gt(x, y)
+    local peak = pl.maximum(0.9 * state.peak, pl.abs(x - y))
+    return {
+      h = pl.where(up, x * y, pl.minimum(x, pl.tanh(y))) - 0.1 * peak + 0.2 * state.h,
+      peak = peak,
+      count = 0.5 * state.count + up * pl.sigmoid(gate.bias),
+    }
+  end,
+})
+
+-- A decay per unit, kept inside (0, 1), a gain that is part of the cell, and a power.
+add(pl.cell {
+  name = "unit decay",
+  states = { "h", "trace" },
+  gates = { "x", { "g", recurrent = false, bias = false } },
+  params = { "decay" },
+  constants = { gain = 1.5 },
+  step = function(gate, state, k)
+    local a = pl.sigmoid(k.decay)
+    local trace = a * state.trace + (1 - a) * gate.x / (1 + gate.g ^ 2) ^ 1.5
+    return { h = pl.tanh(k.gain * trace) + pl.log1p(pl.exp(-gate.g ^ 2)) / 4, trace = trace }
+  end,
+})
+
+-- No gate reads R: nothing is fed back but the state itself.
+add(pl.cell {
+  name = "no recurrence",
+  states = { "h" },
+  gates = { { "a", recurrent = false }, { "x", recurrent = false, bias = false } },
+  step = function(gate, state) return { h = pl.sigmoid(gate.a) * state.h + pl.erf(gate.x) } end,
+})
+
+-- States that no gradient reaches, and one that never changes.
+add(pl.cell {
+  name = "stopped",
+  states = { "h", "slow", "one" },
+  gates = { "x" },
+  step = function(gate, state)
+    local slow = 0.5 * state.slow + pl.stop_gradient(gate.x * state.h)
+    return { h = pl.tanh(gate.x + pl.stop_gradient(slow) * state.one), slow = slow, one = 1 }
+  end,
+}, { smooth = false })
+
+return zoo
