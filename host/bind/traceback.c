@@ -29,11 +29,11 @@ static const char *describe(lua_State *L) {
 int pl_traceback_handler(lua_State *L) {
   describe(L);
   luaL_traceback(L, L, NULL, 1);
-  /* The frame of the C function that the program itself called stands last; it tells the user nothing. */
-  const char *trace = lua_tostring(L, -1);
-  size_t length = strlen(trace);
-  const char *last = strrchr(trace, '\n');
-  if (last && strcmp(last, "\n\t[C]: in ?") == 0) length = (size_t)(last - trace);
+  /* The frames of the C functions that the program itself called stand last; they tell the user nothing. */
+  static const char own[] = "\n\t[C]: in ?";
+  size_t length, tail = sizeof own - 1;
+  const char *trace = lua_tolstring(L, -1, &length);
+  while (length >= tail && memcmp(trace + length - tail, own, tail) == 0) length -= tail;
   lua_pushlstring(L, trace, length);
   lua_remove(L, -2);
   if (strchr(lua_tostring(L, -1), '\n') == NULL) { /* nothing but the heading is left */

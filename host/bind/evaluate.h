@@ -1,0 +1,22 @@
+/* Evaluation of cells and prompt lines in a Lua state: result as a MIME bundle, errors as text, never a raise. */
+#ifndef PL_BIND_EVALUATE_H
+#define PL_BIND_EVALUATE_H
+
+#include "host/bind/session.h"
+#include <lua.h>
+
+/* Makes a state ready for the functions below; may raise. */
+void pl_evaluate_open(lua_State *L);
+
+typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
+
+/* Runs `code` as chunk `name` and fills in *outcome, which the caller releases. A PL_CELL may be statements; a
+ * PL_EXPRESSION always has a result. */
+void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t length, const char *name,
+                 pl_outcome *outcome);
+
+/* The rest as in host/bind/session.h, on a bare state. */
+pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length);
+json_t *pl_evaluate_complete(lua_State *L, const char *code, size_t length, size_t cursor, size_t *start);
+
+#endif

@@ -1,0 +1,70 @@
+/* A Lua state with its front end. */
+#include "host/bind/session.h"
+#include "host/bind/display.h"
+#include "host/bind/evaluate.h"
+#include "host/bind/interrupt.h"
+#include "host/bind/output.h"
+#include "host/bind/state.h"
+
+#include <lua.h>
+#include <stdlib.h>
+
+struct pl_session {
+  lua_State *L;
+  pl_frontend frontend;
+};
+
+static int attach(lua_State *L) {
+  pl_display_attach(L, lua_touserdata(L, 1));
+  pl_evaluate_open(L);
+  pl_output_redirect(L);
+  return 0;
+}
+
+pl_status pl_session_new(const pl_frontend *frontend, pl_session **session) {
+  pl_session *new = pl_allocate(sizeof *new);
+  if (frontend) new->frontend = *frontend;
+  pl_status status = pl_state_new(&new->L);
+  if (status == PL_OK) {
+    lua_pushcfunction(new->L, attach);
+    lua_pushlightuserdata(new->L, &new->frontend);
+    if (lua_pcall(new->L, 1, 0, 0) != LUA_OK) {
+      status = PL_FAIL("cannot open the session: %s", lua_tostring(new->L, -1));
+      lua_close(new->L);
+    }
+  }
+  if (status != PL_OK) {
+    free(new);
+    return status;
+  }
+  pl_interrupt_install(false);
+  *session = new;
+  return PL_OK;
+}
+
+void pl_session_free(pl_session *session) {
+  if (!session) return;
+  lua_close(session->L);
+  free(session);
+}
+
+void pl_session_execute(pl_session *session, const char *code, size_t length, const char *name, pl_outcome *outcome) {
+  pl_evaluate(session->L, PL_CELL, code, length, name, outcome);
+}
+
+void pl_session_evaluate(pl_session *session, const char *expression, size_t length, pl_outcome *outcome) {
+  pl_evaluate(session->L, PL_EXPRESSION, expression, length, "expression", outcome);
+}
+
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length) {
+  return pl_evaluate_is_complete(session->L, code, length);
+}
+
+json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start) {
+  return pl_evaluate_complete(session->L, code, length, cursor, start);
+}
+
+void pl_session_interrupt(pl_session *session) {
+  (void)session; /* one session per process: the thread that owns it is known to the signal handler */
+  pl_interrupt_request();
+}

@@ -1,0 +1,131 @@
+-- Results as people read them: text for any value, and the MIME bundle of what a cell returns.
+local inspect = {}
+
+-- Cells may use these names for values of their own.
+local type, next, pcall, tostring, rawget, rawlen, pairs, ipairs, error, select =
+  type, next, pcall, tostring, rawget, rawlen, pairs, ipairs, error, select
+local math_type, min, max = math.type, math.min, math.max
+local sort, concat, getmetatable = table.sort, table.concat, debug.getmetatable
+
+local DEPTH_MAX, ITEMS_MAX, WIDTH_MAX, STRING_MAX = 4, 60, 100, 4000
+
+local function quote(text)
+  if #text > STRING_MAX then text = text:sub(1, STRING_MAX) .. "…" end
+  local quoted = text:gsub('[%c"\\\127]', function(c)
+    local named = { ["\n"] = "\\n", ["\t"] = "\\t", ["\r"] = "\\r", ['"'] = '\\"', ["\\"] = "\\\\" }
+    return named[c] or ("\\x%02X"):format(c:byte())
+  end)
+  return '"' .. quoted .. '"'
+end
+
+-- tostring, with an error in __tostring told as one sentence.
+local function describe(value)
+  local ok, text = pcall(tostring, value)
+  if ok then return text end
+  error("__tostring failed: " .. (type(text) == "string" and text or "error object is a " .. type(text)), 0)
+end
+
+local function key_text(key)
+  if type(key) ~= "string" then return "[" .. inspect.line(key) .. "]" end
+  return key:match "^[%a_][%w_]*$" or "[" .. quote(key) .. "]"
+end
+
+-- Numbers first, then strings, each in order; the rest as it comes.
+local RANK = { number = 1, string = 2 }
+local function before(a, b)
+  local rank_a, rank_b = RANK[type(a)] or 3, RANK[type(b)] or 3
+  if rank_a ~= rank_b then return rank_a < rank_b end
+  return rank_a < 3 and a < b
+end
+
+local function sorted_keys(value, length)
+  local keys = {}
+  for key in next, value do
+    local in_sequence = math_type(key) == "integer" and key >= 1 and key <= length
+    if not in_sequence and key == key then keys[#keys + 1] = key end
+  end
+  if #keys <= 10000 then sort(keys, before) end
+  return keys
+end
+
+local format
+
+local function items(value, depth, seen)
+  local list, length = {}, rawlen(value)
+  for i = 1, min(length, ITEMS_MAX) do list[i] = format(rawget(value, i), depth + 1, seen) end
+  local keys = sorted_keys(value, length)
+  for i = 1, min(#keys, ITEMS_MAX) do
+    list[#list + 1] = key_text(keys[i]) .. " = " .. format(rawget(value, keys[i]), depth + 1, seen)
+  end
+  local hidden = max(length - ITEMS_MAX, 0) + max(#keys - ITEMS_MAX, 0)
+  if hidden > 0 then list[#list + 1] = ("… %d more"):format(hidden) end
+  return list
+end
+
+local function format_table(value, depth, seen)
+  if seen[value] then return "<contains itself>" end
+  if depth >= DEPTH_MAX then return next(value) == nil and "{}" or "{…}" end
+  seen[value] = true
+  local list = items(value, depth, seen)
+  seen[value] = nil
+  local width, several = 0, false
+  for _, item in ipairs(list) do
+    width = width + #item + 2
+    several = several or item:find("\n", 1, true) ~= nil
+  end
+  if not several and width + 2 * depth <= WIDTH_MAX then return "{" .. concat(list, ", ") .. "}" end
+  local indent = ("  "):rep(depth + 1)
+  return "{\n" .. indent .. concat(list, ",\n" .. indent) .. "\n" .. ("  "):rep(depth) .. "}"
+end
+
+function format(value, depth, seen)
+  local kind = type(value)
+  if kind == "string" then return quote(value) end
+  local meta = getmetatable(value)
+  local described = type(meta) == "table" and (rawget(meta, "__tostring") or rawget(meta, "__name"))
+  if kind == "table" and not described then return format_table(value, depth, seen) end
+  local text = describe(value)
+  return depth > 0 and text:gsub("\n", "\n" .. ("  "):rep(depth)) or text
+end
+
+-- Text of one value; tables are laid open, with limits on depth and length.
+function inspect.text(value) return (format(value, 0, {})) end
+
+-- Text of one value in one line, as it stands for a key.
+function inspect.line(value)
+  if type(value) == "table" then return describe(value) end
+  return (format(value, 0, {}))
+end
+
+local function mime_of(value)
+  local meta = getmetatable(value)
+  local mime = type(meta) == "table" and rawget(meta, "__mime")
+  if not mime then return nil end
+  local ok, bundle = pcall(mime, value)
+  if not ok then error("__mime failed: " .. (type(bundle) == "string" and bundle or type(bundle)), 0) end
+  if type(bundle) ~= "table" then
+    error("__mime must return a table from MIME types to contents, got " .. type(bundle), 0)
+  end
+  return bundle
+end
+
+-- The MIME bundle of a cell's results; nil when there is nothing to show. A single object may bring its own through the
+-- metatable field __mime; an empty one means that the object shows nothing.
+function inspect.bundle(...)
+  local count, bundle = select("#", ...), nil
+  if count == 1 then bundle = mime_of((...)) end
+  if bundle and next(bundle) == nil then return nil end
+  local copy = {}
+  for mime, content in pairs(bundle or {}) do copy[mime] = content end
+  if copy["text/plain"] == nil then
+    local texts, several = {}, false
+    for i = 1, count do
+      texts[i] = inspect.text((select(i, ...)))
+      several = several or texts[i]:find("\n", 1, true) ~= nil
+    end
+    copy["text/plain"] = concat(texts, several and "\n" or "\t")
+  end
+  return copy
+end
+
+return inspect
