@@ -14,7 +14,7 @@ local function user_level()
   while true do
     local info = debug.getinfo(level, "S")
     if not info then return 2 end
-    if info.what ~= "C" and not info.source:match("/perilune/[%w_/]*%.lua$") then return level - 1 end
+    if info.what ~= "C" and not info.source:match("lua/perilune/[%w_/]*%.lua$") then return level - 1 end
     level = level + 1
   end
 end

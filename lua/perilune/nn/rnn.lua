@@ -10,17 +10,15 @@ local module = require "perilune.nn.module"
 local Layer = module.class("nn.RNN.Layer")
 
 local function find_cell(cell)
-  if type(cell) ~= "string" then return cell end
-  local cells = require("perilune").cells
-  local found = cells[cell]
-  if not found then
-    local names = {}
-    for name in pairs(cells) do names[#names + 1] = tostring(name) end
-    table.sort(names)
-    check.fail("nn.RNN: option 'cell': got '%s', expected one of %s or an object made by pl.cell", cell,
-      table.concat(names, ", "))
+  if type(cell) == "string" then
+    local ok, found = pcall(function() return require("perilune").cells[cell] end)
+    if not ok then check.fail("nn.RNN: option 'cell': %s", (found:gsub("^[^\n]-:%d+: ", ""))) end
+    return found
   end
-  return found
+  if not require("perilune.cell").is_cell(cell) then
+    check.fail("nn.RNN: option 'cell': got a %s, expected a name or an object made by pl.cell", type(cell))
+  end
+  return cell
 end
 
 -- Starts the bias of the gate f at `value` in all units.
@@ -147,9 +145,6 @@ function RNN:init(options)
   local option = check.options("nn.RNN", options, known)
   self.input_size = check.integer("nn.RNN", "input_size", option.input_size)
   option.cell = find_cell(option.cell)
-  if not require("perilune.cell").is_cell(option.cell) then
-    check.fail("nn.RNN: option 'cell': got a %s, expected a name or an object made by pl.cell", type(option.cell))
-  end
   read_sizes(option)
   check.number("nn.RNN", "dropout", option.dropout, 0, 1)
   self.layers, self.hidden_size = check.integer("nn.RNN", "layers", option.layers), option.hidden_size

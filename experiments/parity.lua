@@ -1,0 +1,153 @@
+-- Parity of a bit string: trains recurrent cells on lengths 3..40 and reports how they extrapolate to 512.
+--
+--   perilune experiments/parity.lua                     all four cells, results in parity/
+--   perilune experiments/parity.lua --cell lstm --seed 3
+--   perilune experiments/parity.lua --plot parity/parity.jsonl
+--
+-- One recurrent layer reads a one-hot bit per step and a linear layer reads out the parity so far. Training stops when
+-- every position of unseen sequences of the validation length is right. A transformer or linear recurrence fails here.
+local pl = require "perilune"
+local experiment = require "perilune.experiment"
+local nn = pl.nn
+
+local option = require("perilune.options").read {
+  usage = "perilune experiments/parity.lua [OPTIONS]",
+  about = "Trains recurrent cells on parity and reports accuracy beyond the training length.",
+  { "cell", "list", default = { "elman", "gru", "lstm", "slstm" }, choices = { "elman", "gru", "lstm", "slstm" },
+    help = "cells to train, one after another" },
+  { "units", "integer", default = 32, minimum = 1, help = "units of the recurrent layer" },
+  { "heads", "integer", default = 1, minimum = 1, help = "heads; they divide the units" },
+  { "layers", "integer", default = 1, minimum = 1, help = "recurrent layers" },
+  { "labels", "string", default = "every", choices = { "every", "last" }, help = "positions that carry a label" },
+  { "min", "integer", default = 3, minimum = 1, help = "shortest training sequence" },
+  { "max", "integer", default = 40, minimum = 1, help = "longest training sequence" },
+  { "steps", "integer", default = 4000, minimum = 1, help = "most training steps" },
+  { "batch", "integer", default = 64, minimum = 1, help = "sequences per step" },
+  { "lr", "number", default = 0.003, minimum = 0, help = "learning rate of Adam" },
+  { "clip", "number", default = 1, minimum = 0, help = "greatest norm of the gradient" },
+  { "forget-bias", "number", default = 1, help = "start of the forget gate's bias, for cells with one" },
+  { "validate-at", "integer", default = 256, minimum = 1, help = "length at which training may stop" },
+  { "validate-every", "integer", default = 100, minimum = 1, help = "steps between validations" },
+  { "lengths", "integers", default = { 40, 64, 128, 256, 512 }, minimum = 1, help = "lengths to report" },
+  { "count", "integer", default = 256, minimum = 1, help = "sequences per reported length" },
+  { "backend", "string", default = "auto", help = "how pl.rnn runs the recurrence" },
+  { "dtype", "string", default = "float32", choices = { "float32", "float64" }, help = "type of parameters and data" },
+  { "device", "string", default = "cpu", help = "where to train" },
+  { "seed", "integer", default = 1, help = "seed of data and parameters" },
+  { "out", "string", default = "parity", help = "folder of the results" },
+  { "no-plot", "flag", help = "write results only" },
+  { "plot", "string", help = "draw this file of results and do nothing else" },
+}
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The plot, from a file of results alone
+
+-- Draws accuracy over length beside the file of results. Returns the path, or nil and why there is no picture.
+local function draw(path)
+  local series = {}
+  for i, record in ipairs(experiment.read(path, "result")) do
+    series[i] = { x = record.lengths, y = record.accuracy, label = ("%s, seed %d"):format(record.cell, record.seed) }
+  end
+  series.title, series.xlabel, series.ylabel = "Parity beyond the training length", "length", "accuracy"
+  series.logx, series.yrange = 2, { 0.4, 1.02 }
+  local picture = path:gsub("%.jsonl$", "") .. ".svg"
+  local ok, message = pcall(function() require("perilune.plot").line(series):save(picture) end)
+  if not ok then return nil, message end
+  return picture
+end
+
+if option.plot then
+  local picture, message = draw(option.plot)
+  if not picture then error(message, 0) end
+  print(picture)
+  return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Training
+
+-- What a cell needs beyond the common recipe; an option given on the command line has the last word over nothing here.
+local recipes = { elman = {}, gru = {}, lstm = { forget_bias = true }, slstm = { forget_bias = true } }
+
+local Model = nn.class "Parity"
+
+function Model:init(cell)
+  self.last_only = option.labels == "last"
+  self.rnn = nn.RNN {
+    input_size = 2, hidden_size = option.units, heads = option.heads, layers = option.layers, cell = cell,
+    backend = option.backend, forget_bias = recipes[cell].forget_bias and option.forget_bias or nil,
+  }
+  self.readout = nn.Linear(option.units, 2)
+end
+
+function Model:forward(x, lengths)
+  local h = self.rnn(x, nil, self.last_only and lengths or nil)
+  if self.last_only then h = h:select(2, h.shape[2]) end
+  return self.readout(h)
+end
+
+local function train(cell, task, results)
+  pl.seed(option.seed)
+  local model = Model(cell):to(option.dtype):to(option.device)
+  local optimizer = pl.optim.Adam(model:parameters(), { lr = option.lr })
+  local began_s = pl.time()
+  local history = pl.train.loop {
+    model = model, optimizer = optimizer, steps = option.steps, clip = option.clip, label = cell,
+    batch = function(step) return task:batch(step) end,
+    loss = function(m, batch) return nn.cross_entropy(m(batch.x, batch.lengths), batch.y) end,
+    evaluate_every = option.validate_every,
+    evaluate = function(m)
+      local last, every = task:accuracy(m, option.validate_at)
+      return { accuracy = last, positions = every }, last == 1 and every == 1
+    end,
+  }
+  for _, record in ipairs(history.evaluations) do
+    results:write { kind = "validation", cell = cell, seed = option.seed, step = record.step,
+                    accuracy = record.accuracy, positions = record.positions, loss = history.steps[record.step].loss }
+  end
+  return model, #history.steps, pl.time() - began_s
+end
+
+local function report(cell, model, task)
+  local row = { cell = cell, lengths = option.lengths, accuracy = {}, positions = {} }
+  for i, length in ipairs(option.lengths) do
+    row.accuracy[i], row.positions[i] = task:accuracy(model:eval(), length, option.count)
+  end
+  return row
+end
+
+local function print_row(first, cells, last)
+  local words = { ("%-8s"):format(first) }
+  for i, cell in ipairs(cells) do words[i + 1] = ("%8s"):format(cell) end
+  print(table.concat(words) .. last)
+end
+
+local function run()
+  experiment.make_folder(option.out)
+  local results <close> = experiment.results(option.out .. "/parity.jsonl", option)
+  local task = pl.task.parity {
+    size = option.batch, min = option.min, max = option.max, labels = option.labels, ragged = option.labels == "last",
+    seed = option.seed, dtype = option.dtype, device = option.device,
+  }
+  print_row("cell", option.lengths, "   steps  seconds")
+  for _, cell in ipairs(option.cell) do
+    local model, steps, seconds = train(cell, task, results)
+    local row, shown = report(cell, model, task), {}
+    row.kind, row.seed, row.steps, row.seconds = "result", option.seed, steps, seconds
+    results:write(row)
+    for i, accuracy in ipairs(row.accuracy) do shown[i] = ("%.2f %%"):format(100 * accuracy) end
+    print_row(cell, shown, ("%8d %8.1f"):format(steps, seconds))
+  end
+  return results.path
+end
+
+local path = run()
+print("results: " .. path)
+if not option.no_plot then
+  local picture, message = draw(path)
+  if picture then
+    print("plot:    " .. picture)
+  else
+    io.stderr:write("warning: no plot was drawn: ", message, "\n(draw it later with --plot ", path, ")\n")
+  end
+end

@@ -1,0 +1,63 @@
+-- What experiments share: the folder of the results, their file of JSON lines, and the line that says where they ran.
+local core = require "perilune.core"
+
+local experiment = {}
+
+--- Makes a folder and those above it.
+function experiment.make_folder(path)
+  local quoted = "'" .. path:gsub("'", "'\\''") .. "'"
+  if not os.execute("mkdir -p -- " .. quoted) then error("cannot make the folder " .. path, 0) end
+end
+
+local function processor()
+  local file = io.open("/proc/cpuinfo")
+  if not file then return "processor unknown" end
+  local name = file:read("a"):match("model name%s*:%s*([^\n]+)")
+  file:close()
+  return name or "processor unknown"
+end
+
+--- The device in words: processor and number of threads.
+function experiment.device_line(device)
+  return ("%s: %s, %d threads"):format(device or "cpu", processor(), core.threads())
+end
+
+local Results = {}
+Results.__index = Results
+
+--- A file of JSON lines at `path`, begun anew with a line { kind = "run", date, device, options }.
+function experiment.results(path, options)
+  local file, message = io.open(path, "w")
+  if not file then error("cannot write the results: " .. message, 0) end
+  local results = setmetatable({ file = file, path = path }, Results)
+  results:write { kind = "run", date = os.date("!%Y-%m-%dT%H:%M:%SZ"), device = experiment.device_line(options.device),
+                  options = options }
+  return results
+end
+
+--- Writes one record; it is on disk afterwards.
+function Results:write(record)
+  assert(self.file:write(core.json_encode(record), "\n"))
+  assert(self.file:flush())
+end
+
+function Results:close()
+  if io.type(self.file) == "file" then self.file:close() end
+end
+Results.__close = Results.close
+
+--- The records of one kind in a file of JSON lines.
+function experiment.read(path, kind)
+  local records = {}
+  local file, message = io.open(path)
+  if not file then error(message, 0) end
+  for line in file:lines() do
+    local record = core.json_decode(line)
+    if record.kind == kind then records[#records + 1] = record end
+  end
+  file:close()
+  if #records == 0 then error(("%s holds no record of kind '%s'"):format(path, kind), 0) end
+  return records
+end
+
+return experiment
