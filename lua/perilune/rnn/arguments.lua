@@ -13,9 +13,9 @@ local known_options = {
   recurrent_grad_cut = true, recurrent_grad_clip = true, forward_clip = true,
 }
 
--- The type of the arithmetic for each type of Wx, and how wide the types of products are.
+-- The type of the arithmetic for each type of Wx, and the types that its products may have.
 local work_types = { float64 = "float64", float32 = "float32", float16 = "float32", bfloat16 = "float32" }
-local width = { float64 = 8, float32 = 4, float16 = 2, bfloat16 = 2 }
+local product_types = { float64 = { "float64" }, float32 = { "float32", "bfloat16", "float16" } }
 
 local function fail(...) error(string.format(...), 0) end
 
@@ -128,11 +128,11 @@ end
 
 local function check_product(x, dtype)
   if dtype == nil then return x.dtype end
-  if not width[dtype] then fail("dtype: expected float64, float32, bfloat16 or float16, got %s", got(dtype)) end
-  if width[dtype] > width[x.work] then
-    fail("dtype: expected a type no wider than %s (of the states), got %s", x.work, dtype)
+  local allowed = product_types[x.work]
+  for _, known in ipairs(allowed) do
+    if dtype == known then return dtype end
   end
-  return dtype
+  fail("dtype: expected %s (Wx has %s), got %s", table.concat(allowed, ", "), x.dtype, got(dtype))
 end
 
 local outputs = { all = true, h = true, last = true }
