@@ -2,6 +2,7 @@
 
 local graph = require "perilune.cell.graph"
 local gradient = require "perilune.cell.gradient"
+local join = require("perilune.cell.list").join
 
 local explain = {}
 
@@ -70,12 +71,6 @@ end
 local function prefixed(prefix, names)
   local list = {}
   for i, name in ipairs(names) do list[i] = prefix .. name end
-  return list
-end
-
-local function join(...)
-  local list = {}
-  for _, part in ipairs { ... } do table.move(part, 1, #part, #list + 1, list) end
   return list
 end
 

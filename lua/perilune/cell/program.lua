@@ -3,6 +3,8 @@
 
 local graph = require "perilune.cell.graph"
 local gradient = require "perilune.cell.gradient"
+local join = require("perilune.cell.list").join
+local save = require "perilune.cell.save"
 
 local program = { REGISTERS_MAX = 255, SAVES_MAX = 32 }
 
@@ -105,14 +107,9 @@ function program.compile(traced, owner)
     new[i] = plain(node)
     seeds[i] = g:input("gradient.new." .. traced.state_names[i])
   end
-  local function join(...)
-    local list = {}
-    for _, part in ipairs { ... } do table.move(part, 1, #part, #list + 1, list) end
-    return list
-  end
   local wrt = join(traced.gates, traced.states, traced.params)
   local gradients = gradient.of(g, traced.new, seeds, wrt, plain)
-  local saves = require("perilune.cell.save").choose {
+  local saves = save.choose {
     roots = gradients, gates = traced.gates, seeds = seeds, free = join(traced.states, new),
     forward = gradient.in_order(new),
   }

@@ -2,6 +2,8 @@
 -- States before and after the step, params and constants are there anyway. A value of an expensive operation that the
 -- forward pass computes is never computed again; everything cheap is.
 
+local set = require("perilune.cell.list").set
+
 local save = {}
 
 local expensive = {}
@@ -68,11 +70,6 @@ end
 -- free = nodes at hand anyway (states before and after), forward = nodes that the forward pass computes }, all lists.
 -- Returns the list of nodes to save, oldest first.
 function save.choose(problem)
-  local function set(list)
-    local result = {}
-    for _, node in ipairs(list) do result[node] = true end
-    return result
-  end
   local gates, free, forward = set(problem.gates), set(problem.free), set(problem.forward)
   local from_seed = depends_on(set(problem.seeds))
   local varies = set(problem.gates)
