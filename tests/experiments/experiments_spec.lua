@@ -1,0 +1,120 @@
+-- The experiments as programs: short runs, their files, their errors, the same numbers from the same seed.
+local pl = require "perilune"
+
+local folder
+
+-- Runs an experiment with arguments; returns exit status, and standard output and error together.
+local function run(name, arguments, environment)
+  local pipe = assert(io.popen("readlink /proc/$PPID/exe"))
+  local program = pipe:read("l")
+  pipe:close()
+  pipe = assert(io.popen(("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(environment or "", program, name,
+    arguments)))
+  local text = pipe:read("a")
+  pipe:close()
+  return tonumber(text:match("status=(%d+)")), text
+end
+
+local function records(path, kind)
+  local list = {}
+  for line in io.lines(path) do
+    local record = pl.json_decode(line)
+    if record.kind == kind then list[#list + 1] = record end
+  end
+  return list
+end
+
+local function exists(path)
+  local file = io.open(path)
+  return file ~= nil and file:close()
+end
+
+describe("experiments", function()
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+  end)
+
+  after_each(function() os.execute("rm -r " .. folder) end)
+
+  local short <const> = "--cell gru,elman --steps 20 --validate-every 10 --lengths 8,16 --count 16 --batch 8 --out "
+
+  it("parity writes its options, validations and results, and a plot", function()
+    local status, text = run("parity", short .. folder .. "/out")
+    assert.are.equal(0, status, text)
+    local path = folder .. "/out/parity.jsonl"
+    local start = records(path, "run")[1]
+    assert.are.equal(20, start.options.steps)
+    assert.are.equal(1, start.options.seed)
+    assert.matches("^%d%d%d%d%-%d%d%-%d%dT", start.date)
+    assert.matches("^cpu: .*%d+ threads", start.device)
+    assert.are.equal(4, #records(path, "validation"))
+    local results = records(path, "result")
+    assert.are.same({ "gru", "elman" }, { results[1].cell, results[2].cell })
+    assert.are.same({ 8, 16 }, results[1].lengths)
+    assert.is_true(results[1].accuracy[1] >= 0 and results[1].accuracy[1] <= 1)
+    assert.is_true(exists(folder .. "/out/parity.svg"))
+  end)
+
+  it("parity gives the same numbers from the same seed, and others from another", function()
+    local seen = {}
+    for i, seed in ipairs { 3, 3, 4 } do
+      run("parity", ("%s%s/%d --no-plot --seed %d"):format(short, folder, i, seed))
+      local losses = {}
+      for j, record in ipairs(records(("%s/%d/parity.jsonl"):format(folder, i), "validation")) do
+        losses[j] = record.loss
+      end
+      seen[i] = losses
+    end
+    assert.are.equal(4, #seen[1])
+    assert.are.same(seen[1], seen[2])
+    assert.are_not.same(seen[1], seen[3])
+  end)
+
+  it("parity without gnuplot says so, keeps its results, and draws later", function()
+    assert(os.execute(("mkdir %s/bin && ln -s $(command -v sh) $(command -v mkdir) %s/bin/"):format(folder, folder)))
+    local status, text = run("parity", short .. folder .. "/out", ("PATH=%s/bin"):format(folder))
+    assert.are.equal(0, status, text)
+    assert.matches("warning: no plot was drawn: .*gnuplot was not found", text)
+    local path = folder .. "/out/parity.jsonl"
+    assert.are.equal(2, #records(path, "result"))
+    assert.is_false(exists(folder .. "/out/parity.svg"))
+    status = run("parity", "--plot " .. path)
+    assert.are.equal(0, status)
+    assert.is_true(exists(folder .. "/out/parity.svg"))
+    status, text = run("parity", "--plot " .. folder .. "/missing.jsonl")
+    assert.are.equal(1, status)
+    assert.matches("missing.jsonl: No such file", text)
+  end)
+
+  it("list their options and refuse others", function()
+    for _, name in ipairs { "parity", "speed" } do
+      local status, text = run(name, "--help")
+      assert.are.equal(0, status)
+      assert.matches("usage: perilune experiments/" .. name, text)
+      status, text = run(name, "--stepz 3")
+      assert.are.equal(1, status)
+      assert.matches("unknown option '%-%-stepz'", text)
+    end
+  end)
+
+  it("speed prints a row per size, work and pass, and writes them", function()
+    local path = folder .. "/speed.jsonl"
+    local status, text = run("speed", "--sizes 1x4x8,2x3x8 --repeats 3 --out " .. path)
+    assert.are.equal(0, status, text)
+    local rows = records(path, "rnn")
+    assert.are.equal(8, #rows)
+    assert.matches("2x3x8%s+with input f%+b", text)
+    for _, row in ipairs(rows) do
+      assert.is_true(row.ms > 0 and row.ms_p10 <= row.ms and row.ms <= row.ms_p90)
+      local _, steps = row.size:match("(%d+)x(%d+)")
+      local batch = row.size == "1x4x8" and 1 or 2
+      local operations = 2 * batch * steps * 4 * 64 * (row.with_input and 2 or 1) * (row.pass == "f+b" and 3 or 1)
+      assert.is_true(math.abs(row.gflops - operations / row.ms / 1e6) < 1e-9 * row.gflops + 1e-12)
+    end
+    status, text = run("speed", "--sizes 1x4")
+    assert.are.equal(1, status)
+    assert.matches("option %-%-sizes: got '1x4', expected BATCHxTIMExUNITS", text)
+  end)
+end)

@@ -1,0 +1,143 @@
+-- nn.RNN: shapes, stacking, directions, lengths and options, against pl.rnn and against rows run alone.
+local pl = require "perilune"
+local nn = pl.nn
+local near = require "tests.nn.near"
+
+local B <const>, T <const>, I <const> = 3, 5, 4
+local f64 <const> = { dtype = "float64" }
+
+local function input() return pl.randn { B, T, I, dtype = "float64" } end
+
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  return message
+end
+
+local function reversed(list, length)
+  local result = {}
+  for i = 1, length do result[i] = list[length + 1 - i] end
+  return result
+end
+
+describe("nn.RNN", function()
+  for _, cell in ipairs { "elman", "gru", "lstm", "slstm" } do
+    it("gives outputs and last states of " .. cell, function()
+      local m = nn.RNN { input_size = I, hidden_size = 6, heads = 2, cell = cell, layers = 2 }
+      local y, last = m(pl.randn { B, T, I })
+      assert.are.same({ B, T, 6 }, y.shape)
+      assert.are.equal(2, #last)
+      assert.are.same({ #pl.cells[cell].states, B, 1, 2, 3 }, last[2].shape)
+      near(y:select(2, T):totable(), last[2]:select(1, 1):reshape({ B, 6 }):totable(), 1e-6)
+      y:sum():backward()
+      for _, p in ipairs(m:parameters()) do assert.is_not_nil(p.grad) end
+    end)
+  end
+
+  it("is the input product followed by pl.rnn", function()
+    local m = nn.RNN({ input_size = I, hidden_size = 6, cell = "lstm" }):to("float64")
+    local x, layer = input(), m.layer1
+    local wx = x:matmul(layer.weight:t()):reshape { B, T, 4, 1, 6 }
+    local states = pl.rnn(wx, layer.recurrent, layer.bias, { cell = "lstm", backend = "vanilla" })
+    near(states:select(1, 1):reshape({ B, T, 6 }):totable(), m(x):totable(), 1e-10)
+  end)
+
+  it("feeds one layer's output to the next and takes initial states", function()
+    local m = nn.RNN({ input_size = I, hidden_size = 3, cell = "gru", layers = 2 }):to("float64")
+    local x = input()
+    local y, last = m(x)
+    local left, half = m(x:narrow(2, 1, 2))
+    local right, rest = m(x:narrow(2, 3, 3), half)
+    near(y:totable(), pl.cat({ left, right }, 2):totable(), 1e-10)
+    near(last[2]:totable(), rest[2]:totable(), 1e-10)
+  end)
+
+  it("both directions with lengths equal each row run alone", function()
+    local m = nn.RNN({ input_size = I, hidden_size = 3, cell = "lstm", bidirectional = true }):to("float64")
+    local x, lengths = input(), { 5, 2, 4 }
+    local y, last = m(x, nil, lengths)
+    assert.are.same({ B, T, 6 }, y.shape)
+    assert.are.equal(2, #last)
+    local one_way = nn.RNN({ input_size = I, hidden_size = 3, cell = "lstm" }):to("float64")
+    for row, length in ipairs(lengths) do
+      local alone = x:narrow(1, row, 1):narrow(2, 1, length)
+      local got = y:select(1, row):narrow(1, 1, length):totable()
+      one_way.layer1 = m.layer1
+      local forward = one_way(alone):select(1, 1):totable()
+      one_way.layer1 = m.layer1_backward
+      local backward_input = pl.tensor({ reversed(alone:select(1, 1):totable(), length) }, f64)
+      local backward = reversed(one_way(backward_input):select(1, 1):totable(), length)
+      for t = 1, length do near(table.move(backward[t], 1, 3, 4, forward[t]), got[t], 1e-10) end
+    end
+    local tensor_lengths = m(x, nil, pl.tensor(lengths, { dtype = "int64" }))
+    near(y:totable(), tensor_lengths:totable(), 0)
+  end)
+
+  it("repeats the output beyond a row's length, and gives no gradient there", function()
+    local m = nn.RNN({ input_size = I, hidden_size = 3, cell = "gru" }):to("float64")
+    local x = input():requires_grad()
+    local y = m(x, nil, { 5, 2, 1 })
+    local values = y:totable()
+    near(values[2][2], values[2][5], 0)
+    y:sum():backward()
+    near({ 0, 0, 0, 0 }, x.grad:totable()[2][3], 0)
+  end)
+
+  it("two directions of two layers have twice the features between", function()
+    local m = nn.RNN { input_size = I, hidden_size = 3, cell = "elman", bidirectional = true, layers = 2 }
+    assert.are.same({ 3, 6 }, m.layer2.weight.shape)
+    local y, last = m(pl.randn { B, T, I })
+    assert.are.same({ B, T, 6 }, y.shape)
+    assert.are.equal(4, #last)
+  end)
+
+  it("drops between layers in training only", function()
+    local m = nn.RNN { input_size = I, hidden_size = 8, cell = "gru", layers = 2, dropout = 0.5 }
+    local x = pl.randn { B, T, I }
+    local a, b = m(x):totable(), m(x):totable()
+    assert.is_false(pcall(near, a, b, 0))
+    m:eval()
+    near(m(x):totable(), m(x):totable(), 0)
+  end)
+
+  it("starts the forget gate's bias where it is told, and cell params too", function()
+    local m = nn.RNN { input_size = I, hidden_size = 4, cell = "lstm", forget_bias = 1.5 }
+    near({ { 1.5, 1.5, 1.5, 1.5 } }, m.layer1.bias:totable()[2], 0)
+    assert.is_true(math.abs(m.layer1.bias:totable()[1][1][1]) <= 0.5)
+    local leaky = pl.cell {
+      name = "leaky", states = { "h" }, gates = { "g" }, params = { "leak" },
+      step = function(gate, state, k) return { h = k.leak * state.h + (1 - k.leak) * pl.tanh(gate.g) } end,
+    }
+    local r = nn.RNN { input_size = I, hidden_size = 4, cell = leaky, params = { leak = 0.25 } }
+    near({ { 0.25, 0.25, 0.25, 0.25 } }, r.layer1.param_leak:totable(), 0)
+    r(pl.randn { B, T, I }):sum():backward()
+    assert.is_not_nil(r.layer1.param_leak.grad)
+  end)
+
+  it("takes cells without a recurrent part or a bias", function()
+    local cell = pl.cell {
+      name = "average", states = { "h" }, gates = { { "g", recurrent = false, bias = false } },
+      step = function(gate, state) return { h = 0.5 * state.h + 0.5 * gate.g } end,
+    }
+    local m = nn.RNN { input_size = I, hidden_size = 4, cell = cell }
+    assert.are.equal(1, #m:parameters())
+    assert.are.same({ B, T, 4 }, m(pl.randn { B, T, I }).shape)
+  end)
+
+  it("names what is wrong", function()
+    local function build(options) return message_of(nn.RNN, options) end
+    assert.matches("'input_size': got nothing", build { hidden_size = 3 })
+    assert.matches("'hidden_size': got 7, expected a multiple of the 2 heads",
+      build { input_size = 1, hidden_size = 7, heads = 2 })
+    assert.matches("unknown option 'hiden_size'", build { input_size = 1, hiden_size = 7 })
+    assert.matches("option 'cell': no cell 'lstmm'; there are elman",
+      build { input_size = 1, hidden_size = 2, cell = "lstmm" })
+    assert.matches("option 'cell': got a number", build { input_size = 1, hidden_size = 2, cell = 3 })
+    assert.matches("has no gate 'f' with a bias",
+      build { input_size = 1, hidden_size = 2, cell = "gru", forget_bias = 1 })
+    assert.matches("declares no param 'p'", build { input_size = 1, hidden_size = 2, params = { p = 1 } })
+    local m = nn.RNN { input_size = 4, hidden_size = 2 }
+    assert.matches("argument 'x': got shape {2,3}, expected 3 dimensions", message_of(m, pl.zeros { 2, 3 }))
+    assert.matches("expected a last dimension of 4", message_of(m, pl.zeros { 2, 3, 5 }))
+  end)
+end)

@@ -1,0 +1,157 @@
+-- Optimisers against plain Lua updates of the same numbers, clipping, schedules.
+local pl = require "perilune"
+local near = require "tests.nn.near"
+
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  return message
+end
+
+local function parameter(values)
+  return pl.nn.parameter(pl.tensor(values, { dtype = "float64" }))
+end
+
+-- The gradient of sum(w * p^2) / 2 is w * p: easy to follow by hand.
+local w <const> = { 1, 2, -3 }
+
+local function give_gradient(p)
+  (pl.tensor(w, { dtype = "float64" }) * p * p * 0.5):sum():backward()
+end
+
+-- Runs `steps` steps of the optimiser on one parameter and update(p, g, t, i) in Lua; compares after each.
+local function follow(optimizer, p, steps, update)
+  local mine = p:totable()
+  for t = 1, steps do
+    optimizer:zero_grad()
+    give_gradient(p)
+    optimizer:step()
+    for i, value in ipairs(mine) do mine[i] = update(value, w[i] * value, t, i) end
+    near(mine, p:totable(), 1e-12)
+  end
+end
+
+describe("SGD", function()
+  it("moves against the gradient", function()
+    local p = parameter { 1, -2, 3 }
+    follow(pl.optim.SGD({ p }, { lr = 0.1 }), p, 3, function(x, g) return x - 0.1 * g end)
+  end)
+
+  for _, nesterov in ipairs { false, true } do
+    it("with momentum and weight decay, nesterov " .. tostring(nesterov), function()
+      local p, sum = parameter { 1, -2, 3 }, { 0, 0, 0 }
+      local options = { lr = 0.05, momentum = 0.9, weight_decay = 0.1, nesterov = nesterov }
+      follow(pl.optim.SGD({ p }, options), p, 5, function(x, g, _, i)
+        g = g + 0.1 * x
+        sum[i] = 0.9 * sum[i] + g
+        return x - 0.05 * (nesterov and g + 0.9 * sum[i] or sum[i])
+      end)
+    end)
+  end
+end)
+
+for _, kind in ipairs { "Adam", "AdamW" } do
+  describe(kind, function()
+    it("follows the published update", function()
+      local p, m, v = parameter { 1, -2, 3 }, { 0, 0, 0 }, { 0, 0, 0 }
+      local options = { lr = 0.01, betas = { 0.8, 0.95 }, eps = 1e-6, weight_decay = 0.2 }
+      follow(pl.optim[kind]({ p }, options), p, 6, function(x, g, t, i)
+        if kind == "Adam" then g = g + 0.2 * x else x = x - 0.01 * 0.2 * x end
+        m[i], v[i] = 0.8 * m[i] + 0.2 * g, 0.95 * v[i] + 0.05 * g * g
+        return x - 0.01 * (m[i] / (1 - 0.8 ^ t)) / (math.sqrt(v[i] / (1 - 0.95 ^ t)) + 1e-6)
+      end)
+    end)
+
+    it("goes on from a saved state as if it had not stopped", function()
+      local p = parameter { 1, -2, 3 }
+      local optimizer = pl.optim[kind]({ p }, { lr = 0.01 })
+      for _ = 1, 3 do optimizer:zero_grad() give_gradient(p) optimizer:step() end
+      local q = parameter(p:totable())
+      local other = pl.optim[kind]({ q }, { lr = 0.01 })
+      local path = os.tmpname() .. ".safetensors"
+      pl.save(path, optimizer:state_dict())
+      other:load_state_dict(pl.load(path))
+      os.remove(path)
+      for _, pair in ipairs { { p, optimizer }, { q, other } } do
+        pair[2]:zero_grad()
+        give_gradient(pair[1])
+        pair[2]:step()
+      end
+      near(p:totable(), q:totable(), 0)
+      assert.matches("argument '1.first.1': got nothing", message_of(other.load_state_dict, other,
+        { steps = pl.tensor({ 1 }), ["1.second.1"] = pl.zeros { 3 } }))
+    end)
+  end)
+end
+
+describe("an optimiser", function()
+  it("takes groups with options of their own, and skips parameters without a gradient", function()
+    local a, b, idle = parameter { 1, 1, 1 }, parameter { 1, 1, 1 }, parameter { 1, 1, 1 }
+    local optimizer = pl.optim.SGD({ { params = { a } }, { params = { b, idle }, lr = 0.2 } }, { lr = 0.1 })
+    give_gradient(a)
+    give_gradient(b)
+    optimizer:step()
+    near({ 0.9, 0.8, 1.3 }, a:totable())
+    near({ 0.8, 0.6, 1.6 }, b:totable())
+    near({ 1, 1, 1 }, idle:totable(), 0)
+    optimizer:set_lr(0.01)
+    near(0.01, optimizer.groups[1].lr)
+    near(0.02, optimizer.groups[2].lr)
+    optimizer:zero_grad()
+    assert.is_nil(a.grad)
+  end)
+
+  it("leaves no buffers behind", function()
+    local p = parameter { 1, -2, 3 }
+    local optimizer = pl.optim.AdamW({ p })
+    local function step()
+      local _ <close> = pl.scope()
+      optimizer:zero_grad()
+      give_gradient(p)
+      pl.optim.clip_grad_norm({ p }, 0.1)
+      optimizer:step()
+    end
+    step()
+    local before = pl.memory().cpu.buffers
+    for _ = 1, 20 do step() end
+    assert.are.equal(before, pl.memory().cpu.buffers)
+  end)
+
+  it("names what is wrong", function()
+    local p = parameter { 1 }
+    assert.matches("optim.SGD: argument 'lr': got %-1, expected a number of at least 0",
+      message_of(pl.optim.SGD, { p }, { lr = -1 }))
+    assert.matches("unknown option 'rate'; expected lr, momentum", message_of(pl.optim.SGD, { p }, { rate = 1 }))
+    assert.matches("'params': got an empty list", message_of(pl.optim.Adam, {}))
+    assert.matches("'params': got nothing, expected a table", message_of(pl.optim.Adam))
+    assert.matches("'params%[2%]': got 3, expected a tensor", message_of(pl.optim.Adam, { p, 3 }))
+    assert.matches("'betas': got 0.9, expected a table", message_of(pl.optim.Adam, { p }, { betas = 0.9 }))
+    assert.matches("a tensor is there twice", message_of(pl.optim.Adam, { p, p }))
+  end)
+end)
+
+describe("clip_grad_norm", function()
+  it("returns the norm of all gradients and scales them together", function()
+    local a, b = parameter { 3, 0, 0 }, parameter { 0, 2, 0 }
+    give_gradient(a)
+    give_gradient(b) -- gradients 3 and 4
+    near(5, pl.optim.clip_grad_norm({ a, b, parameter { 1, 1, 1 } }, 1))
+    near({ 0.6, 0, 0 }, a.grad:totable(), 1e-6)
+    near({ 0, 0.8, 0 }, b.grad:totable(), 1e-6)
+    near(1, pl.optim.clip_grad_norm({ a, b }, 2), 1e-6)
+    near({ 0.6, 0, 0 }, a.grad:totable(), 1e-6)
+  end)
+end)
+
+describe("cosine", function()
+  it("warms up, falls and stays", function()
+    local schedule = pl.optim.cosine { warmup = 4, total = 14, peak = 2, floor = 0.5 }
+    near(0.5, schedule(1))
+    near(2, schedule(4))
+    near(1.25, schedule(9))
+    near(0.5, schedule(14))
+    near(0.5, schedule(100))
+    assert.matches("'total': got 3, expected an integer of at least 5",
+      message_of(pl.optim.cosine, { warmup = 4, total = 3, peak = 1 }))
+  end)
+end)

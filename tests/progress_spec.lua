@@ -1,0 +1,58 @@
+-- pl.progress as a log sees it: the numbers it gives, the few lines it writes, and loops that end early.
+local pl = require "perilune"
+
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  return message
+end
+
+-- Lines that a piece of code writes to standard error when it is not a terminal, from a program of its own.
+local function lines_of(code)
+  local pipe = assert(io.popen("readlink /proc/$PPID/exe"))
+  local program = pipe:read("l")
+  pipe:close()
+  local script = os.tmpname()
+  local file = assert(io.open(script, "w"))
+  file:write('local pl = require "perilune"\n', code)
+  file:close()
+  local lines = {}
+  pipe = assert(io.popen(("%s %s 2>&1 </dev/null"):format(program, script)))
+  for line in pipe:lines() do lines[#lines + 1] = line end
+  pipe:close()
+  os.remove(script)
+  return lines
+end
+
+describe("pl.progress", function()
+  it("counts from first to last and hands out the bar", function()
+    local seen = {}
+    for i, bar in pl.progress(3, 6, "count") do
+      seen[#seen + 1] = i
+      bar:message("at %d", i)
+    end
+    assert.are.same({ 3, 4, 5, 6 }, seen)
+    for _ in pl.progress(1, 0) do error("an empty range has no rounds") end
+  end)
+
+  it("writes few lines in a log, with label, message and rate", function()
+    local lines = lines_of [[for i, bar in pl.progress(1, 100, "work") do bar:message("loss %.1f", i) end]]
+    assert.are.equal(4, #lines)
+    assert.matches("^work%s+25%% 25/100  00:00, 00:0%d left, .*/s  loss 25.0$", lines[1])
+    assert.matches("^work%s+100%% 100/100  00:00, .*/s  loss 100.0$", lines[4])
+  end)
+
+  it("ends its display when the loop is left early or fails", function()
+    local lines = lines_of [[
+      for i in pl.progress(1, 10) do if i == 2 then break end end
+      pcall(function() for i in pl.progress(1, 10) do if i == 2 then error("stop") end end end)]]
+    assert.are.equal(2, #lines)
+    for _, line in ipairs(lines) do assert.matches("10%% 1/10", line) end
+  end)
+
+  it("names what is wrong", function()
+    assert.matches("argument 'last': got 1.5, expected an integer", message_of(pl.progress, 1, 1.5))
+    assert.matches("argument 'first': got nil", message_of(pl.progress))
+    assert.matches("argument 'label': got a number", message_of(pl.progress, 1, 2, 3))
+  end)
+end)

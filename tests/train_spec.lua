@@ -1,0 +1,140 @@
+-- The training loop: what it records, evaluates, stops at, refuses and leaves behind.
+local pl = require "perilune"
+local near = require "tests.nn.near"
+
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  return message
+end
+
+-- A linear model that learns y = 2 x, and the options of a loop that trains it.
+local function setting(steps)
+  pl.seed(3)
+  local model = pl.nn.Linear(1, 1)
+  return {
+    model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.1 }), steps = steps, progress = false,
+    batch = function(step)
+      local x = pl.full({ 4, 1 }, 1 + step % 2)
+      return { x = x, y = x * 2 }
+    end,
+    loss = function(m, batch) return pl.nn.mse_loss(m(batch.x), batch.y) end,
+  }
+end
+
+describe("train.loop", function()
+  it("trains and returns the history", function()
+    local option = setting(60)
+    local history = pl.train.loop(option)
+    assert.are.equal(60, #history.steps)
+    assert.is_true(history.steps[60].loss < 0.01 and history.steps[1].loss > history.steps[60].loss)
+    near({ 2, 4 }, option.model(pl.tensor { { 1 }, { 2 } }):reshape({ 2 }):totable(), 0.1)
+    assert.is_nil(history.stopped)
+  end)
+
+  it("evaluates without gradients in evaluation mode, and stops when told", function()
+    local option = setting(50)
+    local seen = {}
+    option.evaluate_every = 5
+    option.evaluate = function(model, step)
+      seen[#seen + 1] = step
+      assert.is_false(model.training)
+      assert.is_false(pl.grad_enabled())
+      return { score = step }, step == 15
+    end
+    local history = pl.train.loop(option)
+    assert.are.same({ 5, 10, 15 }, seen)
+    assert.are.equal(15, #history.steps)
+    assert.are.equal(10, history.evaluations[2].score)
+    assert.is_true(history.stopped)
+    assert.is_true(option.model.training)
+  end)
+
+  it("evaluates at the last step by default, and ends when the batches do", function()
+    local option = setting(7)
+    option.evaluate = function() return 4 end
+    assert.are.same({ { value = 4, step = 7 } }, pl.train.loop(option).evaluations)
+    option = setting(50)
+    local batch = option.batch
+    option.batch = function(step)
+      if step <= 3 then return batch(step) end
+    end
+    assert.are.equal(3, #pl.train.loop(option).steps)
+  end)
+
+  it("clips and follows a schedule", function()
+    local option = setting(4)
+    option.clip, option.schedule = 0.001, pl.optim.cosine { warmup = 2, total = 4, peak = 0.5 }
+    local before = option.model.weight:item()
+    local history = pl.train.loop(option)
+    near(0.25, history.steps[1].lr)
+    near(0.5, history.steps[2].lr)
+    near(0, history.steps[4].lr)
+    assert.is_true(history.steps[1].grad_norm > 0.001)
+    assert.is_true(math.abs(option.model.weight:item() - before) < 0.002)
+  end)
+
+  it("appends JSON lines", function()
+    local option = setting(4)
+    option.log, option.log_every = os.tmpname(), 2
+    option.evaluate = function() return { score = 1 } end
+    pl.train.loop(option)
+    local steps = {}
+    for line in io.lines(option.log) do
+      local record = pl.json_decode(line)
+      steps[#steps + 1] = ("%d %s"):format(record.step, record.score and "evaluation" or "step")
+      if record.loss then assert.is_true(record.loss >= 0 and record.ms > 0 and record.lr == 0.1) end
+    end
+    os.remove(option.log)
+    assert.are.same({ "2 step", "4 step", "4 evaluation" }, steps)
+    option.log = "/nonexistent/log"
+    assert.matches("option 'log': /nonexistent/log: No such file", message_of(pl.train.loop, option))
+  end)
+
+  it("stops with an error that names the step when the loss is not finite", function()
+    local option = setting(10)
+    local loss, batch, step_now, before = option.loss, option.batch, nil, nil
+    option.batch = function(step)
+      step_now, before = step, option.model.weight:item()
+      return batch(step)
+    end
+    option.loss = function(m, b)
+      return step_now == 3 and loss(m, b) * (0 / 0) or loss(m, b)
+    end
+    assert.matches("the loss of step 3 is %-?nan", message_of(pl.train.loop, option))
+    assert.are.equal(3, step_now)
+    near(before, option.model.weight:item(), 0)
+  end)
+
+  it("leaves memory flat, also when a step fails", function()
+    local option = setting(5)
+    option.clip = 1
+    pl.train.loop(option)
+    local before = pl.memory().cpu.buffers
+    option.steps = 50
+    option.evaluate_every = 10
+    option.evaluate = function(m) return m(pl.ones { 3, 1 }):mean():item() end
+    pl.train.loop(option)
+    assert.are.equal(before, pl.memory().cpu.buffers)
+    option.loss = function(m, batch)
+      m(batch.x)
+      error("on purpose")
+    end
+    assert.matches("on purpose", message_of(pl.train.loop, option))
+    assert.are.equal(before, pl.memory().cpu.buffers)
+  end)
+
+  it("names what is wrong with its options", function()
+    local option = setting(1)
+    option.batches = option.batch
+    assert.matches("unknown option 'batches'; expected batch", message_of(pl.train.loop, option))
+    option.batches, option.model = nil, 4
+    assert.matches("option 'model': got a number, expected a module", message_of(pl.train.loop, option))
+    option = setting(1)
+    option.batch = nil
+    assert.matches("argument 'batch': got nothing, expected a function", message_of(pl.train.loop, option))
+    option = setting(1)
+    option.evaluate = function() return "good" end
+    assert.matches("'evaluate' returned a string", message_of(pl.train.loop, option))
+  end)
+end)
