@@ -68,10 +68,12 @@ for _, kind in ipairs { "Adam", "AdamW" } do
       for _ = 1, 3 do optimizer:zero_grad() give_gradient(p) optimizer:step() end
       local q = parameter(p:totable())
       local other = pl.optim[kind]({ q }, { lr = 0.01 })
-      local path = os.tmpname() .. ".safetensors"
+      local name = os.tmpname()
+      local path = name .. ".safetensors"
       pl.save(path, optimizer:state_dict())
       other:load_state_dict(pl.load(path))
       os.remove(path)
+      os.remove(name)
       for _, pair in ipairs { { p, optimizer }, { q, other } } do
         pair[2]:zero_grad()
         give_gradient(pair[1])

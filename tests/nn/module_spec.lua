@@ -48,10 +48,12 @@ describe("a module", function()
   it("saves and loads its state", function()
     local a, b = Block(3), Block(3)
     local x = pl.randn { 2, 3 }
-    local path = os.tmpname() .. ".safetensors"
+    local name = os.tmpname()
+    local path = name .. ".safetensors"
     pl.save(path, a:state_dict())
     b:load_state_dict(pl.load(path))
     os.remove(path)
+    os.remove(name)
     near(a(x):totable(), b(x):totable(), 0)
     b.scale:detach():fill_(7)
     near({ 1, 1, 1 }, a.scale:totable(), 0)
