@@ -14,14 +14,18 @@ static inline void relax(void) {
 #endif
 }
 
-void pl_barrier_wait(pl_barrier *barrier) {
-  if (barrier->size == 1) return;
+int pl_barrier_arrive(pl_barrier *barrier) {
+  if (barrier->size == 1) return 0;
   int epoch = atomic_load_explicit(&barrier->epoch, memory_order_relaxed);
   if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == barrier->size) {
     atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
     atomic_store_explicit(&barrier->epoch, epoch + 1, memory_order_release);
-    return;
   }
+  return epoch;
+}
+
+void pl_barrier_wait(pl_barrier *barrier, int epoch) {
+  if (barrier->size == 1) return;
   for (int spins = 0; atomic_load_explicit(&barrier->epoch, memory_order_acquire) == epoch; spins++)
     if (spins < SPINS)
       relax();

@@ -11,7 +11,9 @@ typedef struct {
   int size; /* threads of the team */
 } pl_barrier;
 
-/* Returns when all threads of the team have called it; their writes before are visible after. */
-void pl_barrier_wait(pl_barrier *barrier);
+/* Says that this thread has come; the epoch to wait for. What it does before it waits hides the others' delay. */
+int pl_barrier_arrive(pl_barrier *barrier);
+/* Returns when all threads of the team have arrived; their writes before that are visible after. */
+void pl_barrier_wait(pl_barrier *barrier, int epoch);
 
 #endif

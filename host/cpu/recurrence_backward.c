@@ -77,22 +77,21 @@ static void layout(backward *b, pl_arena *arena) {
 typedef struct {
   const backward *b;
   const pl_run *run;
-  pl_team *team;
+  pl_seat *seat;
   worker w;
   pl_item item;
-  int64_t member;
 } passage;
 
 static char *plane(const passage *p, char *planes, int64_t index) {
   return planes + (size_t)(index * p->item.plane) * p->run->size;
 }
 
-/* Adds a gradient array [S or 1,B,T or 1,N,D] at one step to the gradients of the states after it. */
-static void arrive(const passage *p, const pl_array *gradient, int64_t step) {
+/* Adds a gradient array [S or 1,B,T or 1,N,D] at one step to planes of state gradients. */
+static void add_states(const passage *p, const pl_array *gradient, int64_t step, char *planes) {
   const pl_slice slice = p->item.slice;
   if (!gradient) return;
   for (int s = 0; s < gradient->size[0]; s++) {
-    char *to = plane(p, p->w.arriving, s);
+    char *to = plane(p, planes, s);
     pl_rows from = {pl_run_at(gradient, s, p->item.row, step, p->item.head, slice.first), gradient->stride[1],
                     gradient->stride[4]};
     p->run->loops->gather(p->item.rows, slice.valid, to, slice.units, from, (pl_rows){to, slice.units, 1});
@@ -117,7 +116,8 @@ static void begin(passage *p) {
   for (int g = 0; g < run->gr && p->b->weights; g++)
     memset(p->b->weight_sums + (size_t)p->item.index * weight_bytes(p->b) + (size_t)(g * run->dim + slice.first) * row,
            0, (size_t)slice.valid * row);
-  arrive(p, p->b->gradient->last, 0);
+  add_states(p, p->b->gradient->last, 0, p->w.arriving);
+  if (run->steps > 0) add_states(p, p->b->gradient->states, run->steps - 1, p->w.arriving);
 }
 
 static void cell_step(const passage *p, int64_t step) {
@@ -156,25 +156,31 @@ static void skip_past(const passage *p, int64_t step) {
 
 /* Where the gate gradients [rows][across] of a step lie for the products. */
 static char *shared_gates(const passage *p, int64_t step) {
-  return p->team->memory + (size_t)(step % p->b->window * p->item.rows * p->b->across) * p->run->size;
+  return p->seat->team->memory + (size_t)(step % p->b->window * p->item.rows * p->b->across) * p->run->size;
 }
 
-/* Gate gradients go to dWx, to the products, and into the sums. */
+/* Gate gradients go where the products of all members read them. */
+static void share_gates(const passage *p, int64_t step) {
+  const pl_run *run = p->run;
+  const pl_slice slice = p->item.slice;
+  for (int r = 0; r < run->gr; r++)
+    run->loops->scatter(p->item.rows, slice.valid,
+                        shared_gates(p, step) + (size_t)(r * run->dim + slice.first) * run->size, p->b->across, 1,
+                        plane(p, p->w.gates, run->recurrent_gate[r]), slice.units);
+}
+
+/* Gate gradients go to dWx and, with those of the params, into the sums over rows and steps. */
 static void spread_gates(const passage *p, int64_t step) {
   const pl_run *run = p->run;
   const pl_cell *cell = run->cell;
   const pl_slice slice = p->item.slice;
-  const pl_array *input = p->b->gradient->input;
-  for (int g = 0, w = 0, r = 0, b = 0; g < cell->gates; g++) {
+  const pl_array *input = p->b->gradient->input; /* [B,T,Gw,N,D] */
+  for (int g = 0, w = 0, b = 0; g < cell->gates; g++) {
     const char *from = plane(p, p->w.gates, g);
     if (cell->has_input[g] && input)
       run->loops->scatter(p->item.rows, slice.valid, pl_run_at(input, p->item.row, step, w, p->item.head, slice.first),
                           input->stride[0], input->stride[4], from, slice.units);
     w += cell->has_input[g];
-    if (cell->has_recurrent[g])
-      run->loops->scatter(p->item.rows, slice.valid,
-                          shared_gates(p, step) + (size_t)(r++ * run->dim + slice.first) * run->size, p->b->across, 1,
-                          from, slice.units);
     if (cell->has_bias[g]) run->kernels->accumulate[run->compute](p->item.plane, plane(p, p->w.bias_sums, b++), from);
   }
   run->kernels->accumulate[run->compute](cell->params * p->item.plane, p->w.param_sums, p->w.param_gradients);
@@ -251,44 +257,41 @@ static void write_initial(const passage *p) {
                            initial->stride[1], initial->stride[4], plane(p, p->w.arriving, s), slice.units);
 }
 
-static bool pass(passage *p, long *tick) {
+static bool pass(passage *p) {
   const pl_run *run = p->run;
   const backward *b = p->b;
-  const char *panels = b->through ? pl_run_panels(run, true, b->panels, p->item.head, p->member) : NULL;
+  const char *panels = b->through ? pl_run_panels(run, true, b->panels, p->item.head, p->seat->member) : NULL;
   begin(p);
   /* Windows are aligned to step 0, so that a step's place in the ring follows from the step. */
   for (int64_t t = run->steps - 1, end = run->steps; t >= 0; t--) {
-    arrive(p, b->gradient->states, t);
     cell_step(p, t);
     if (run->q->lengths) skip_past(p, t);
+    share_gates(p, t);
+    pl_team_arrive(p->seat);
     spread_gates(p, t);
-    if (!pl_team_meet(p->team, p->member, ++*tick)) return false;
+    if (t > 0) add_states(p, b->gradient->states, t - 1, p->w.leaving);
+    if (!pl_team_wait(p->seat)) return false;
     if (b->through && (t > 0 || b->gradient->initial)) through(p, t, panels);
     if (b->weights && t % b->window == 0) weights(p, t, end), end = t;
     char *swap = p->w.arriving;
     p->w.arriving = p->w.leaving, p->w.leaving = swap;
   }
+  /* The next item writes the team's gate gradients, which a slower member may still read. */
+  pl_team_arrive(p->seat);
   write_initial(p);
   sum_rows(p);
-  return true;
+  return pl_team_wait(p->seat);
 }
 
 /* One thread's share: the items of its team. */
 static bool work(const backward *b, int64_t thread) {
   const pl_run *run = &b->run;
-  int64_t team = thread / run->plan.team, member = thread % run->plan.team;
-  long tick = 0;
+  int64_t team = thread / run->plan.team;
+  pl_seat seat = {.team = &b->team[team], .member = thread % run->plan.team};
   pl_machine_prepare(b->machine, b->worker[thread].machine);
   for (int64_t i = team; i < run->items; i += run->teams) {
-    passage p = {.b = b,
-                 .run = run,
-                 .team = &b->team[team],
-                 .w = b->worker[thread],
-                 .item = pl_run_item(run, i, member),
-                 .member = member};
-    if (!pass(&p, &tick)) return false;
-    /* The next item writes the team's gate gradients, which a slower member may still read. */
-    if (!pl_team_meet(p.team, member, ++tick)) return false;
+    passage p = {.b = b, .run = run, .seat = &seat, .w = b->worker[thread], .item = pl_run_item(run, i, seat.member)};
+    if (!pass(&p)) return false;
   }
   return true;
 }

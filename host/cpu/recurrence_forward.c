@@ -56,10 +56,9 @@ static void layout(forward *f, pl_arena *arena) {
 typedef struct {
   const forward *f;
   const pl_run *run;
-  pl_team *team;
+  pl_seat *seat;
   worker w;
   pl_item item;
-  int64_t member;
   void *before[PL_STATES_MAX], *after[PL_STATES_MAX]; /* planes of the states around the current step */
 } passage;
 
@@ -71,7 +70,7 @@ static char *plane(const passage *p, char *planes, int64_t index) {
 static char *h_at(const passage *p, int64_t step) {
   void *workspace = p->f->result->workspace;
   if (workspace) return pl_run_h(p->run, workspace, &p->item, step);
-  return p->team->memory + (size_t)(step % 2 * p->item.rows * p->run->padded) * p->run->size;
+  return p->seat->team->memory + (size_t)(step % 2 * p->item.rows * p->run->padded) * p->run->size;
 }
 
 static void *state_at(const passage *p, int s, int64_t step) {
@@ -184,23 +183,24 @@ static void write_states(const passage *p, int64_t step) {
   }
 }
 
-static bool pass(passage *p, long *tick) {
+static bool pass(passage *p) {
   const pl_run *run = p->run;
   int64_t vectors = p->item.slice.blocks * run->gr;
-  const char *panels = run->gr ? pl_run_panels(run, false, p->f->panels, p->item.head, p->member) : NULL;
+  const char *panels = run->gr ? pl_run_panels(run, false, p->f->panels, p->item.head, p->seat->member) : NULL;
   begin(p);
-  if (!pl_team_meet(p->team, p->member, ++*tick)) return false;
+  pl_team_arrive(p->seat);
   for (int64_t t = 0; t < run->steps; t++) {
     for (int s = 0; s < run->cell->states; s++) p->after[s] = state_at(p, s, t + 1);
     gates_begin(p, t);
+    if (!pl_team_wait(p->seat)) return false;
     if (vectors)
       pl_run_product(run, &p->item, vectors, run->dim, h_at(p, t), run->padded, panels, p->w.gates, p->w.offset);
     cell_step(p, t);
     if (run->q->lengths) repeat_past(p, t);
     publish(p, t + 1, p->after[0]);
+    pl_team_arrive(p->seat);
     write_states(p, t);
     memcpy(p->before, p->after, sizeof p->before);
-    if (!pl_team_meet(p->team, p->member, ++*tick)) return false;
   }
   const pl_array *last = p->f->result->last; /* [S,B,1,N,D] */
   for (int s = 0; s < run->cell->states; s++) {
@@ -208,23 +208,18 @@ static bool pass(passage *p, long *tick) {
     run->loops->scatter(p->item.rows, p->item.slice.valid, to, last->stride[1], last->stride[4], p->before[s],
                         p->item.slice.units);
   }
-  return true;
+  return pl_team_wait(p->seat);
 }
 
 /* One thread's share: the items of its team. */
 static bool work(const forward *f, int64_t thread) {
   const pl_run *run = &f->run;
-  int64_t team = thread / run->plan.team, member = thread % run->plan.team;
-  long tick = 0;
+  int64_t team = thread / run->plan.team;
+  pl_seat seat = {.team = &f->team[team], .member = thread % run->plan.team};
   pl_machine_prepare(f->machine, f->worker[thread].machine);
   for (int64_t i = team; i < run->items; i += run->teams) {
-    passage p = {.f = f,
-                 .run = run,
-                 .team = &f->team[team],
-                 .w = f->worker[thread],
-                 .item = pl_run_item(run, i, member),
-                 .member = member};
-    if (!pass(&p, &tick)) return false;
+    passage p = {.f = f, .run = run, .seat = &seat, .w = f->worker[thread], .item = pl_run_item(run, i, seat.member)};
+    if (!pass(&p)) return false;
   }
   return true;
 }

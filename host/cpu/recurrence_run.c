@@ -212,11 +212,19 @@ bool pl_run_past(const pl_run *run, const pl_item *item, int64_t r, int64_t step
   return run->q->lengths && step >= run->q->lengths[item->row + r];
 }
 
-bool pl_team_meet(pl_team *team, int64_t member, long tick) {
-  if (member == 0 && pl_interrupt_pending() && atomic_load_explicit(&team->stop, memory_order_relaxed) == LONG_MAX)
-    atomic_store_explicit(&team->stop, tick, memory_order_relaxed);
-  pl_barrier_wait(&team->barrier);
-  return atomic_load_explicit(&team->stop, memory_order_relaxed) > tick;
+void pl_team_arrive(pl_seat *seat) {
+  pl_team *team = seat->team;
+  seat->tick++;
+  bool first = atomic_load_explicit(&team->stop, memory_order_relaxed) == LONG_MAX;
+  if (seat->member == 0 && first && pl_interrupt_pending())
+    atomic_store_explicit(&team->stop, seat->tick, memory_order_relaxed);
+  seat->epoch = pl_barrier_arrive(&team->barrier);
+}
+
+/* The first member may already have stopped a later tick; this one is still gone through by all. */
+bool pl_team_wait(pl_seat *seat) {
+  pl_barrier_wait(&seat->team->barrier, seat->epoch);
+  return atomic_load_explicit(&seat->team->stop, memory_order_relaxed) > seat->tick;
 }
 
 void *pl_arena_take(pl_arena *arena, size_t bytes) {

@@ -89,10 +89,20 @@ void pl_run_product(const pl_run *run, const pl_item *item, int64_t vectors, int
 /* Whether row r of the item is past its length at this step. */
 bool pl_run_past(const pl_run *run, const pl_item *item, int64_t r, int64_t step);
 
-/* The end of a step: meets the team; false: an interrupt came, leave. Ticks rise by one from call to call. */
-bool pl_team_meet(pl_team *team, int64_t member, long tick);
+/* A thread's place in its team, and its way through the meetings. Ticks count them from 1. */
+typedef struct {
+  pl_team *team;
+  int64_t member;
+  long tick;
+  int epoch;
+} pl_seat;
 
-/* `elements` elements, 64-byte aligned; NULL while measuring. */
+/* Once per step: what the others read is written; then waits for theirs. Between the two a thread does what nobody
+ * waits for. False: an interrupt came, all members leave here. */
+void pl_team_arrive(pl_seat *seat);
+bool pl_team_wait(pl_seat *seat);
+
+/* `bytes` bytes, 64-byte aligned; NULL while measuring. */
 void *pl_arena_take(pl_arena *arena, size_t bytes);
 
 /* The address of element (i, j, k, l, m) of an array; trailing indices past its rank are 0. */
