@@ -3,6 +3,7 @@
 #include "host/bind/script.h"
 #include "host/cpu/cpu.h"
 #include "host/device/device.h"
+#include "host/jupyter/command.h"
 
 #include <lua.h>
 #include <stdio.h>
@@ -32,6 +33,8 @@ static int run_devices(int argc, char **argv) {
 
 static const command commands[] = {
     {"devices", "perilune devices", "lists the devices and what each can run", run_devices},
+    {"kernel", pl_kernel_usage, "installs the Jupyter kernel, or runs it for a front end", pl_kernel_command},
+    {"notebook", pl_notebook_usage, "executes a notebook and writes its outputs back", pl_notebook_command},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

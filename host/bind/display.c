@@ -96,7 +96,7 @@ json_t *pl_display_bundle(lua_State *L, int index, char problem[200]) {
       return NULL;
     }
   }
-  return bundle;
+  return pl_json_sorted(bundle);
 }
 
 /* ---- what Lua calls ---- */

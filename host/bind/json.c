@@ -7,6 +7,8 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define BOX        "perilune.json.box"
 #define NULL_VALUE "perilune.null"
@@ -81,13 +83,30 @@ static bool key_text(lua_State *L, int index, pl_text *key) {
     size_t length;
     const char *data = lua_tolstring(L, index, &length);
     pl_text_append_utf8(key, data, length);
-  } else if (lua_isinteger(L, index))
+    return memchr(data, 0, length) == NULL; /* jansson's keys end at a NUL */
+  }
+  if (lua_isinteger(L, index))
     pl_text_print(key, "%lld", (long long)lua_tointeger(L, index));
   else if (lua_type(L, index) == LUA_TNUMBER)
     pl_text_print(key, "%.14g", lua_tonumber(L, index));
   else
     return false;
   return true;
+}
+
+static int by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+json_t *pl_json_sorted(json_t *object) {
+  size_t count = json_object_size(object), i = 0;
+  const char **keys = pl_allocate(count * sizeof *keys);
+  json_t *sorted = json_object();
+  for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at))
+    keys[i++] = json_object_iter_key(at);
+  qsort(keys, count, sizeof *keys, by_key);
+  for (i = 0; i < count; i++) json_object_set_nocheck(sorted, keys[i], json_object_get(object, keys[i]));
+  free(keys);
+  json_decref(object);
+  return sorted;
 }
 
 static json_t *convert_object(converter *c, int table) {
@@ -97,7 +116,7 @@ static json_t *convert_object(converter *c, int table) {
     int value = lua_gettop(c->L);
     json_t *item = NULL;
     if (!key_text(c->L, value - 1, &key))
-      refuse(c, "a table with a key that is neither string nor number");
+      refuse(c, "a table with a key that is neither a string without NUL nor a number");
     else
       item = convert(c, value);
     if (!item) {
@@ -106,10 +125,10 @@ static json_t *convert_object(converter *c, int table) {
       lua_pop(c->L, 2);
       break;
     }
-    json_object_setn_new_nocheck(object, key.data, key.length, item);
+    json_object_set_new_nocheck(object, key.data, item);
   }
   pl_text_release(&key);
-  return object;
+  return object ? pl_json_sorted(object) : NULL;
 }
 
 static json_t *convert_number(lua_State *L, int index) {

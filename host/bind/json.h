@@ -1,5 +1,5 @@
-/* Lua values as JSON and back. A sequence is an array, any other table an object, an empty table an object unless it was
- * marked as an array; integers stay integers; NaN and infinities become null; strings are made valid UTF-8. */
+/* Lua values as JSON and back. A sequence is an array, any other table an object, an empty table an object unless it
+ * was marked as an array; integers stay integers; NaN and infinities become null; strings are made valid UTF-8. */
 #ifndef PL_BIND_JSON_H
 #define PL_BIND_JSON_H
 
@@ -18,6 +18,9 @@ json_t **pl_json_box(lua_State *L);
 
 /* A JSON string of `data`, repaired to valid UTF-8. */
 json_t *pl_json_string(const char *data, size_t length);
+
+/* The same members in the order of their keys, so that one value has one text; takes over `object`. */
+json_t *pl_json_sorted(json_t *object);
 
 /* Sets json_encode, json_decode, json_array and null in the table on top of the stack. */
 void pl_register_json(lua_State *L);

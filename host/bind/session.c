@@ -14,6 +14,10 @@ struct pl_session {
   pl_frontend frontend;
 };
 
+const char *pl_session_language_version(void) {
+  return LUA_VERSION_MAJOR "." LUA_VERSION_MINOR "." LUA_VERSION_RELEASE;
+}
+
 static int attach(lua_State *L) {
   pl_display_attach(L, lua_touserdata(L, 1));
   pl_evaluate_open(L);

@@ -30,6 +30,9 @@ typedef struct {
 } pl_outcome;
 void pl_outcome_release(pl_outcome *outcome);
 
+/* The version of Lua, "5.4.4". */
+const char *pl_session_language_version(void);
+
 pl_status pl_session_new(const pl_frontend *frontend, pl_session **session);
 void pl_session_free(pl_session *session);
 

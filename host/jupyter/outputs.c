@@ -1,0 +1,147 @@
+/* Collecting the outputs of a cell. */
+#include "host/jupyter/outputs.h"
+
+#include <string.h>
+
+void pl_outputs_open(pl_outputs *o) { *o = (pl_outputs){.cells = json_object(), .outputs = json_array()}; }
+
+void pl_outputs_release(pl_outputs *o) {
+  json_decref(o->cells);
+  json_decref(o->outputs);
+  *o = (pl_outputs){0};
+}
+
+json_t *pl_outputs_begin(pl_outputs *o) {
+  json_decref(o->outputs);
+  o->clear_next = false;
+  return o->outputs = json_array();
+}
+
+static void add(pl_outputs *o, json_t *output) {
+  if (o->clear_next) json_array_clear(o->outputs);
+  o->clear_next = false;
+  json_array_append_new(o->outputs, output);
+}
+
+/* Text as files keep it: an array of lines, each with its newline. */
+static json_t *split_lines(const char *text, size_t length) {
+  json_t *lines = json_array();
+  while (length > 0) {
+    const char *newline = memchr(text, '\n', length);
+    size_t line = newline ? (size_t)(newline - text) + 1 : length;
+    json_array_append_new(lines, json_stringn_nocheck(text, line));
+    text += line;
+    length -= line;
+  }
+  return lines;
+}
+
+/* The bundle with its texts split into lines; JSON types and images stay as they are. */
+static json_t *file_bundle(const json_t *data) {
+  json_t *bundle = json_object(), *value;
+  const char *type;
+  json_object_foreach((json_t *)data, type, value) {
+    bool text = json_is_string(value) && !strstr(type, "json") &&
+                (strncmp(type, "image/", 6) != 0 || strcmp(type, "image/svg+xml") == 0);
+    json_object_set_new(bundle, type,
+                        text ? split_lines(json_string_value(value), json_string_length(value)) : json_incref(value));
+  }
+  return bundle;
+}
+
+/* ---- streams ---- */
+
+void pl_outputs_stream(pl_outputs *o, const char *name, const char *data, size_t length) {
+  if (o->clear_next) json_array_clear(o->outputs);
+  o->clear_next = false;
+  size_t count = json_array_size(o->outputs);
+  json_t *last = count ? json_array_get(o->outputs, count - 1) : NULL;
+  const char *last_name = json_string_value(json_object_get(last, "name"));
+  pl_text valid = {0};
+  pl_text_append_utf8(&valid, data, length);
+  if (last_name && strcmp(last_name, name) == 0) {
+    json_t *lines = json_object_get(last, "text");
+    size_t line = json_array_size(lines);
+    pl_text tail = {0}; /* only the last line can grow: long outputs stay cheap */
+    if (line > 0) {
+      json_t *end = json_array_get(lines, line - 1);
+      size_t end_length = json_string_length(end);
+      if (end_length == 0 || json_string_value(end)[end_length - 1] != '\n') {
+        pl_text_append(&tail, json_string_value(end), end_length);
+        json_array_remove(lines, line - 1);
+      }
+    }
+    pl_text_append(&tail, valid.data ? valid.data : "", valid.length);
+    json_t *more = split_lines(tail.data, tail.length);
+    json_array_extend(lines, more);
+    json_decref(more);
+    pl_text_release(&tail);
+  } else
+    json_array_append_new(o->outputs, json_pack("{s:s, s:s, s:o}", "name", name, "output_type", "stream", "text",
+                                                split_lines(valid.data ? valid.data : "", valid.length)));
+  pl_text_release(&valid);
+}
+
+/* ---- displays ---- */
+
+static json_t *display_output(const json_t *content) {
+  const json_t *metadata = json_object_get(content, "metadata");
+  return json_pack("{s:o, s:o, s:s}", "data", file_bundle(json_object_get(content, "data")), "metadata",
+                   metadata ? json_deep_copy(metadata) : json_object(), "output_type", "display_data");
+}
+
+static const char *display_id(const json_t *content) {
+  return json_string_value(json_object_get(json_object_get(content, "transient"), "display_id"));
+}
+
+/* Remembers an output under its id, for updates. */
+static void remember(pl_outputs *o, const char *id, json_t *output) {
+  json_t *same = json_object_get(o->cells, id);
+  if (!same) {
+    same = json_array();
+    json_object_set_new(o->cells, id, same);
+  }
+  json_array_append(same, output);
+}
+
+static void show(pl_outputs *o, const json_t *content) {
+  json_t *output = display_output(content);
+  const char *id = display_id(content);
+  if (id) remember(o, id, output);
+  add(o, output);
+}
+
+static void update(pl_outputs *o, const json_t *content) {
+  const char *id = display_id(content);
+  if (!id) return;
+  json_t *new = display_output(content), *output;
+  size_t i;
+  json_array_foreach(json_object_get(o->cells, id), i, output) {
+    json_object_set(output, "data", json_object_get(new, "data"));
+    json_object_set(output, "metadata", json_object_get(new, "metadata"));
+  }
+  json_decref(new);
+}
+
+static void clear(pl_outputs *o, const json_t *content) {
+  o->clear_next = json_is_true(json_object_get(content, "wait"));
+  if (!o->clear_next) json_array_clear(o->outputs);
+}
+
+void pl_outputs_display(pl_outputs *o, const char *type, const json_t *content) {
+  static const struct {
+    const char *type;
+    void (*take)(pl_outputs *, const json_t *);
+  } kinds[] = {{"display_data", show}, {"update_display_data", update}, {"clear_output", clear}};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(type, kinds[i].type) == 0) kinds[i].take(o, content);
+}
+
+void pl_outputs_outcome(pl_outputs *o, const pl_outcome *outcome, long execution_count) {
+  if (!outcome->ok)
+    add(o, json_pack("{s:O, s:O, s:s, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "output_type", "error",
+                     "traceback", outcome->traceback));
+  else if (outcome->data)
+    add(o, json_pack("{s:o, s:I, s:O, s:s}", "data", file_bundle(outcome->data), "execution_count",
+                     (json_int_t)execution_count, "metadata", outcome->metadata, "output_type", "execute_result"));
+}

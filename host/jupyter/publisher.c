@@ -1,0 +1,214 @@
+/* The publishing thread. */
+#include "host/jupyter/publisher.h"
+#include "host/jupyter/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+/* Streams wait this long for more text, at most; the first text after a pause hardly at all. Front ends choke on a
+ * message per print. */
+enum { GATHER_MS = 40, FIRST_MS = 2, STREAM_BYTES_MAX = 64 * 1024 };
+
+typedef struct {
+  pl_text topic;
+  pl_packet packet;
+} publication;
+
+struct pl_publisher {
+  pl_wire *wire;
+  void *socket;
+  int wake;
+  pthread_t thread;
+  pthread_mutex_t lock; /* guards everything below */
+  publication *queue;
+  size_t count, capacity;
+  bool stopping;
+  const char *stream; /* name of the stream being gathered */
+  pl_text text, parent;
+  int64_t deadline_ms, last_ms;
+};
+
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void wake(pl_publisher *p) {
+  uint64_t one = 1;
+  while (write(p->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+/* ---- with the lock held ---- */
+
+static void enqueue(pl_publisher *p, const char *topic, const char *type, const pl_text *parent,
+                    const json_t *content) {
+  if (p->count == p->capacity) {
+    p->capacity = p->capacity ? 2 * p->capacity : 64;
+    p->queue = pl_reallocate(p->queue, p->capacity * sizeof *p->queue);
+  }
+  publication *new = &p->queue[p->count++];
+  new->topic = (pl_text){0};
+  pl_text_print(&new->topic, "%s", topic);
+  pl_wire_compose(p->wire, type, parent, content, &new->packet);
+}
+
+/* Queues the gathered text. Unless it is `whole`, a character whose last bytes are still to come is held back. */
+static void end_stream(pl_publisher *p, bool whole) {
+  size_t held = whole ? 0 : pl_utf8_unfinished(p->text.data, p->text.length), length = p->text.length - held;
+  p->last_ms = now_ms();
+  if (length > 0) {
+    pl_text valid = {0}, topic = {0};
+    pl_text_append_utf8(&valid, p->text.data, length);
+    json_t *content =
+        json_pack("{s:s, s:o}", "name", p->stream, "text", json_stringn_nocheck(valid.data, valid.length));
+    pl_text_print(&topic, "stream.%s", p->stream);
+    enqueue(p, topic.data, "stream", &p->parent, content);
+    json_decref(content);
+    pl_text_release(&topic);
+    pl_text_release(&valid);
+    memmove(p->text.data, p->text.data + length, held);
+    p->text.length = held;
+    p->text.data[held] = 0;
+  }
+  p->deadline_ms = p->last_ms + GATHER_MS;
+}
+
+static bool same(const pl_text *a, const pl_text *b) {
+  return a->length == b->length && (a->length == 0 || memcmp(a->data, b->data, a->length) == 0);
+}
+
+/* ---- for other threads ---- */
+
+void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content) {
+  pthread_mutex_lock(&p->lock);
+  enqueue(p, type, type, parent, content);
+  pthread_mutex_unlock(&p->lock);
+  wake(p);
+}
+
+void pl_publisher_stream(pl_publisher *p, const pl_text *parent, const char *name, const char *data, size_t length) {
+  name = strcmp(name, "stderr") == 0 ? "stderr" : "stdout";
+  pthread_mutex_lock(&p->lock);
+  if (p->text.length && (p->stream != name || !same(&p->parent, parent))) end_stream(p, true);
+  bool first = p->text.length == 0;
+  if (first) {
+    p->stream = name;
+    pl_text_clear(&p->parent);
+    pl_text_append(&p->parent, parent->data ? parent->data : "", parent->length);
+    int64_t soon = now_ms() + FIRST_MS, later = p->last_ms + GATHER_MS;
+    p->deadline_ms = soon > later ? soon : later;
+  }
+  pl_text_append(&p->text, data, length);
+  bool full = p->text.length >= STREAM_BYTES_MAX;
+  if (full) end_stream(p, false);
+  pthread_mutex_unlock(&p->lock);
+  if (first || full) wake(p);
+}
+
+void pl_publisher_flush(pl_publisher *p) {
+  pthread_mutex_lock(&p->lock);
+  if (p->text.length) end_stream(p, true);
+  pthread_mutex_unlock(&p->lock);
+}
+
+/* ---- the thread ---- */
+
+/* A subscriber came (1, then the topic): it may from now on rely on receiving everything. */
+static void welcome(pl_publisher *p) {
+  char event[512];
+  int length;
+  while ((length = zmq_recv(p->socket, event, sizeof event, ZMQ_DONTWAIT)) >= 0 || errno == EINTR) {
+    if (length < 1 || (size_t)length > sizeof event || event[0] != 1) continue;
+    pl_text topic = {0};
+    pl_text_append(&topic, event + 1, (size_t)length - 1);
+    json_t *content = json_pack("{s:s%}", "subscription", topic.data, topic.length);
+    if (content) { /* NULL when the topic is no valid UTF-8 */
+      pl_packet packet;
+      pl_wire_compose(p->wire, "iopub_welcome", NULL, content, &packet);
+      pl_wire_send(p->socket, &topic, 1, &packet);
+      pl_packet_release(&packet);
+      json_decref(content);
+    }
+    pl_text_release(&topic);
+  }
+}
+
+/* How long the thread may sleep: until the gathered text is due. */
+static long sleep_ms(pl_publisher *p) {
+  pthread_mutex_lock(&p->lock);
+  int64_t left = p->text.length ? p->deadline_ms - now_ms() : -1;
+  if (p->text.length && left < 0) left = 0;
+  pthread_mutex_unlock(&p->lock);
+  return (long)left;
+}
+
+/* Sends everything queued, and text that is due. Returns false when the thread is to end. */
+static bool send_queue(pl_publisher *p) {
+  pthread_mutex_lock(&p->lock);
+  if (p->text.length && (p->stopping || now_ms() >= p->deadline_ms)) end_stream(p, p->stopping);
+  publication *queue = p->queue;
+  size_t count = p->count;
+  bool stopping = p->stopping;
+  p->queue = NULL;
+  p->count = p->capacity = 0;
+  pthread_mutex_unlock(&p->lock);
+  for (size_t i = 0; i < count; i++) {
+    pl_wire_send(p->socket, &queue[i].topic, 1, &queue[i].packet);
+    pl_text_release(&queue[i].topic);
+    pl_packet_release(&queue[i].packet);
+  }
+  free(queue);
+  return !stopping;
+}
+
+static void *publish(void *data) {
+  pl_publisher *p = data;
+  zmq_pollitem_t items[] = {{.socket = p->socket, .events = ZMQ_POLLIN}, {.fd = p->wake, .events = ZMQ_POLLIN}};
+  do {
+    uint64_t woken;
+    zmq_poll(items, 2, sleep_ms(p));
+    if (items[1].revents && read(p->wake, &woken, sizeof woken) < 0) continue;
+    welcome(p); /* first, so that a new subscriber sees what is queued */
+  } while (send_queue(p));
+  return NULL;
+}
+
+pl_status pl_publisher_start(pl_wire *wire, void *socket, pl_publisher **publisher) {
+  pl_publisher *p = pl_allocate(sizeof *p);
+  p->wire = wire;
+  p->socket = socket;
+  p->stream = "stdout";
+  p->wake = eventfd(0, EFD_CLOEXEC);
+  pthread_mutex_init(&p->lock, NULL);
+  if (p->wake < 0 || pl_thread_start(&p->thread, publish, p) != PL_OK) {
+    zmq_close(socket);
+    free(p);
+    return PL_FAIL("cannot start the publishing thread");
+  }
+  *publisher = p;
+  return PL_OK;
+}
+
+void pl_publisher_stop(pl_publisher *p) {
+  if (!p) return;
+  pthread_mutex_lock(&p->lock);
+  p->stopping = true;
+  pthread_mutex_unlock(&p->lock);
+  wake(p);
+  pthread_join(p->thread, NULL);
+  zmq_close(p->socket);
+  close(p->wake);
+  free(p->queue);
+  pl_text_release(&p->text);
+  pl_text_release(&p->parent);
+  pthread_mutex_destroy(&p->lock);
+  free(p);
+}

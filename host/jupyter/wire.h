@@ -1,0 +1,47 @@
+/* Jupyter messages on ZeroMQ sockets: frames, signatures, headers. Section and field names are those of the messaging
+ * specification (https://jupyter-client.readthedocs.io/en/stable/messaging.html, version 5.5). */
+#ifndef PL_JUPYTER_WIRE_H
+#define PL_JUPYTER_WIRE_H
+
+#include "host/base/text.h"
+#include <jansson.h>
+#include <stdbool.h>
+
+#define PL_PROTOCOL "5.5"
+
+/* Signs and numbers messages; may be used by several threads at once. */
+typedef struct pl_wire pl_wire;
+pl_wire *pl_wire_new(const char *key);
+void pl_wire_free(pl_wire *wire);
+
+/* A message that arrived. {0} is empty. */
+typedef struct {
+  pl_text *identities; /* routing frames, to be sent back before the reply */
+  size_t identity_count;
+  pl_text header_bytes; /* as they came: the parent header of everything that follows from this message */
+  json_t *header, *content;
+  const char *type; /* msg_type of the header */
+} pl_request;
+void pl_request_release(pl_request *request);
+
+typedef enum { PL_RECEIVED, PL_DROPPED, PL_NOTHING } pl_reception;
+/* Takes one message from the socket without waiting. PL_DROPPED: it was malformed or not signed with the key, and has
+ * vanished; PL_NOTHING: there is none. */
+pl_reception pl_wire_receive(pl_wire *wire, void *socket, pl_request *request);
+
+/* The signed frames of an outgoing message, from the signature on. */
+enum { PL_SIGNATURE, PL_HEADER, PL_PARENT, PL_METADATA, PL_CONTENT, PL_FRAMES };
+typedef struct {
+  pl_text frames[PL_FRAMES];
+} pl_packet;
+/* `parent` is the header of the request that caused it, NULL when none did; content is borrowed. */
+void pl_wire_compose(pl_wire *wire, const char *type, const pl_text *parent, const json_t *content, pl_packet *packet);
+void pl_packet_release(pl_packet *packet);
+
+/* Sends a packet behind the given routing frames (or topic). */
+void pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet);
+
+/* Composes and sends the reply to a request. */
+void pl_wire_reply(pl_wire *wire, void *socket, const pl_request *request, const char *type, const json_t *content);
+
+#endif
