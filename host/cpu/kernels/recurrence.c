@@ -66,20 +66,27 @@ enum { TILE = 6, PACK_DEPTH = 16 };
         for (long u = 0; u < count; u++) to[u * out_step] = from[u];                                                   \
     }                                                                                                                  \
   }                                                                                                                    \
+  /* Whole vectors and whole strips of a tile: by far the most, and their length is known here. */                     \
+  INLINE void copy_##real(long depth, long lanes, real *out, long out_depth, const real *in, long in_depth) {          \
+    for (long k = 0; k < depth; k++) memcpy(out + k * out_depth, in + k * in_depth, (size_t)lanes * sizeof(real));     \
+  }                                                                                                                    \
   static void pack_##real(long depth, long lanes, long valid, void *out, long out_depth, const void *in,               \
                           long in_depth, long in_lane) {                                                               \
+    real *to = out;                                                                                                    \
+    const real *from = in;                                                                                             \
+    if (in_lane == 1 && valid == LANES_##real && lanes == LANES_##real) {                                              \
+      copy_##real(depth, LANES_##real, to, out_depth, from, in_depth);                                                 \
+      return;                                                                                                          \
+    }                                                                                                                  \
+    if (in_lane == 1 && valid == TILE && lanes == TILE) {                                                              \
+      copy_##real(depth, TILE, to, out_depth, from, in_depth);                                                         \
+      return;                                                                                                          \
+    }                                                                                                                  \
     /* In short pieces of the depth, so that a piece of all lanes stays in the nearest cache. */                       \
     for (long first = 0; first < depth; first += PACK_DEPTH) {                                                         \
       long end = first + PACK_DEPTH < depth ? first + PACK_DEPTH : depth;                                              \
-      if (in_lane == 1 || valid < lanes)                                                                               \
-        for (long k = first; k < end; k++) memset((real *)out + k * out_depth, 0, (size_t)lanes * sizeof(real));       \
-      if (in_lane == 1)                                                                                                \
-        for (long k = first; k < end; k++)                                                                             \
-          memcpy((real *)out + k * out_depth, (const real *)in + k * in_depth, (size_t)valid * sizeof(real));          \
-      else                                                                                                             \
-        for (long l = 0; l < valid; l++)                                                                               \
-          for (long k = first; k < end; k++)                                                                           \
-            ((real *)out)[k * out_depth + l] = ((const real *)in)[k * in_depth + l * in_lane];                         \
+      for (long l = 0; l < lanes; l++)                                                                                 \
+        for (long k = first; k < end; k++) to[k * out_depth + l] = l < valid ? from[k * in_depth + l * in_lane] : 0;   \
     }                                                                                                                  \
   }                                                                                                                    \
   static void add_clamped_##real(long count, void *out, const void *in, double limit) {                                \
