@@ -12,8 +12,8 @@ const char *pl_message(void);
 pl_status pl_fail_at(pl_status status, const char *expression, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
-#define PL_FAIL(...)                 pl_fail_at(PL_ERROR, 0, __FILE__, __LINE__, __VA_ARGS__)
-#define PL_FAIL_MEMORY(...)          pl_fail_at(PL_OUT_OF_MEMORY, 0, __FILE__, __LINE__, __VA_ARGS__)
+#define PL_FAIL(...)        pl_fail_at(PL_ERROR, 0, __FILE__, __LINE__, __VA_ARGS__)
+#define PL_FAIL_MEMORY(...) pl_fail_at(PL_OUT_OF_MEMORY, 0, __FILE__, __LINE__, __VA_ARGS__)
 #define PL_REQUIRE(condition, ...)                                                                                     \
   do {                                                                                                                 \
     if (!(condition)) return pl_fail_at(PL_ERROR, #condition, __FILE__, __LINE__, __VA_ARGS__);                        \

@@ -5,8 +5,8 @@
 #include "host/base/status.h"
 #include <stddef.h>
 
-/* {0} is an empty text. Appending never fails halfway: when memory is short the process-level allocator has nothing left
- * for a message either, so it ends the program with one line. */
+/* {0} is an empty text. Appending never fails halfway: when memory is short the process-level allocator has nothing
+ * left for a message either, so it ends the program with one line. */
 typedef struct {
   char *data; /* always NUL-terminated once something was appended; NULL while empty */
   size_t length, capacity;

@@ -23,8 +23,8 @@ void pl_buffer_release(pl_buffer *buffer); /* NULL is fine */
 
 enum { PL_RANK_MAX = 8 };
 
-/* A strided view, or one number. It does not own: whoever keeps it holds the buffer. Index and label arrays hold 1-based
- * values (PL_INDEX_BASE), as Lua counts. */
+/* A strided view, or one number. It does not own: whoever keeps it holds the buffer. Index and label arrays hold
+ * 1-based values (PL_INDEX_BASE), as Lua counts. */
 typedef struct {
   pl_buffer *buffer; /* NULL: the number below, which broadcasts to any shape */
   pl_dtype dtype;

@@ -1,6 +1,7 @@
 /* What a device can do: one struct of primitives. host/cpu and host/cuda fill it in; everyone else reaches them only
- * through it. Arrays given to a primitive live on that device, have the shapes written beside it, and any strides; results
- * do not overlap operands unless they are the same view. Primitives return a status and leave operands as they were. */
+ * through it. Arrays given to a primitive live on that device, have the shapes written beside it, and any strides;
+ * results do not overlap operands unless they are the same view. Primitives return a status and leave operands as they
+ * were. */
 #ifndef PL_DEVICE_DEVICE_H
 #define PL_DEVICE_DEVICE_H
 
@@ -18,8 +19,8 @@ typedef struct {
   size_t buffers;            /* live buffers */
 } pl_memory;
 
-/* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the parameter's
- * type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
+/* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the
+ * parameter's type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
 typedef struct {
   const pl_array *parameter, *gradient, *first, *second;
   double rate, beta1, beta2, epsilon, decay, correction1, correction2;
@@ -41,8 +42,8 @@ struct pl_device {
    * numbers. Computed in the promoted type of the operands that are arrays. */
   pl_status (*pointwise)(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                          const pl_array *const in[PL_OPERANDS]);
-  /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or all
-   * when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. */
+  /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or
+   * all when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. */
   pl_status (*reduce)(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
   /* out[..., m, n] = a[..., m, k] b[..., k, n] + beta out; equal ranks, leading sizes equal to out's or 1. */
   pl_status (*gemm)(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
@@ -61,7 +62,8 @@ struct pl_device {
   pl_status (*adam)(pl_device *device, const pl_adam *step);
   /* How many bytes of workspace a recurrence needs for its backward. */
   pl_status (*recurrence_workspace)(pl_device *device, const pl_recurrence *recurrence, size_t *bytes);
-  pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence, const pl_recurrence_result *result);
+  pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence,
+                                  const pl_recurrence_result *result);
   pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
                                    const pl_recurrence_gradient *gradient);
   pl_status (*synchronize)(pl_device *device);

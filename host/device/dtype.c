@@ -8,8 +8,8 @@ static const struct {
   size_t size;
   bool is_float;
 } types[PL_DTYPES] = {
-    [PL_BOOL] = {"bool", 1, false},  [PL_U8] = {"uint8", 1, false},     [PL_I32] = {"int32", 4, false},
-    [PL_I64] = {"int64", 8, false},  [PL_F16] = {"float16", 2, true},   [PL_BF16] = {"bfloat16", 2, true},
+    [PL_BOOL] = {"bool", 1, false},  [PL_U8] = {"uint8", 1, false},   [PL_I32] = {"int32", 4, false},
+    [PL_I64] = {"int64", 8, false},  [PL_F16] = {"float16", 2, true}, [PL_BF16] = {"bfloat16", 2, true},
     [PL_F32] = {"float32", 4, true}, [PL_F64] = {"float64", 8, true},
 };
 

@@ -13,7 +13,8 @@ size_t pl_dtype_size(pl_dtype type);      /* bytes */
 bool pl_dtype_is_float(pl_dtype type);
 /* The type by its name; PL_DTYPES when there is none. */
 pl_dtype pl_dtype_named(const char *name);
-/* The type that holds both, as PyTorch promotes: bool < uint8 < int32 < int64 < any float; float16 with bfloat16 is float32. */
+/* The type that holds both, as PyTorch promotes: bool < uint8 < int32 < int64 < any float; float16 with bfloat16 is
+ * float32. */
 pl_dtype pl_dtype_promote(pl_dtype a, pl_dtype b);
 
 /* Round to nearest even; NaN stays NaN. */

@@ -14,8 +14,8 @@ typedef struct {
   uint8_t target, a, b, c;
 } pl_instruction;
 
-/* Straight-line code over registers of one element each; a machine runs it over blocks of elements. Registers: first the
- * inputs, then the constants, then temporaries (reused once dead). No instruction writes an input or a constant. */
+/* Straight-line code over registers of one element each; a machine runs it over blocks of elements. Registers: first
+ * the inputs, then the constants, then temporaries (reused once dead). No instruction writes an input or a constant. */
 typedef struct {
   int inputs, constants, registers;
   double *constant; /* [constants] */
@@ -48,21 +48,21 @@ int pl_cell_biases(const pl_cell *cell);
 /* Whether the backward program reads input i. */
 bool pl_program_reads(const pl_program *program, int input);
 
-/* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless said.
- * Axes are in the order given. NULL marks what is absent. */
+/* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless
+ * said. Axes are in the order given. NULL marks what is absent. */
 typedef struct {
   const pl_cell *cell;
   int64_t batch, steps, heads, dim;
-  pl_dtype type;            /* of the arithmetic and of every array: PL_F32 or PL_F64 */
-  pl_dtype product;         /* h (and R) are rounded to this type before the product and in the output; == type: no rounding */
-  const pl_array *input;    /* Wx [B,T,Gw,N,D] */
-  const pl_array *recurrent; /* R [Gr,N,D,D], gate[d] += sum_p R[g,n,d,p] h[p] */
-  const pl_array *bias;     /* [Gb,N,D] */
+  pl_dtype type;    /* of the arithmetic and of every array: PL_F32 or PL_F64 */
+  pl_dtype product; /* h (and R) are rounded to this type before the product and in the output; == type: no rounding */
+  const pl_array *input;                /* Wx [B,T,Gw,N,D] */
+  const pl_array *recurrent;            /* R [Gr,N,D,D], gate[d] += sum_p R[g,n,d,p] h[p] */
+  const pl_array *bias;                 /* [Gb,N,D] */
   const pl_array *param[PL_PARAMS_MAX]; /* each [N,D] */
-  const pl_array *initial;  /* [S,B,1,N,D]; NULL: cell->initial everywhere */
-  const int64_t *lengths;   /* [B] on the host, 0..T; NULL: all T. Beyond its length a row's states repeat */
-  bool cut;                 /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
-  double clip;              /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
+  const pl_array *initial;              /* [S,B,1,N,D]; NULL: cell->initial everywhere */
+  const int64_t *lengths; /* [B] on the host, 0..T; NULL: all T. Beyond its length a row's states repeat */
+  bool cut;               /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
+  double clip;            /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
 } pl_recurrence;
 
 /* Results of the forward way. `states` holds S states or only the first, by its size[0]. */

@@ -29,21 +29,21 @@ PL_VECTOR_FUNCTION double log1p(double);
 PL_VECTOR_FUNCTION double expm1(double);
 #endif
 
-#define PL_TYPED(x, name) _Generic((x), float: name##f, default: name)
-#define exp(x)         PL_TYPED(x, exp)(x)
-#define log(x)         PL_TYPED(x, log)(x)
-#define log1p(x)       PL_TYPED(x, log1p)(x)
-#define expm1(x)       PL_TYPED(x, expm1)(x)
-#define sqrt(x)        PL_TYPED(x, sqrt)(x)
-#define tanh(x)        PL_TYPED(x, tanh)(x)
-#define sin(x)         PL_TYPED(x, sin)(x)
-#define cos(x)         PL_TYPED(x, cos)(x)
-#define erf(x)         PL_TYPED(x, erf)(x)
-#define floor(x)       PL_TYPED(x, floor)(x)
-#define ceil(x)        PL_TYPED(x, ceil)(x)
-#define round(x)       PL_TYPED(x, rint)(x) /* halves to even, as PyTorch rounds */
-#define pow(x, y)      PL_TYPED(x, pow)(x, y)
-#define abs(x)         PL_TYPED(x, fabs)(x)
+#define PL_TYPED(x, name) _Generic((x), float : name##f, default : name)
+#define exp(x)            PL_TYPED(x, exp)(x)
+#define log(x)            PL_TYPED(x, log)(x)
+#define log1p(x)          PL_TYPED(x, log1p)(x)
+#define expm1(x)          PL_TYPED(x, expm1)(x)
+#define sqrt(x)           PL_TYPED(x, sqrt)(x)
+#define tanh(x)           PL_TYPED(x, tanh)(x)
+#define sin(x)            PL_TYPED(x, sin)(x)
+#define cos(x)            PL_TYPED(x, cos)(x)
+#define erf(x)            PL_TYPED(x, erf)(x)
+#define floor(x)          PL_TYPED(x, floor)(x)
+#define ceil(x)           PL_TYPED(x, ceil)(x)
+#define round(x)          PL_TYPED(x, rint)(x) /* halves to even, as PyTorch rounds */
+#define pow(x, y)         PL_TYPED(x, pow)(x, y)
+#define abs(x)            PL_TYPED(x, fabs)(x)
 
 /* The remainder with the divisor's sign, as Lua's % and PyTorch's remainder. */
 static inline float pl_mod_f32(float a, float b) { return a - floorf(a / b) * b; }
@@ -53,7 +53,7 @@ static inline int64_t pl_mod_i64(int64_t a, int64_t b) {
   int64_t r = a % b;
   return r != 0 && (r ^ b) < 0 ? r + b : r;
 }
-#define mod(x, y) _Generic((x), float: pl_mod_f32, double: pl_mod_f64, default: pl_mod_i64)(x, y)
+#define mod(x, y)      _Generic((x), float : pl_mod_f32, double : pl_mod_f64, default : pl_mod_i64)(x, y)
 
 #define K(number)      ((T)(number))
 #define where(c, x, y) ((c) != 0 ? (x) : (y))

@@ -15,25 +15,35 @@ typedef void (*pl_loop)(long n, void *out, const void *const in[PL_OPERANDS]);
 typedef void (*pl_convert)(long n, void *to, const void *from);
 
 typedef struct {
-  const char *name;                                        /* "AVX-512", ... */
-  pl_loop pointwise[PL_COMPUTES][PL_OPS][PL_FORMULAS];     /* NULL: no such formula for that type */
-  pl_convert load[PL_COMPUTES][PL_DTYPES];                 /* storage -> compute */
-  pl_convert store[PL_COMPUTES][PL_DTYPES];                /* compute -> storage */
+  const char *name; /* "AVX-512", ... */
+  int vector_bytes;
+  pl_loop pointwise[PL_COMPUTES][PL_OPS][PL_FORMULAS]; /* NULL: no such formula for that type */
+  pl_convert load[PL_COMPUTES][PL_DTYPES];             /* storage -> compute */
+  pl_convert store[PL_COMPUTES][PL_DTYPES];            /* compute -> storage */
   /* Over contiguous floats or doubles (by pl_compute): */
-  double (*sum[PL_COMPUTES])(long n, const void *x);       /* accumulated in double (float64: pairwise lanes) */
-  void (*accumulate[PL_COMPUTES])(long n, void *sum, const void *x); /* sum[i] += x[i] */
-  void (*softmax[2])(long n, void *out, const void *in, bool logarithm);                    /* F32, F64 */
+  double (*sum[PL_COMPUTES])(long n, const void *x); /* accumulated in double (float64: pairwise lanes) */
+  void (*accumulate[PL_COMPUTES])(long n, void *sum, const void *x);     /* sum[i] += x[i] */
+  void (*softmax[2])(long n, void *out, const void *in, bool logarithm); /* F32, F64 */
   void (*softmax_gradient[2])(long n, void *gin, const void *y, const void *g, bool logarithm);
   void (*adam[2])(long n, void *parameter, const void *gradient, void *first, void *second, const double *factors);
   const pl_recurrence_kernels *recurrence;
 } pl_kernels;
 
 /* Order of `factors` for adam. */
-enum { PL_ADAM_RATE, PL_ADAM_BETA1, PL_ADAM_BETA2, PL_ADAM_EPSILON, PL_ADAM_DECAY, PL_ADAM_CORRECTION1,
-       PL_ADAM_CORRECTION2, PL_ADAM_DECOUPLED, PL_ADAM_FACTORS };
+enum {
+  PL_ADAM_RATE,
+  PL_ADAM_BETA1,
+  PL_ADAM_BETA2,
+  PL_ADAM_EPSILON,
+  PL_ADAM_DECAY,
+  PL_ADAM_CORRECTION1,
+  PL_ADAM_CORRECTION2,
+  PL_ADAM_DECOUPLED,
+  PL_ADAM_FACTORS
+};
 
-#define PL_PASTE_(a, b) a##b
-#define PL_PASTE(a, b)  PL_PASTE_(a, b)
+#define PL_PASTE_(a, b)     a##b
+#define PL_PASTE(a, b)      PL_PASTE_(a, b)
 #define PL_LEVEL_NAME(name) PL_PASTE(name, PL_LEVEL) /* the symbol of this level: pl_kernels_v4 */
 
 extern const pl_kernels pl_kernels_base, pl_kernels_v3, pl_kernels_v4;

@@ -1,4 +1,5 @@
-/* Vector loops for every elementwise formula, for sums, softmax and Adam, and the table of them for one instruction set. */
+/* Vector loops for every elementwise formula, for sums, softmax and Adam, and the table of them for one instruction
+ * set. */
 #include "host/cpu/kernels/formulas.h"
 #include "host/cpu/kernels/kernels.h"
 
@@ -15,9 +16,9 @@
       o[i] = (T)(formula);                                                                                             \
     }                                                                                                                  \
   }
-#define LOOPS_1(s, t, name, value, da, db, dc) LOOP(s, t, f0, name, value) LOOP(s, t, f1, name, da)
-#define LOOPS_2(s, t, name, value, da, db, dc) LOOPS_1(s, t, name, value, da, db, dc) LOOP(s, t, f2, name, db)
-#define LOOPS_3(s, t, name, value, da, db, dc) LOOPS_2(s, t, name, value, da, db, dc) LOOP(s, t, f3, name, dc)
+#define LOOPS_1(s, t, name, value, da, db, dc)         LOOP(s, t, f0, name, value) LOOP(s, t, f1, name, da)
+#define LOOPS_2(s, t, name, value, da, db, dc)         LOOPS_1(s, t, name, value, da, db, dc) LOOP(s, t, f2, name, db)
+#define LOOPS_3(s, t, name, value, da, db, dc)         LOOPS_2(s, t, name, value, da, db, dc) LOOP(s, t, f3, name, dc)
 
 #define F32(name, arity, value, da, db, dc, low, high) LOOPS_##arity(f32, float, name, value, da, db, dc)
 #define F64(name, arity, value, da, db, dc, low, high) LOOPS_##arity(f64, double, name, value, da, db, dc)
@@ -28,9 +29,12 @@ PL_POINTWISE(F64)
 PL_POINTWISE_ANY(I64)
 PL_POINTWISE_TEST(I64)
 
-#define ENTRY_1(s, name) {f0_##name##_##s, f1_##name##_##s}
-#define ENTRY_2(s, name) {f0_##name##_##s, f1_##name##_##s, f2_##name##_##s}
-#define ENTRY_3(s, name) {f0_##name##_##s, f1_##name##_##s, f2_##name##_##s, f3_##name##_##s}
+#define ENTRY_1(s, name)                                                                                               \
+  { f0_##name##_##s, f1_##name##_##s }
+#define ENTRY_2(s, name)                                                                                               \
+  { f0_##name##_##s, f1_##name##_##s, f2_##name##_##s }
+#define ENTRY_3(s, name)                                                                                               \
+  { f0_##name##_##s, f1_##name##_##s, f2_##name##_##s, f3_##name##_##s }
 #define ENTRY_F32(name, arity, ...) [PL_OP_##name] = ENTRY_##arity(f32, name),
 #define ENTRY_F64(name, arity, ...) [PL_OP_##name] = ENTRY_##arity(f64, name),
 #define ENTRY_I64(name, arity, ...) [PL_OP_##name] = {f0_##name##_i64},
@@ -158,13 +162,13 @@ ADAM(f32, float)
 ADAM(f64, double)
 
 #if defined(__AVX512F__)
-#define WIDTH "AVX-512"
+#define WIDTH "AVX-512", .vector_bytes = 64
 #elif defined(__AVX2__)
-#define WIDTH "AVX2"
+#define WIDTH "AVX2", .vector_bytes = 32
 #elif defined(__x86_64__)
-#define WIDTH "SSE2"
+#define WIDTH "SSE2", .vector_bytes = 16
 #else
-#define WIDTH "generic vectors"
+#define WIDTH "generic vectors", .vector_bytes = 16
 #endif
 
 const pl_kernels PL_LEVEL_NAME(pl_kernels_) = {

@@ -1,0 +1,215 @@
+/* From the tables that lua/perilune/cell emits to pl_cell, and the call of the recurrent operation. What comes from Lua
+ * is checked here once, so that devices can run programs without looking. */
+#include "host/bind/cell.h"
+
+#include "host/bind/handle.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char CELL[] = "perilune.cell";
+
+static int collect(lua_State *L) {
+  pl_cell **cell = lua_touserdata(L, 1);
+  if (*cell) pl_cell_release(*cell);
+  *cell = NULL;
+  return 0;
+}
+
+static lua_Integer integer_field(lua_State *L, int index, const char *name, lua_Integer low, lua_Integer high) {
+  int exact;
+  lua_getfield(L, index, name);
+  lua_Integer value = lua_tointegerx(L, -1, &exact);
+  if (!exact || value < low || value > high)
+    luaL_error(L, "cell: %s: expected an integer in %d..%d, got %s", name, (int)low, (int)high,
+               luaL_tolstring(L, -1, NULL));
+  lua_pop(L, 1);
+  return value;
+}
+
+static int table_field(lua_State *L, int index, const char *name) {
+  if (lua_getfield(L, index, name) != LUA_TTABLE)
+    luaL_error(L, "cell: %s: expected a table, got %s", name, luaL_typename(L, -1));
+  return (int)luaL_len(L, -1);
+}
+
+static uint8_t register_at(lua_State *L, int position, int low, int high) {
+  int exact;
+  lua_geti(L, -1, position);
+  lua_Integer value = lua_tointegerx(L, -1, &exact);
+  if (!exact || value < low || value >= high)
+    luaL_error(L, "cell: a program uses register %s outside %d..%d", luaL_tolstring(L, -1, NULL), low, high - 1);
+  lua_pop(L, 1);
+  return (uint8_t)value;
+}
+
+/* The instruction on top of the stack: { operation, target, a, b, c }. */
+static pl_instruction read_instruction(lua_State *L, const pl_program *program) {
+  if (!lua_istable(L, -1)) luaL_error(L, "cell: code: expected tables, got %s", luaL_typename(L, -1));
+  lua_geti(L, -1, 1);
+  pl_op op = lua_type(L, -1) == LUA_TSTRING ? pl_pointwise_named(lua_tostring(L, -1)) : PL_OPS;
+  if (op == PL_OPS) luaL_error(L, "cell: unknown operation '%s'", luaL_tolstring(L, -1, NULL));
+  lua_pop(L, 1);
+  int fixed = program->inputs + program->constants, all = program->registers;
+  return (pl_instruction){.op = (uint8_t)op,
+                          .target = register_at(L, 2, fixed, all),
+                          .a = register_at(L, 3, 0, all),
+                          .b = register_at(L, 4, 0, all),
+                          .c = register_at(L, 5, 0, all)};
+}
+
+static void read_program(lua_State *L, int index, const char *name, int inputs, int outputs, pl_program *program) {
+  table_field(L, index, name);
+  int at = lua_gettop(L);
+  program->inputs = (int)integer_field(L, at, "inputs", inputs, inputs);
+  int constants = table_field(L, at, "constants");
+  program->registers = (int)integer_field(L, at, "registers", inputs + constants, PL_REGISTERS_MAX);
+  program->constant = pl_allocate((size_t)constants * sizeof(double));
+  program->constants = constants;
+  for (int i = 0; i < constants; i++) {
+    lua_geti(L, -1, i + 1);
+    program->constant[i] = luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  int count = table_field(L, at, "code");
+  program->code = pl_allocate((size_t)count * sizeof *program->code);
+  program->count = count;
+  for (int i = 0; i < count; i++) {
+    lua_geti(L, -1, i + 1);
+    program->code[i] = read_instruction(L, program);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  if (table_field(L, at, "outputs") != outputs) luaL_error(L, "cell: %s: expected %d outputs", name, outputs);
+  program->output = pl_allocate((size_t)outputs * sizeof *program->output);
+  program->outputs = outputs;
+  for (int i = 0; i < outputs; i++) {
+    lua_geti(L, -1, i + 1);
+    bool zero = lua_tointeger(L, -1) == -1;
+    lua_pop(L, 1);
+    program->output[i] = zero ? -1 : register_at(L, i + 1, 0, program->registers);
+  }
+  lua_pop(L, 2);
+}
+
+static bool flag(lua_State *L, const char *name) {
+  lua_getfield(L, -1, name);
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static int new_cell(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  pl_cell **handle = lua_newuserdatauv(L, sizeof *handle, 0);
+  *handle = NULL;
+  luaL_setmetatable(L, CELL);
+  pl_cell *cell = *handle = pl_allocate(sizeof *cell);
+  cell->count = 1;
+  lua_getfield(L, 1, "key");
+  cell->key = pl_duplicate(luaL_checkstring(L, -1));
+  lua_pop(L, 1);
+  cell->gates = table_field(L, 1, "gates");
+  if (cell->gates > PL_GATES_MAX) return luaL_error(L, "cell: at most %d gates, got %d", PL_GATES_MAX, cell->gates);
+  for (int i = 0; i < cell->gates; i++) {
+    if (lua_geti(L, -1, i + 1) != LUA_TTABLE) return luaL_error(L, "cell: gates: expected tables");
+    cell->has_input[i] = flag(L, "input");
+    cell->has_recurrent[i] = flag(L, "recurrent");
+    cell->has_bias[i] = flag(L, "bias");
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  cell->states = (int)integer_field(L, 1, "states", 1, PL_STATES_MAX);
+  cell->params = (int)integer_field(L, 1, "params", 0, PL_PARAMS_MAX);
+  cell->saves = (int)integer_field(L, 1, "saves", 0, PL_SAVES_MAX);
+  if (table_field(L, 1, "initial") != cell->states) return luaL_error(L, "cell: initial: expected a number per state");
+  for (int i = 0; i < cell->states; i++) {
+    lua_geti(L, -1, i + 1);
+    cell->initial[i] = luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  int g = cell->gates, s = cell->states, p = cell->params, v = cell->saves;
+  read_program(L, 1, "forward", g + s + p, s + v, &cell->forward);
+  read_program(L, 1, "backward", v + s + s + p + s, g + s + p, &cell->backward);
+  return 1;
+}
+
+/* ---- the recurrence ---- */
+
+typedef struct {
+  pl_recurrence r;
+  pl_tensor *input, *recurrent, *bias, *initial, *parameters[PL_PARAMS_MAX];
+  char outputs;
+  pl_tensor *states, *last;
+} recurrence_run;
+
+static pl_status run_recurrence(void *context) {
+  recurrence_run *run = context;
+  return pl_recur(run->r, run->input, run->recurrent, run->bias, run->parameters, run->initial, run->outputs,
+                  &run->states, &run->last);
+}
+
+/* Options at index 7; lengths go into a userdata left on the stack. */
+static void read_recurrence_options(lua_State *L, int index, recurrence_run *run) {
+  luaL_checktype(L, index, LUA_TTABLE);
+  lua_getfield(L, index, "outputs");
+  run->outputs = *luaL_optstring(L, -1, "all");
+  lua_getfield(L, index, "cut");
+  run->r.cut = lua_toboolean(L, -1);
+  lua_getfield(L, index, "clip");
+  run->r.clip = luaL_optnumber(L, -1, 0);
+  run->r.product = run->input->array.dtype;
+  if (lua_getfield(L, index, "product") != LUA_TNIL) run->r.product = pl_dtype_named(luaL_checkstring(L, -1));
+  if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
+    luaL_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
+  if (lua_getfield(L, index, "lengths") == LUA_TNIL) return;
+  luaL_checktype(L, -1, LUA_TTABLE);
+  int table = lua_gettop(L), count = (int)luaL_len(L, table);
+  int64_t batch = run->input->array.rank > 0 ? run->input->array.size[0] : 0;
+  if (count != batch) luaL_error(L, "recurrence: lengths: expected %d entries, got %d", (int)batch, count);
+  int64_t *lengths = lua_newuserdatauv(L, (size_t)(count ? count : 1) * sizeof *lengths, 0);
+  for (int i = 0; i < count; i++) {
+    lua_geti(L, table, i + 1);
+    lengths[i] = luaL_checkinteger(L, -1);
+    lua_pop(L, 1);
+  }
+  run->r.lengths = lengths;
+}
+
+/* recurrence(cell, Wx, R, b, params, initial, options) -> states or nil, last */
+static int recurrence(lua_State *L) {
+  lua_settop(L, 7);
+  recurrence_run run = {0};
+  run.r.cell = *(pl_cell **)luaL_checkudata(L, 1, CELL);
+  run.input = pl_check_tensor(L, 2, "recurrence", "Wx");
+  run.recurrent = pl_optional_tensor(L, 3, "recurrence", "R");
+  run.bias = pl_optional_tensor(L, 4, "recurrence", "b");
+  run.initial = pl_optional_tensor(L, 6, "recurrence", "states");
+  for (int i = 0; i < run.r.cell->params; i++) {
+    luaL_checktype(L, 5, LUA_TTABLE);
+    lua_geti(L, 5, i + 1);
+    run.parameters[i] = pl_check_tensor(L, -1, "recurrence", "params"); /* held by the table */
+    lua_pop(L, 1);
+  }
+  read_recurrence_options(L, 7, &run);
+  pl_tensor **states = pl_push_handle(L), **last = pl_push_handle(L);
+  pl_run(L, run_recurrence, &run);
+  *states = run.states;
+  *last = run.last;
+  if (!run.states) {
+    lua_pushnil(L);
+    lua_replace(L, -3);
+  }
+  return 2;
+}
+
+void pl_register_cell(lua_State *L) {
+  static const luaL_Reg functions[] = {{"cell", new_cell}, {"recurrence", recurrence}, {0}};
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, CELL);
+  lua_pushcfunction(L, collect);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+}

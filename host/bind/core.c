@@ -1,0 +1,26 @@
+/* Puts the C half of the Lua module together. */
+#include "host/bind/core.h"
+
+#include "host/bind/call.h"
+#include "host/bind/cell.h"
+#include "host/bind/construct.h"
+#include "host/bind/display.h"
+#include "host/bind/fields.h"
+#include "host/bind/handle.h"
+#include "host/bind/json.h"
+#include "host/bind/system.h"
+
+int pl_open_core(lua_State *L) {
+  lua_newtable(L);
+  pl_register_handle(L);
+  pl_register_calls(L);
+  pl_register_construct(L);
+  pl_register_fields(L);
+  pl_register_cell(L);
+  pl_register_system(L);
+  pl_register_json(L);
+  pl_register_display(L);
+  lua_pushstring(L, PERILUNE_VERSION);
+  lua_setfield(L, -2, "version");
+  return 1;
+}

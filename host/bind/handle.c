@@ -1,0 +1,248 @@
+/* Handles, scopes, and errors. */
+#include "host/bind/handle.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Where a scope closed, shared by the handles that it dropped. */
+typedef struct {
+  int count;
+  char text[];
+} place;
+
+typedef struct scope scope;
+typedef struct handle {
+  pl_tensor *tensor; /* NULL: not yet filled, or dropped */
+  scope *owner;      /* NULL: no scope, the collector alone frees it */
+  struct handle *previous, *next;
+  place *dropped; /* set when a scope dropped it */
+} handle;
+
+struct scope {
+  scope *outer;
+  handle *first;
+  bool open;
+};
+
+static scope *innermost;
+
+static const char SCOPE[] = "perilune.scope";
+
+static void unlink_handle(handle *h) {
+  if (!h->owner) return;
+  if (h->previous)
+    h->previous->next = h->next;
+  else
+    h->owner->first = h->next;
+  if (h->next) h->next->previous = h->previous;
+  h->owner = NULL;
+  h->previous = h->next = NULL;
+}
+
+static void link_handle(handle *h, scope *owner) {
+  h->owner = owner;
+  h->previous = h->next = NULL;
+  if (!owner) return;
+  h->next = owner->first;
+  if (h->next) h->next->previous = h;
+  owner->first = h;
+}
+
+static void place_release(place *p) {
+  if (p && --p->count == 0) free(p);
+}
+
+/* ---- handles ---- */
+
+pl_tensor **pl_push_handle(lua_State *L) {
+  handle *h = lua_newuserdatauv(L, sizeof *h, 0);
+  memset(h, 0, sizeof *h);
+  luaL_setmetatable(L, PL_TENSOR);
+  link_handle(h, innermost);
+  return &h->tensor;
+}
+
+void pl_push_tensor(lua_State *L, pl_tensor *tensor) {
+  if (tensor)
+    *pl_push_handle(L) = tensor;
+  else
+    lua_pushnil(L);
+}
+
+static int collect_handle(lua_State *L) {
+  handle *h = lua_touserdata(L, 1);
+  unlink_handle(h);
+  pl_tensor_release(h->tensor);
+  place_release(h->dropped);
+  memset(h, 0, sizeof *h);
+  return 0;
+}
+
+bool pl_is_tensor(lua_State *L, int index) { return luaL_testudata(L, index, PL_TENSOR) != NULL; }
+
+static const char *described(lua_State *L, int index) {
+  if (lua_isnone(L, index)) return "nothing";
+  if (lua_type(L, index) == LUA_TTABLE && luaL_getmetafield(L, index, "__name") == LUA_TSTRING)
+    return lua_tostring(L, -1);
+  return luaL_typename(L, index);
+}
+
+static handle *check_handle(lua_State *L, int index, const char *function, const char *argument) {
+  handle *h = luaL_testudata(L, index, PL_TENSOR);
+  if (!h) luaL_error(L, "%s: %s: expected a tensor, got %s", function, argument, described(L, index));
+  if (!h->tensor && h->dropped)
+    luaL_error(L, "%s: %s: this tensor was dropped when its scope closed at %s (t:keep() moves one outward)", function,
+               argument, h->dropped->text);
+  if (!h->tensor) luaL_error(L, "%s: %s: this tensor was never made", function, argument);
+  return h;
+}
+
+pl_tensor *pl_check_tensor(lua_State *L, int index, const char *function, const char *argument) {
+  return check_handle(L, index, function, argument)->tensor;
+}
+
+pl_tensor *pl_optional_tensor(lua_State *L, int index, const char *function, const char *argument) {
+  return lua_isnoneornil(L, index) ? NULL : pl_check_tensor(L, index, function, argument);
+}
+
+/* ---- scopes ---- */
+
+static scope *outermost_open(scope *s) {
+  while (s && !s->open) s = s->outer;
+  return s;
+}
+
+static int new_scope(lua_State *L) {
+  scope *s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (scope){.outer = innermost, .open = true};
+  luaL_setmetatable(L, SCOPE);
+  innermost = s;
+  return 1;
+}
+
+static void leave(scope *s) {
+  scope **link = &innermost;
+  while (*link && *link != s) link = &(*link)->outer;
+  if (*link) *link = s->outer;
+  s->open = false;
+}
+
+static int close_scope(lua_State *L) {
+  scope *s = luaL_checkudata(L, 1, SCOPE);
+  if (!s->open) return 0;
+  leave(s);
+  if (!s->first) return 0;
+  luaL_where(L, 1);
+  const char *where = lua_tostring(L, -1);
+  size_t length = strlen(where);
+  while (length > 0 && strchr(": ", where[length - 1])) length--;
+  if (length == 0) where = "?", length = 1;
+  place *p = pl_allocate(sizeof *p + length + 1);
+  memcpy(p->text, where, length);
+  p->count = 1;
+  while (s->first) {
+    handle *h = s->first;
+    unlink_handle(h);
+    pl_tensor_release(h->tensor);
+    h->tensor = NULL;
+    place_release(h->dropped);
+    h->dropped = p;
+    p->count++;
+  }
+  place_release(p);
+  return 0;
+}
+
+/* A scope that was never closed hands what it holds to the next one outside: nothing may vanish by surprise. */
+static int collect_scope(lua_State *L) {
+  scope *s = lua_touserdata(L, 1);
+  scope *outer = outermost_open(s->outer);
+  if (s->open) leave(s);
+  while (s->first) {
+    handle *h = s->first;
+    unlink_handle(h);
+    link_handle(h, outer);
+  }
+  return 0;
+}
+
+static int keep(lua_State *L) {
+  handle *h = check_handle(L, 1, "keep", "self");
+  if (h->owner) {
+    scope *outer = outermost_open(h->owner->outer);
+    unlink_handle(h);
+    link_handle(h, outer);
+  }
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int retain(lua_State *L) {
+  unlink_handle(check_handle(L, 1, "retain", "tensor"));
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int is_tensor(lua_State *L) {
+  lua_pushboolean(L, pl_is_tensor(L, 1));
+  return 1;
+}
+
+/* ---- errors and memory ---- */
+
+void pl_raise_unless_ok(lua_State *L, pl_status status) {
+  if (status == PL_OK) return;
+  luaL_error(L, "%s", status == PL_INTERRUPTED ? "interrupted" : pl_message());
+}
+
+/* Handles are small to Lua's collector whatever they hold, so garbage can pile up unseen. When live memory has doubled
+ * since the last full collection, the next operation starts with one. */
+static void collect_over_budget(lua_State *L) {
+  enum { BUDGET_MIN = 256 << 20 };
+  static size_t budget = BUDGET_MIN;
+  size_t live = 0;
+  pl_memory memory;
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_device_memory(pl_device_at(i), &memory);
+    live += memory.live;
+  }
+  if (live <= budget) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  live = 0;
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_device_memory(pl_device_at(i), &memory);
+    live += memory.live;
+  }
+  budget = live * 2 > BUDGET_MIN ? live * 2 : BUDGET_MIN;
+}
+
+void pl_run(lua_State *L, pl_status (*work)(void *context), void *context) {
+  collect_over_budget(L);
+  pl_status status = work(context);
+  if (status == PL_OUT_OF_MEMORY) {
+    lua_gc(L, LUA_GCCOLLECT);
+    status = work(context);
+  }
+  pl_raise_unless_ok(L, status);
+}
+
+void pl_register_handle(lua_State *L) {
+  static const luaL_Reg functions[] = {{"scope", new_scope}, {"retain", retain}, {"is_tensor", is_tensor}, {0}};
+  luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, PL_TENSOR);
+  lua_pushcfunction(L, collect_handle);
+  lua_setfield(L, -2, "__gc");
+  lua_newtable(L);
+  lua_pushcfunction(L, keep);
+  lua_setfield(L, -2, "keep");
+  lua_setfield(L, LUA_REGISTRYINDEX, PL_METHODS);
+  lua_pop(L, 1);
+  luaL_newmetatable(L, SCOPE);
+  static const luaL_Reg scope_functions[] = {{"__close", close_scope}, {"__gc", collect_scope}, {0}};
+  luaL_setfuncs(L, scope_functions, 0);
+  lua_newtable(L);
+  lua_pushcfunction(L, close_scope);
+  lua_setfield(L, -2, "close");
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,242 @@
+/* What scripts ask of the machine: memory and devices, time, files; and the optimiser's step over many parameters. */
+#include "host/bind/system.h"
+
+#include "host/base/file.h"
+#include "host/bind/construct.h"
+#include "host/bind/handle.h"
+#include "host/cpu/cpu.h"
+#include "host/tensor/files.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- memory and devices ---- */
+
+/* memory() -> { cpu = { live=, cached=, peak=, buffers= }, ... }, bytes */
+static int memory(lua_State *L) {
+  lua_createtable(L, 0, pl_device_count());
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_memory now;
+    pl_device_memory(pl_device_at(i), &now);
+    lua_createtable(L, 0, 4);
+    lua_pushinteger(L, (lua_Integer)now.live), lua_setfield(L, -2, "live");
+    lua_pushinteger(L, (lua_Integer)now.cached), lua_setfield(L, -2, "cached");
+    lua_pushinteger(L, (lua_Integer)now.peak), lua_setfield(L, -2, "peak");
+    lua_pushinteger(L, (lua_Integer)now.buffers), lua_setfield(L, -2, "buffers");
+    lua_setfield(L, -2, pl_device_at(i)->name);
+  }
+  return 1;
+}
+
+static pl_device *optional_device(lua_State *L, int index, const char *function) {
+  return lua_isnoneornil(L, index) ? pl_device_at(0) : pl_check_device(L, index, function);
+}
+
+/* memory_limit(bytes | nil [, device]): live bytes may not pass it; nil lifts it. */
+static int memory_limit(lua_State *L) {
+  pl_device *device = optional_device(L, 2, "memory_limit");
+  lua_Integer bytes = luaL_optinteger(L, 1, 0);
+  if (!lua_isnoneornil(L, 1) && bytes <= 0)
+    return luaL_error(L, "memory_limit: bytes: expected a positive number or nil, got %d", (int)bytes);
+  pl_device_limit(device, bytes > 0 ? (size_t)bytes : SIZE_MAX);
+  return 0;
+}
+
+/* devices() -> array of { name=, description= } */
+static int devices(lua_State *L) {
+  lua_createtable(L, pl_device_count(), 0);
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_device *device = pl_device_at(i);
+    pl_text text = {0};
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, device->name), lua_setfield(L, -2, "name");
+    device->describe(device, &text);
+    lua_pushlstring(L, text.data, text.length);
+    pl_text_release(&text);
+    lua_setfield(L, -2, "description");
+    lua_seti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static int synchronize(lua_State *L) {
+  pl_device *device = optional_device(L, 1, "synchronize");
+  pl_raise_unless_ok(L, device->synchronize(device));
+  return 0;
+}
+
+/* threads([n]) -> threads that CPU operations use */
+static int threads(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) {
+    lua_Integer n = luaL_checkinteger(L, 1);
+    if (n < 1 || n > 4096) return luaL_error(L, "threads: expected 1..4096, got %d", (int)n);
+    pl_cpu_set_threads((int)n);
+  }
+  lua_pushinteger(L, pl_cpu_threads());
+  return 1;
+}
+
+/* time() -> seconds on a clock that only goes forward */
+static int now(lua_State *L) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  lua_pushnumber(L, (double)t.tv_sec + 1e-9 * (double)t.tv_nsec);
+  return 1;
+}
+
+/* ---- files ---- */
+
+static bool ends_with(const char *path, const char *ending) {
+  size_t length = strlen(path), wanted = strlen(ending);
+  return length >= wanted && strcmp(path + length - wanted, ending) == 0;
+}
+
+static int compare_names(const void *a, const void *b) {
+  return strcmp(((const pl_named_tensor *)a)->name, ((const pl_named_tensor *)b)->name);
+}
+
+/* The tensors of the table at 2 in a userdata left on the stack, by name; names and tensors stay the table's. */
+static pl_named_tensor *read_named(lua_State *L, int *count) {
+  *count = 0;
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING)
+      luaL_error(L, "save: tensors: expected { name = tensor }, got a key of type %s", luaL_typename(L, -2));
+    ++*count;
+  }
+  pl_named_tensor *list = lua_newuserdatauv(L, (size_t)(*count + 1) * sizeof *list, 0);
+  int i = 0;
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1), i++)
+    list[i] =
+        (pl_named_tensor){(char *)(uintptr_t)lua_tostring(L, -2), pl_check_tensor(L, -1, "save", lua_tostring(L, -2))};
+  qsort(list, (size_t)*count, sizeof *list, compare_names); /* so that equal tables give equal files */
+  return list;
+}
+
+static int save(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  lua_settop(L, 2);
+  bool single = pl_is_tensor(L, 2);
+  if (!single && !lua_istable(L, 2))
+    return luaL_error(L, "save: tensors: expected { name = tensor } or a tensor, got %s", luaL_typename(L, 2));
+  if (ends_with(path, ".npy")) {
+    int count = 1;
+    pl_named_tensor one = {.tensor = single ? pl_check_tensor(L, 2, "save", "tensor") : NULL}, *list = &one;
+    if (!single) list = read_named(L, &count);
+    if (count != 1) return luaL_error(L, "save: .npy holds one tensor, got %d; use .safetensors", count);
+    pl_raise_unless_ok(L, pl_save_npy(path, list->tensor));
+  } else if (ends_with(path, ".safetensors")) {
+    int count;
+    if (single) return luaL_error(L, "save: .safetensors holds { name = tensor }, got a bare tensor");
+    pl_named_tensor *list = read_named(L, &count);
+    pl_raise_unless_ok(L, pl_save_safetensors(path, list, count));
+  } else
+    return luaL_error(L, "save: path: expected a name ending in .safetensors or .npy, got '%s'", path);
+  return 0;
+}
+
+static int load(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  lua_settop(L, 2);
+  pl_device *device = pl_device_at(0);
+  if (lua_istable(L, 2)) {
+    if (lua_getfield(L, 2, "device") != LUA_TNIL) device = pl_check_device(L, -1, "load");
+    lua_pop(L, 1);
+  } else if (!lua_isnil(L, 2))
+    device = pl_check_device(L, 2, "load");
+  if (ends_with(path, ".npy")) {
+    pl_tensor **place = pl_push_handle(L);
+    pl_raise_unless_ok(L, pl_load_npy(path, device, place));
+    return 1;
+  }
+  if (!ends_with(path, ".safetensors"))
+    return luaL_error(L, "load: path: expected a name ending in .safetensors or .npy, got '%s'", path);
+  pl_named_tensor *list;
+  int count;
+  pl_raise_unless_ok(L, pl_load_safetensors(path, device, &list, &count));
+  /* Handles first into a table, so that an error for want of memory loses only the list. */
+  lua_createtable(L, 0, count);
+  for (int i = 0; i < count; i++) {
+    pl_push_tensor(L, list[i].tensor);
+    list[i].tensor = NULL;
+    lua_setfield(L, -2, list[i].name);
+  }
+  pl_named_tensors_release(list, count);
+  return 1;
+}
+
+/* write_file(path, text): atomically */
+static int write_file(lua_State *L) {
+  size_t length;
+  const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &length);
+  pl_raise_unless_ok(L, pl_file_write(path, &(pl_piece){text, length}, 1));
+  return 0;
+}
+
+/* make_directory(path): with its parents */
+static int make_directory(lua_State *L) {
+  pl_raise_unless_ok(L, pl_directory_create(luaL_checkstring(L, 1)));
+  return 0;
+}
+
+/* ---- the optimiser's step ---- */
+
+static double number_field(lua_State *L, const char *name) {
+  if (lua_getfield(L, 1, name) != LUA_TNUMBER)
+    luaL_error(L, "adam_step: %s: expected a number, got %s", name, luaL_typename(L, -1));
+  double value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/* adam_step{ parameters=, first=, second=, rate=, beta1=, beta2=, epsilon=, decay=, step=, decoupled= }: in place, from
+ * the parameters' gradients; those without one are left alone. */
+static int adam_step(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  double step = number_field(L, "step");
+  pl_adam factors = {.rate = number_field(L, "rate"),
+                     .beta1 = number_field(L, "beta1"),
+                     .beta2 = number_field(L, "beta2"),
+                     .epsilon = number_field(L, "epsilon"),
+                     .decay = number_field(L, "decay")};
+  factors.correction1 = 1 - pow(factors.beta1, step);
+  factors.correction2 = 1 - pow(factors.beta2, step);
+  lua_getfield(L, 1, "decoupled");
+  factors.decoupled = lua_toboolean(L, -1);
+  lua_settop(L, 1);
+  static const char *const lists[] = {"parameters", "first", "second"};
+  for (int i = 0; i < 3; i++)
+    if (lua_getfield(L, 1, lists[i]) != LUA_TTABLE)
+      return luaL_error(L, "adam_step: %s: expected a table of tensors, got %s", lists[i], luaL_typename(L, -1));
+  int count = (int)luaL_len(L, 2);
+  for (int i = 1; i <= count; i++) {
+    pl_tensor *t[3];
+    for (int k = 0; k < 3; k++) {
+      lua_geti(L, 2 + k, i);
+      t[k] = pl_check_tensor(L, -1, "adam_step", lists[k]);
+    }
+    bool was = pl_set_recording(false);
+    pl_status status = pl_adam_step(t[0], t[1], t[2], &factors);
+    pl_set_recording(was);
+    pl_raise_unless_ok(L, status);
+    lua_settop(L, 4);
+  }
+  return 0;
+}
+
+void pl_register_system(lua_State *L) {
+  static const luaL_Reg functions[] = {{"memory", memory},
+                                       {"memory_limit", memory_limit},
+                                       {"devices", devices},
+                                       {"synchronize", synchronize},
+                                       {"threads", threads},
+                                       {"time", now},
+                                       {"save", save},
+                                       {"load", load},
+                                       {"write_file", write_file},
+                                       {"make_directory", make_directory},
+                                       {"adam_step", adam_step},
+                                       {0}};
+  luaL_setfuncs(L, functions, 0);
+}

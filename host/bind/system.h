@@ -1,0 +1,11 @@
+/* Memory, devices, time, files, and the optimiser's step. */
+#ifndef PL_BIND_SYSTEM_H
+#define PL_BIND_SYSTEM_H
+
+#include <lua.h>
+
+/* Sets memory, memory_limit, devices, synchronize, threads, time, save, load, write_file and adam_step in the table on
+ * top of the stack. */
+void pl_register_system(lua_State *L);
+
+#endif

@@ -1,0 +1,87 @@
+/* The device "cpu": memory, what it says of itself, and the struct of its primitives. */
+#include "host/cpu/cpu.h"
+
+#include "host/cpu/recurrence.h"
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const pl_kernels *pl_cpu_kernels(void) {
+#if defined(__x86_64__)
+  static const pl_kernels *widest;
+  if (!widest) {
+    __builtin_cpu_init();
+    widest = &pl_kernels_base;
+    if (__builtin_cpu_supports("x86-64-v3")) widest = &pl_kernels_v3;
+    if (__builtin_cpu_supports("x86-64-v4")) widest = &pl_kernels_v4;
+  }
+  return widest;
+#else
+  return &pl_kernels_base;
+#endif
+}
+
+int pl_cpu_threads(void) { return omp_get_max_threads(); }
+void pl_cpu_set_threads(int threads) { omp_set_num_threads(threads); }
+
+static pl_status allocate(pl_device *device, size_t bytes, void **data) {
+  if (posix_memalign(data, 64, bytes) != 0)
+    return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked", device->name, bytes);
+  return PL_OK;
+}
+
+static void release(pl_device *device, void *data, size_t bytes) {
+  (void)device, (void)bytes;
+  free(data);
+}
+
+static pl_status transfer(pl_device *device, void *to, const void *from, size_t bytes) {
+  (void)device;
+  if (bytes) memcpy(to, from, bytes);
+  return PL_OK;
+}
+
+static pl_status synchronize(pl_device *device) {
+  (void)device;
+  return PL_OK;
+}
+
+static void describe(pl_device *device, pl_text *text) {
+  char model[128] = "processor";
+  FILE *file = fopen("/proc/cpuinfo", "r");
+  char line[256];
+  while (file && fgets(line, sizeof line, file))
+    if (sscanf(line, "model name : %127[^\n]", model) == 1) break;
+  if (file) fclose(file);
+  double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / (1024.0 * 1024 * 1024);
+  pl_text_print(text, "%s: %s, %ld cores, %d threads used, %s, %.1f GiB memory; backends reference, vanilla",
+                device->name, model, sysconf(_SC_NPROCESSORS_ONLN), pl_cpu_threads(), pl_cpu_kernels()->name, gib);
+}
+
+void pl_cpu_open(void) {
+  static pl_device cpu = {
+      .name = "cpu",
+      .allocate = allocate,
+      .release = release,
+      .upload = transfer,
+      .download = transfer,
+      .copy = pl_cpu_copy,
+      .pointwise = pl_cpu_pointwise,
+      .reduce = pl_cpu_reduce,
+      .gemm = pl_cpu_gemm,
+      .gather = pl_cpu_gather,
+      .scatter = pl_cpu_scatter,
+      .random = pl_cpu_random,
+      .softmax = pl_cpu_softmax,
+      .softmax_gradient = pl_cpu_softmax_gradient,
+      .adam = pl_cpu_adam,
+      .recurrence_workspace = pl_cpu_recurrence_workspace,
+      .recurrence_forward = pl_cpu_recurrence_forward,
+      .recurrence_backward = pl_cpu_recurrence_backward,
+      .synchronize = synchronize,
+      .describe = describe,
+  };
+  pl_device_register(&cpu);
+}

@@ -1,0 +1,31 @@
+/* The processor as a device: the primitives of host/device/device.h in plain C, vectorised and threaded. */
+#ifndef PL_CPU_CPU_H
+#define PL_CPU_CPU_H
+
+#include "host/cpu/kernels/kernels.h"
+#include "host/device/device.h"
+
+/* Registers the device "cpu". */
+void pl_cpu_open(void);
+/* The widest vector loops that this processor runs. */
+const pl_kernels *pl_cpu_kernels(void);
+/* Threads that the primitives use: as OpenMP says (OMP_NUM_THREADS, else the cores). */
+int pl_cpu_threads(void);
+void pl_cpu_set_threads(int threads);
+
+/* ---- private to host/cpu: one function per primitive ---- */
+pl_status pl_cpu_copy(pl_device *device, const pl_array *to, const pl_array *from);
+pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
+                           const pl_array *const in[PL_OPERANDS]);
+pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
+pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
+pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);
+pl_status pl_cpu_random(pl_device *device, pl_distribution kind, uint64_t seed, uint64_t offset, double p0, double p1,
+                        const pl_array *out);
+pl_status pl_cpu_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim);
+pl_status pl_cpu_softmax_gradient(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
+                                  const pl_array *g, int dim);
+pl_status pl_cpu_adam(pl_device *device, const pl_adam *step);
+
+#endif

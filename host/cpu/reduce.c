@@ -1,0 +1,163 @@
+/* Sums, extrema and their positions over any set of axes. */
+#include "host/cpu/blocks.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* `in` seen as [kept..., reduced...]: kept axes in their order, then the axes where out has size 1. */
+typedef struct {
+  pl_array in, out;
+  int64_t kept, reduced;
+  pl_compute compute;
+} job;
+
+static job arrange(const pl_array *out, const pl_array *in) {
+  job work = {.in = *in, .out = *out, .kept = 1, .reduced = 1, .compute = pl_compute_of(in->dtype)};
+  int at = 0;
+  for (int pass = 0; pass < 2; pass++)
+    for (int axis = 0; axis < in->rank; axis++) {
+      bool reduce = out->size[axis] == 1 && in->size[axis] != 1;
+      if (reduce != (pass == 1)) continue;
+      work.in.size[at] = in->size[axis];
+      work.in.stride[at++] = in->stride[axis];
+      *(reduce ? &work.reduced : &work.kept) *= in->size[axis];
+    }
+  pl_array *views[] = {&work.in};
+  pl_blocks_merge(views, 1);
+  return work;
+}
+
+static double sum_range(const job *work, int64_t start, int64_t count) {
+  const pl_kernels *kernels = pl_cpu_kernels();
+  _Alignas(64) char room[PL_BLOCK_BYTES];
+  double total = 0;
+  for (int64_t done = 0; done < count; done += PL_BLOCK) {
+    int64_t n = count - done < PL_BLOCK ? count - done : PL_BLOCK;
+    total += kernels->sum[work->compute](n, pl_blocks_read(&work->in, work->compute, start + done, n, room));
+  }
+  return total;
+}
+
+static int64_t sum_integers(const job *work, int64_t start, int64_t count) {
+  _Alignas(64) char room[PL_BLOCK_BYTES];
+  uint64_t total = 0;
+  for (int64_t done = 0; done < count; done += PL_BLOCK) {
+    int64_t n = count - done < PL_BLOCK ? count - done : PL_BLOCK;
+    const int64_t *x = pl_blocks_read(&work->in, work->compute, start + done, n, room);
+    for (int64_t i = 0; i < n; i++) total += (uint64_t)x[i];
+  }
+  return (int64_t)total;
+}
+
+static void put(const job *work, int64_t at, double number, int64_t integer) {
+  bool integers = work->compute == PL_COMPUTE_I64;
+  if (integers)
+    pl_blocks_write(&work->out, PL_COMPUTE_I64, at, 1, &integer);
+  else
+    pl_blocks_write(&work->out, PL_COMPUTE_F64, at, 1, &number);
+}
+
+/* One long sum: fixed pieces, so that the result does not depend on the number of threads. */
+static pl_status sum_all(const job *work) {
+  enum { PIECE = 1 << 16 };
+  int64_t pieces = (work->reduced + PIECE - 1) / PIECE;
+  double *part = malloc((size_t)(pieces + 1) * sizeof *part);
+  if (!part) return PL_FAIL_MEMORY("sum: no memory for %lld partial sums", (long long)pieces);
+#pragma omp parallel for if (pieces > 1)
+  for (int64_t i = 0; i < pieces; i++)
+    part[i] = sum_range(work, i * PIECE, work->reduced - i * PIECE < PIECE ? work->reduced - i * PIECE : PIECE);
+  double total = 0;
+  for (int64_t i = 0; i < pieces; i++) total += part[i];
+  free(part);
+  put(work, 0, total, 0);
+  return PL_OK;
+}
+
+/* Kept elements lie side by side in memory: add whole rows instead of striding down columns. */
+static void sum_columns(const job *work, int64_t first, int64_t n) {
+  _Alignas(64) char room[PL_BLOCK_BYTES];
+  _Alignas(64) double total[PL_BLOCK] = {0};
+  for (int64_t r = 0; r < work->reduced; r++) {
+    pl_array row = work->in;
+    row.rank = 1;
+    row.size[0] = work->kept;
+    row.stride[0] = 1;
+    int64_t left = r;
+    for (int axis = work->in.rank - 1; axis > 0; axis--) {
+      row.offset += left % work->in.size[axis] * work->in.stride[axis];
+      left /= work->in.size[axis];
+    }
+    pl_cpu_kernels()->accumulate[PL_COMPUTE_F64](n, total, pl_blocks_read(&row, PL_COMPUTE_F64, first, n, room));
+  }
+  pl_blocks_write(&work->out, PL_COMPUTE_F64, first, n, total);
+}
+
+static pl_status sum(const job *work) {
+  bool integers = work->compute == PL_COMPUTE_I64, parallel = work->kept * work->reduced > PL_PARALLEL_MIN;
+  if (!integers && work->kept == 1) return sum_all(work);
+  bool columns =
+      !integers && work->in.rank >= 2 && work->in.stride[0] == 1 && work->in.size[0] == work->kept && work->kept >= 8;
+  if (columns) {
+#pragma omp parallel for if (parallel)
+    for (int64_t first = 0; first < work->kept; first += PL_BLOCK / 8)
+      sum_columns(work, first, work->kept - first < PL_BLOCK / 8 ? work->kept - first : PL_BLOCK / 8);
+    return PL_OK;
+  }
+#pragma omp parallel for if (parallel)
+  for (int64_t k = 0; k < work->kept; k++)
+    if (integers)
+      put(work, k, 0, sum_integers(work, k * work->reduced, work->reduced));
+    else
+      put(work, k, sum_range(work, k * work->reduced, work->reduced), 0);
+  return PL_OK;
+}
+
+/* The extreme of one range and its 0-based position; a NaN wins, the first of equals stays. */
+static int64_t extreme(const job *work, int64_t start, bool largest, double *number, int64_t *integer) {
+  _Alignas(64) char room[PL_BLOCK_BYTES];
+  bool integers = work->compute == PL_COMPUTE_I64;
+  int64_t position = 0;
+  for (int64_t done = 0; done < work->reduced; done += PL_BLOCK) {
+    int64_t n = work->reduced - done < PL_BLOCK ? work->reduced - done : PL_BLOCK;
+    const void *block = pl_blocks_read(&work->in, work->compute, start + done, n, room);
+    for (int64_t i = 0; i < n; i++) {
+      bool better;
+      double x = 0;
+      int64_t whole = 0;
+      if (integers) {
+        whole = ((const int64_t *)block)[i];
+        better = largest ? whole > *integer : whole < *integer;
+      } else {
+        x = work->compute == PL_COMPUTE_F32 ? (double)((const float *)block)[i] : ((const double *)block)[i];
+        better = !isnan(*number) && (isnan(x) || (largest ? x > *number : x < *number));
+      }
+      if (!better && done + i > 0) continue;
+      *number = x;
+      *integer = whole;
+      position = done + i;
+    }
+  }
+  return position;
+}
+
+pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in) {
+  (void)device;
+  job work = arrange(out, in);
+  if (work.kept == 0) return PL_OK;
+  if (kind == PL_SUM) return sum(&work);
+  PL_REQUIRE(work.reduced > 0, "max, min, argmax and argmin need at least one element; got shape %s",
+             pl_shape_text(in));
+  bool largest = kind == PL_MAX || kind == PL_ARGMAX, position_wanted = kind == PL_ARGMAX || kind == PL_ARGMIN;
+#pragma omp parallel for if (work.kept * work.reduced > PL_PARALLEL_MIN)
+  for (int64_t k = 0; k < work.kept; k++) {
+    double number = 0;
+    int64_t integer = 0;
+    int64_t position = extreme(&work, k * work.reduced, largest, &number, &integer) + PL_INDEX_BASE;
+    if (position_wanted)
+      pl_blocks_write(&work.out, PL_COMPUTE_I64, k, 1, &position);
+    else
+      put(&work, k, number, integer);
+  }
+  return PL_OK;
+}

@@ -1,0 +1,133 @@
+/* The list of devices, counted buffers, and each device's cache of freed buffers. */
+#include "host/device/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEVICES_MAX = 32, CLASSES = 64 * 8 };
+
+/* Freed memory by size class. Classes step by an eighth of a power of two, so a reused block wastes at most an eighth.
+ */
+typedef struct block {
+  struct block *next;
+  void *data;
+} block;
+
+struct pl_cache {
+  block *freed[CLASSES];
+  block *spare; /* block records without memory */
+  pl_memory memory;
+  size_t limit;
+};
+
+static pl_device *devices[DEVICES_MAX];
+static int device_count;
+
+void pl_device_register(pl_device *device) {
+  if (device_count == DEVICES_MAX) return;
+  device->cache = pl_allocate(sizeof *device->cache);
+  device->cache->limit = SIZE_MAX;
+  devices[device_count++] = device;
+}
+
+int pl_device_count(void) { return device_count; }
+pl_device *pl_device_at(int index) { return devices[index]; }
+
+pl_status pl_device_named(const char *name, pl_device **device) {
+  pl_text known = {0};
+  for (int i = 0; i < device_count; i++) {
+    if (strcmp(devices[i]->name, name) == 0) {
+      *device = devices[i];
+      pl_text_release(&known);
+      return PL_OK;
+    }
+    pl_text_print(&known, "%s'%s'", i ? ", " : "", devices[i]->name);
+  }
+  pl_status status =
+      PL_FAIL("device: there is no '%s' here; expected one of %s", name, known.data ? known.data : "none");
+  pl_text_release(&known);
+  return status;
+}
+
+/* Rounds bytes up to its class's size and says which class that is. */
+static size_t class_of(size_t bytes, int *index) {
+  if (bytes < 512) bytes = 512;
+  int power = 63 - __builtin_clzll((unsigned long long)bytes);
+  size_t step = (size_t)1 << (power - 3);
+  size_t rounded = (bytes + step - 1) & ~(step - 1);
+  power = 63 - __builtin_clzll((unsigned long long)rounded);
+  *index = power * 8 + (int)(rounded >> (power - 3) & 7);
+  return rounded;
+}
+
+static void *take(struct pl_cache *cache, int index, size_t bytes) {
+  block *found = cache->freed[index];
+  if (!found) return NULL;
+  cache->freed[index] = found->next;
+  void *data = found->data;
+  found->next = cache->spare;
+  cache->spare = found;
+  cache->memory.cached -= bytes;
+  return data;
+}
+
+pl_status pl_buffer_new(pl_device *device, size_t bytes, pl_buffer **buffer) {
+  struct pl_cache *cache = device->cache;
+  int index;
+  if (bytes > SIZE_MAX / 4) return PL_FAIL_MEMORY("%s: cannot allocate %zu bytes", device->name, bytes);
+  size_t rounded = class_of(bytes, &index);
+  if (rounded > cache->limit || cache->memory.live > cache->limit - rounded)
+    return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked, %zu live, limit %zu", device->name, bytes,
+                          cache->memory.live, cache->limit);
+  void *data = take(cache, index, rounded);
+  if (!data && device->allocate(device, rounded, &data) != PL_OK) {
+    pl_device_trim(device);
+    PL_TRY(device->allocate(device, rounded, &data));
+  }
+  pl_buffer *made = pl_allocate(sizeof *made);
+  *made = (pl_buffer){.count = 1, .device = device, .data = data, .bytes = rounded};
+  cache->memory.live += rounded;
+  cache->memory.buffers++;
+  if (cache->memory.live > cache->memory.peak) cache->memory.peak = cache->memory.live;
+  *buffer = made;
+  return PL_OK;
+}
+
+void pl_buffer_retain(pl_buffer *buffer) { buffer->count++; }
+
+void pl_buffer_release(pl_buffer *buffer) {
+  if (!buffer || --buffer->count > 0) return;
+  struct pl_cache *cache = buffer->device->cache;
+  int index;
+  size_t bytes = class_of(buffer->bytes, &index);
+  block *record = cache->spare;
+  if (record)
+    cache->spare = record->next;
+  else
+    record = pl_allocate(sizeof *record);
+  *record = (block){cache->freed[index], buffer->data};
+  cache->freed[index] = record;
+  cache->memory.live -= bytes;
+  cache->memory.cached += bytes;
+  cache->memory.buffers--;
+  free(buffer);
+}
+
+void pl_device_memory(pl_device *device, pl_memory *memory) { *memory = device->cache->memory; }
+void pl_device_limit(pl_device *device, size_t bytes) { device->cache->limit = bytes; }
+
+void pl_device_trim(pl_device *device) {
+  struct pl_cache *cache = device->cache;
+  for (int index = 0; index < CLASSES; index++)
+    while (cache->freed[index]) {
+      /* The inverse of class_of: eighths of the power of two. */
+      size_t bytes = ((size_t)8 + (size_t)(index & 7)) << (index / 8 - 3);
+      device->release(device, take(cache, index, bytes), bytes);
+    }
+  while (cache->spare) {
+    block *next = cache->spare->next;
+    free(cache->spare);
+    cache->spare = next;
+  }
+}

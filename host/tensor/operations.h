@@ -1,0 +1,88 @@
+/* The operations on tensors: the calls that C code makes, and the table from which bindings and tests follow. Each
+ * result is a new count. Shapes are in comments; errors name the operation, what came and what was expected. */
+#ifndef PL_TENSOR_OPERATIONS_H
+#define PL_TENSOR_OPERATIONS_H
+
+#include "host/tensor/tensor.h"
+
+enum { PL_CALL_TENSORS = 4, PL_CALL_INTEGERS = 4, PL_CALL_NUMBERS = 2 };
+
+/* The arguments of an operation of the table, as its signature orders them. */
+typedef struct {
+  pl_tensor *tensor[PL_CALL_TENSORS]; /* NULL: an optional one that is absent */
+  pl_tensor **list;                   /* for operations over a list of tensors */
+  int listed;
+  int64_t integer[PL_CALL_INTEGERS]; /* dimensions (0-based), integers and booleans, in the order of the signature */
+  double number[PL_CALL_NUMBERS];
+  int rank; /* of a shape or an order of axes */
+  int64_t shape[PL_RANK_MAX];
+  unsigned axes; /* bit i: axis i; all when none was given */
+} pl_call;
+
+/* One operation. The signature lists the arguments, "name:code" separated by blanks, a "?" behind an optional one:
+ *   t tensor   l list of tensors   d dimension of the first tensor   D dimensions
+ *   i integer   x number   b boolean   s shape (a table or integers)   S permutation of dimensions (likewise)
+ *   a nothing: receives whether the D argument was given
+ * An optional argument may have a default: "?=0.1". Dimensions count from 1, or from the end when negative. */
+typedef struct {
+  const char *name, *signature;
+  int outputs;
+  pl_status (*run)(const pl_call *call, pl_tensor *out[]);
+} pl_operation;
+
+extern const pl_operation pl_operations[];
+extern const int pl_operation_count;
+
+/* ---- calls for C code ---- */
+
+/* An elementwise operation of the table in host/device/pointwise.h; operands beyond its arity are NULL, and may be
+ * numbers. */
+pl_status pl_pointwise_run(pl_op op, pl_tensor *const operand[3], pl_tensor **out);
+pl_status pl_add(pl_tensor *a, pl_tensor *b, pl_tensor **out);
+pl_status pl_mul(pl_tensor *a, pl_tensor *b, pl_tensor **out);
+pl_status pl_clone(pl_tensor *a, pl_tensor **out);
+/* Another type or device; the same tensor when it has both already. */
+pl_status pl_convert_to(pl_tensor *a, pl_dtype dtype, pl_device *device, pl_tensor **out);
+pl_status pl_contiguous(pl_tensor *a, pl_tensor **out); /* the same tensor when it is already */
+/* Elements seen in a new shape; a view when the strides allow, else a copy. One size may be -1. */
+pl_status pl_reshape(pl_tensor *a, int rank, const int64_t *size, pl_tensor **out);
+pl_status pl_transpose(pl_tensor *a, int i, int j, pl_tensor **out);
+pl_status pl_narrow(pl_tensor *a, int axis, int64_t start, int64_t length, pl_tensor **out); /* start from 0 */
+/* Sums over the axes of the mask; keep leaves them with size 1. */
+pl_status pl_sum(pl_tensor *a, unsigned axes, bool keep, pl_tensor **out);
+/* g summed down to a shape that broadcasts to g's, in that shape's type. */
+pl_status pl_sum_to(pl_tensor *g, const pl_array *shape, pl_tensor **out);
+/* [.., m, k] [.., k, n] -> [.., m, n]; vectors as in PyTorch. */
+pl_status pl_matmul(pl_tensor *a, pl_tensor *b, pl_tensor **out);
+/* New tensor filled with one number. */
+pl_status pl_filled(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, double number, pl_tensor **out);
+/* to = from in place (broadcast, converted); `operation` names the caller in errors. */
+pl_status pl_assign(pl_tensor *to, const pl_tensor *from, const char *operation);
+
+/* Random tensors advance one process-wide counter. */
+void pl_seed(uint64_t seed);
+pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
+                    double p1, pl_tensor **out);
+
+/* One Adam step; checks that shapes, types and devices agree. */
+pl_status pl_adam_step(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, const pl_adam *factors);
+
+/* The whole recurrence as one node. `r` carries cell, type, product, lengths, cut and clip; its arrays and sizes are
+ * filled in here. recurrent, bias, initial may be NULL; parameters [cell->params]. outputs: 'a' all states, 'h' only
+ * the first, 'l' last only (then *states is NULL). */
+pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_tensor *bias,
+                   pl_tensor *const *parameters, pl_tensor *initial, char outputs, pl_tensor **states,
+                   pl_tensor **last);
+
+/* ---- families, one file each; what the table lists ---- */
+#define PL_OPERATION_(name) pl_status pl_op_##name(const pl_call *call, pl_tensor *out[]);
+#define PL_OPERATION_FUNCTIONS(X)                                                                                      \
+  X(reshape)                                                                                                           \
+  X(transpose) X(permute) X(narrow) X(select) X(unsqueeze) X(squeeze) X(expand) X(contiguous) X(clone) X(detach)       \
+      X(cat) X(stack) X(sum) X(mean) X(var) X(max) X(min) X(argmax) X(argmin) X(norm) X(cumsum) X(matmul) X(softmax)   \
+          X(log_softmax) X(logsumexp) X(layer_norm) X(rms_norm) X(dropout) X(gather) X(index_select) X(scatter_add)    \
+              X(embedding) X(one_hot) X(cross_entropy)
+PL_OPERATION_FUNCTIONS(PL_OPERATION_)
+#undef PL_OPERATION_
+
+#endif

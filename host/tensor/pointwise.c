@@ -1,0 +1,134 @@
+/* Elementwise operations on tensors: result shape and type, and the gradient, all from the table. */
+#include "host/tensor/operations.h"
+
+#include <string.h>
+
+static bool is_number(const pl_tensor *tensor) { return !tensor->array.buffer; }
+
+/* Shape to which all operands broadcast, and the device they share. */
+static pl_status common_shape(const char *name, int arity, pl_tensor *const operand[3], pl_array *shape,
+                              pl_device **device) {
+  *shape = (pl_array){0};
+  *device = NULL;
+  for (int i = 0; i < arity; i++) {
+    if (is_number(operand[i])) continue;
+    const pl_array *array = &operand[i]->array;
+    pl_device *here = pl_tensor_device(operand[i]);
+    PL_REQUIRE(!*device || *device == here, "%s: operands are on different devices, %s and %s", name, (*device)->name,
+               here->name);
+    *device = here;
+    pl_array before = *shape;
+    if (array->rank > shape->rank) {
+      int more = array->rank - shape->rank;
+      memmove(shape->size + more, shape->size, (size_t)shape->rank * sizeof shape->size[0]);
+      for (int k = 0; k < more; k++) shape->size[k] = 1;
+      shape->rank = array->rank;
+    }
+    for (int k = 0; k < array->rank; k++) {
+      int64_t *size = &shape->size[shape->rank - array->rank + k];
+      PL_REQUIRE(*size == array->size[k] || *size == 1 || array->size[k] == 1,
+                 "%s: shapes %s and %s do not broadcast: dimension %d has sizes %lld and %lld", name,
+                 pl_shape_text(&before), pl_shape_text(array), shape->rank - array->rank + k + 1, (long long)*size,
+                 (long long)array->size[k]);
+      if (*size == 1) *size = array->size[k];
+    }
+  }
+  PL_REQUIRE(*device, "%s: expected at least one tensor, got only numbers", name);
+  return PL_OK;
+}
+
+static pl_dtype result_type(pl_op op, int arity, pl_tensor *const operand[3]) {
+  pl_dtype type = PL_BOOL;
+  bool real_number = false, whole_number = false;
+  for (int i = op == PL_OP_where ? 1 : 0; i < arity; i++) /* a condition's type does not matter */
+    if (!is_number(operand[i]))
+      type = pl_dtype_promote(type, operand[i]->array.dtype);
+    else if (pl_dtype_is_float(operand[i]->array.dtype))
+      real_number = true;
+    else
+      whole_number = true;
+  if (pl_pointwise_table[op].domain == PL_DOMAIN_TEST) return PL_BOOL;
+  if (pl_dtype_is_float(type)) return type;
+  if (real_number || pl_pointwise_table[op].domain == PL_DOMAIN_REAL) return PL_F32;
+  /* Arithmetic on truth values counts them. */
+  if (type == PL_BOOL && (whole_number || op != PL_OP_where)) return PL_I64;
+  return type;
+}
+
+/* in[]: which operands a formula reads, as arrays. */
+static void operands_for(pl_op op, pl_formula formula, pl_tensor *const operand[3], const pl_tensor *g,
+                         const pl_tensor *y, const pl_array *in[PL_OPERANDS]) {
+  unsigned reads = pl_pointwise_reads(op, formula);
+  for (int i = 0; i < PL_OPERANDS; i++) {
+    const pl_tensor *tensor = i < 3 ? operand[i] : i == PL_OPERAND_G ? g : y;
+    in[i] = reads >> i & 1 && tensor ? &tensor->array : NULL;
+  }
+}
+
+/* node->integer[0]: the operation. Saves: the three operands (numbers stand in for those not read), then the result. */
+static pl_status backward(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
+  pl_op op = (pl_op)node->integer[0];
+  const pl_pointwise *row = &pl_pointwise_table[op];
+  pl_tensor *saved[4] = {0}, *g = gout[0];
+  pl_status status = PL_OK;
+  for (int i = 0; i < 4 && status == PL_OK; i++) status = pl_saved(node, i, &saved[i]);
+  for (int i = 0; i < row->arity && status == PL_OK; i++) {
+    pl_formula formula = (pl_formula)(PL_GRADIENT_A + i);
+    if (!pl_needs(node, i) || strcmp(row->text[formula], "0") == 0) continue;
+    pl_tensor *whole = NULL;
+    if (strcmp(row->text[formula], "g") == 0)
+      whole = pl_tensor_retain(g);
+    else {
+      const pl_array *in[PL_OPERANDS];
+      operands_for(op, formula, saved, g, saved[3], in);
+      pl_device *device = pl_tensor_device(g);
+      status = pl_tensor_like(g, g->array.dtype, &whole);
+      if (status == PL_OK) status = device->pointwise(device, op, formula, &whole->array, in);
+    }
+    if (status == PL_OK) status = pl_sum_to(whole, &node->shape_in[i], &gin[i]);
+    pl_tensor_release(whole);
+  }
+  for (int i = 0; i < 4; i++) pl_tensor_release(saved[i]);
+  return status;
+}
+
+static void record(pl_op op, int arity, pl_tensor *const operand[3], pl_tensor *out) {
+  pl_node *node;
+  pl_record(pl_pointwise_table[op].name, backward, operand, arity, &out, 1, &node);
+  if (!node) return;
+  node->integer[0] = op;
+  unsigned reads = 0;
+  for (int i = 0; i < arity; i++)
+    if (pl_needs(node, i)) reads |= pl_pointwise_reads(op, (pl_formula)(PL_GRADIENT_A + i));
+  pl_tensor nothing = {.array = pl_array_number(0)};
+  for (int i = 0; i < 3; i++) pl_save(node, i < arity && reads >> i & 1 ? operand[i] : &nothing);
+  pl_save(node, reads >> PL_OPERAND_Y & 1 ? out : &nothing);
+}
+
+pl_status pl_pointwise_run(pl_op op, pl_tensor *const operand[3], pl_tensor **out) {
+  const pl_pointwise *row = &pl_pointwise_table[op];
+  pl_array shape;
+  pl_device *device;
+  PL_TRY(common_shape(row->name, row->arity, operand, &shape, &device));
+  pl_dtype type = result_type(op, row->arity, operand);
+  pl_tensor *result;
+  PL_TRY(pl_tensor_new(device, type, shape.rank, shape.size, &result));
+  const pl_array *in[PL_OPERANDS];
+  operands_for(op, PL_VALUE, operand, NULL, NULL, in);
+  pl_status status = device->pointwise(device, op, PL_VALUE, &result->array, in);
+  if (status != PL_OK) {
+    pl_tensor_release(result);
+    return status;
+  }
+  if (pl_dtype_is_float(type)) record(op, row->arity, operand, result);
+  *out = result;
+  return PL_OK;
+}
+
+pl_status pl_add(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
+  return pl_pointwise_run(PL_OP_add, (pl_tensor *[3]){a, b, NULL}, out);
+}
+
+pl_status pl_mul(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
+  return pl_pointwise_run(PL_OP_mul, (pl_tensor *[3]){a, b, NULL}, out);
+}

@@ -1,0 +1,54 @@
+-- `local pl = require "perilune"`: everything that scripts use, put together from the C core and the Lua modules.
+local core = require "perilune.core"
+
+local pl = {
+  version = core.version,
+  null = core.null,
+}
+
+-- Modules that are loaded when first used, so that a short script starts fast.
+local modules <const> = {
+  nn = "perilune.nn",
+  optim = "perilune.optim",
+  train = "perilune.train",
+  task = "perilune.task",
+  cells = "perilune.cells",
+  progress = "perilune.progress",
+  plot = "perilune.plot",
+  display = "perilune.display",
+}
+
+-- Functions, and the module and name under which each is found.
+local from_module <const> = {
+  cell = { "perilune.cell", "new" },
+  rnn = { "perilune.rnn", "rnn" },
+  rnn_plan = { "perilune.rnn", "rnn_plan" },
+}
+
+local from_core <const> = {
+  "tensor", "full", "rand", "randn", "randint", "bernoulli", "arange", "linspace", "seed", "scope", "no_grad",
+  "grad_enabled", "memory", "memory_limit", "devices", "synchronize", "threads", "time", "save", "load", "is_tensor",
+  "json_encode", "json_decode", "input",
+}
+
+for _, name in ipairs(from_core) do pl[name] = core[name] end
+for _, row in ipairs(core.operations) do
+  if row.name ~= "cross_entropy_rows" then pl[row.name] = core[row.name] end
+end
+function pl.password(prompt) return core.input(prompt, true) end
+for name, f in pairs(require "perilune.tensor") do pl[name] = f end
+for name, f in pairs(require "perilune.pointwise") do pl[name] = f end
+
+return setmetatable(pl, {
+  __index = function(_, name)
+    local value
+    if modules[name] then
+      value = require(modules[name])
+    elseif from_module[name] then
+      local module, field = table.unpack(from_module[name])
+      value = require(module)[field]
+    end
+    if value ~= nil then rawset(pl, name, value) end
+    return value
+  end,
+})

@@ -1,0 +1,168 @@
+-- The part of the tensor API that is easier said in Lua: constructors and methods made of others, losses that reduce, and
+-- how a tensor prints.
+local core = require "perilune.core"
+local methods = core.methods
+
+local tensor = {}
+
+-- Constructors -------------------------------------------------------------------------------------------------------
+
+function tensor.zeros(form) return core.full(form, 0, nil) end
+function tensor.ones(form) return core.full(form, 1, nil) end
+
+local function like(name, make)
+  return function(t, options)
+    if not core.is_tensor(t) then
+      error(("%s: self: expected a tensor, got %s"):format(name, type(t)), 2)
+    end
+    local form = t.shape
+    form.dtype, form.device = t.dtype, t.device
+    for key, value in pairs(options or {}) do form[key] = value end
+    return make(form)
+  end
+end
+tensor.zeros_like = like("zeros_like", tensor.zeros)
+tensor.ones_like = like("ones_like", tensor.ones)
+tensor.rand_like = like("rand_like", core.rand)
+tensor.randn_like = like("randn_like", core.randn)
+
+--- The n x n identity.
+function tensor.eye(n, options)
+  if type(n) == "table" then n, options = n[1], { dtype = n.dtype, device = n.device } end
+  if math.type(n) ~= "integer" or n < 0 then
+    error(("eye: n: expected an integer of 0 or more, got %s"):format(tostring(n)), 2)
+  end
+  options = options or {}
+  local index = core.arange(1, n, { dtype = "int64", device = options.device })
+  local t = core.eq(index:unsqueeze(2), index:unsqueeze(1))
+  return t:to(options.dtype or "float32")
+end
+
+--- 1..n in random order, int64.
+function tensor.randperm(n)
+  local keys, order = core.rand({ n, dtype = "float64" }):totable(), {}
+  for i = 1, n do order[i] = i end
+  for i = n, 2, -1 do
+    local k = math.floor(keys[i] * i) + 1
+    order[i], order[k] = order[k], order[i]
+  end
+  return core.tensor(order, { dtype = "int64" })
+end
+
+-- Methods ------------------------------------------------------------------------------------------------------------
+
+function methods:size(dim)
+  local shape = self.shape
+  if dim == nil then return shape end
+  local size = math.type(dim) == "integer" and shape[dim < 0 and #shape + 1 + dim or dim]
+  if not size then error(("size: dim: %s is outside 1..%d"):format(tostring(dim), #shape), 2) end
+  return size
+end
+
+function methods:t()
+  if #self.shape ~= 2 then error(("t: expected 2 dimensions, got %d"):format(#self.shape), 2) end
+  return self:transpose(1, 2)
+end
+
+function methods:view(...) return self:reshape(...) end
+function methods:flatten() return self:reshape { -1 } end
+function methods:std(...) return core.sqrt(self:var(...)) end
+function methods:float() return self:to "float32" end
+function methods:double() return self:to "float64" end
+function methods:long() return self:to "int64" end
+
+--- Pieces of `size` along `dim` (the last may be shorter), or of the sizes listed.
+function methods:split(size, dim)
+  dim = dim or 1
+  local whole, parts, start = self:size(dim), {}, 1
+  if type(size) ~= "table" and (math.type(size) ~= "integer" or size < 1) then
+    error(("split: size: expected a positive integer or a table, got %s"):format(tostring(size)), 2)
+  end
+  while start <= whole do
+    local length = type(size) == "table" and size[#parts + 1] or type(size) ~= "table" and size
+    if not length or (type(size) == "table" and start + length - 1 > whole) then
+      error(("split: sizes: expected a sum of %d"):format(whole), 2)
+    end
+    length = math.min(length, whole - start + 1)
+    parts[#parts + 1] = self:narrow(dim, start, length)
+    start = start + length
+  end
+  return parts
+end
+
+--- n pieces of nearly equal size along `dim`.
+function methods:chunk(n, dim)
+  if math.type(n) ~= "integer" or n < 1 then
+    error(("chunk: n: expected a positive integer, got %s"):format(tostring(n)), 2)
+  end
+  return self:split(math.max(1, (self:size(dim or 1) + n - 1) // n), dim)
+end
+
+-- Losses -------------------------------------------------------------------------------------------------------------
+
+local loss_options <const> = { ignore_index = true, reduction = true, label_smoothing = true }
+
+--- Cross-entropy of logits [.., C] against labels [..] in 1..C (an integer tensor, or a table of integers).
+-- options: ignore_index (rows with that label count for nothing), label_smoothing in [0, 1), reduction "mean" (over the
+-- rows that count), "sum" or "none".
+function tensor.cross_entropy(logits, labels, options)
+  options = options or {}
+  for name in pairs(options) do
+    if not loss_options[name] then error(("cross_entropy: unknown option '%s'"):format(tostring(name)), 2) end
+  end
+  local reduction, ignored = options.reduction or "mean", options.ignore_index
+  if reduction ~= "mean" and reduction ~= "sum" and reduction ~= "none" then
+    error(('cross_entropy: reduction: expected "mean", "sum" or "none", got %s'):format(tostring(reduction)), 2)
+  end
+  if type(labels) == "table" then labels = core.tensor(labels, { dtype = "int64", device = logits.device }) end
+  local losses = core.cross_entropy_rows(logits, labels, ignored or 0, ignored ~= nil, options.label_smoothing or 0.0)
+  if reduction == "none" then return losses end
+  if reduction == "sum" then return losses:sum() end
+  if ignored == nil then return losses:mean() end
+  return losses:sum() / core.ne(labels, ignored):sum()
+end
+core.cross_entropy = tensor.cross_entropy
+
+-- Text ---------------------------------------------------------------------------------------------------------------
+
+local EDGE <const>, FEW <const> = 3, 8
+
+-- A slice as rows of text: all of it, or its first and last EDGE entries.
+local function rounded(dtype)
+  if dtype:find "float" then return function(x) return ("%.4f"):format(x) end end
+  return tostring
+end
+
+local function entries(t, say)
+  local n, shown = #t, {}
+  local function add(from, to) for i = from, to do shown[#shown + 1] = say(t[i]) end end
+  if n <= FEW then
+    add(1, n)
+  else
+    add(1, EDGE)
+    shown[#shown + 1] = "..."
+    add(n - EDGE + 1, n)
+  end
+  return shown
+end
+
+local function block(t, indent, number)
+  local rank = #t.shape
+  if rank == 0 then return number(t:item()) end
+  if rank == 1 then return "{ " .. table.concat(entries(t, function(x) return number(x:item()) end), ", ") .. " }" end
+  local rows = entries(t, function(x) return block(x, indent .. "  ", number) end)
+  return "{ " .. table.concat(rows, ",\n" .. indent .. "  ") .. " }"
+end
+
+local function describe(t)
+  local scope <close> = core.scope() -- luacheck: ignore scope
+  local head = ("tensor [%s] %s %s"):format(table.concat(t.shape, ", "), t.dtype, t.device)
+  if t:numel() == 0 then return head end
+  local values = core.no_grad(block, t:detach(), "", rounded(t.dtype))
+  return head .. (#t.shape > 1 and "\n" or " ") .. values
+end
+
+core.tensor_metatable.__tostring = describe
+core.tensor_metatable.__name = "tensor"
+
+return tensor
