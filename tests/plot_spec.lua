@@ -126,13 +126,6 @@ end)
 describe("without a working gnuplot", function()
   local path_before <const> = os.getenv("PATH")
 
-  local function program()
-    local pipe = assert(io.popen("readlink /proc/$PPID/exe"))
-    local name = pipe:read("l")
-    pipe:close()
-    return name
-  end
-
   before_each(function()
     folder = os.tmpname()
     os.remove(folder)
@@ -151,7 +144,7 @@ describe("without a working gnuplot", function()
       print(ok, message)
     ]]):format(folder))
     file:close()
-    local pipe = assert(io.popen(("PATH=%s %s %s 2>&1"):format(path, program(), script)))
+    local pipe = assert(io.popen(("PATH=%s %s %s 2>&1"):format(path, os.getenv "PERILUNE", script)))
     local said = pipe:read("a")
     pipe:close()
     os.remove(script)

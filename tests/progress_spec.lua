@@ -9,15 +9,13 @@ end
 
 -- Lines that a piece of code writes to standard error when it is not a terminal, from a program of its own.
 local function lines_of(code)
-  local pipe = assert(io.popen("readlink /proc/$PPID/exe"))
-  local program = pipe:read("l")
-  pipe:close()
+  local program = assert(os.getenv "PERILUNE", "PERILUNE must name the program")
   local script = os.tmpname()
   local file = assert(io.open(script, "w"))
   file:write('local pl = require "perilune"\n', code)
   file:close()
   local lines = {}
-  pipe = assert(io.popen(("%s %s 2>&1 </dev/null"):format(program, script)))
+  local pipe = assert(io.popen(("%s %s 2>&1 </dev/null"):format(program, script)))
   for line in pipe:lines() do lines[#lines + 1] = line end
   pipe:close()
   os.remove(script)

@@ -6,6 +6,7 @@
 -- Parameters are a list of tensors, or a list of groups { params = {..}, lr =, weight_decay =, .. } whose options go
 -- before those of the optimiser.
 local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 
 local optim = {}
@@ -62,7 +63,7 @@ end
 
 local function zeros_like_all(list)
   local zeros = {}
-  for i, tensor in ipairs(list) do zeros[i] = core.retain(core.zeros_like(tensor:detach())) end
+  for i, tensor in ipairs(list) do zeros[i] = core.retain(pl.zeros_like(tensor:detach())) end
   return zeros
 end
 
@@ -87,8 +88,8 @@ end
 --- Changes every parameter that has a gradient.
 function Optimizer:step()
   self.steps = self.steps + 1
-  core.no_grad(function()
-    local _ <close> = core.scope()
+  pl.no_grad(function()
+    local _ <close> = pl.scope()
     for i, group in ipairs(self.groups) do self:update(group, self.states[i]) end
   end)
 end
@@ -113,7 +114,7 @@ end
 
 --- Name -> tensor: what pl.save takes. Names are "GROUP.SLOT.INDEX" and "steps"; the tensors are the optimiser's own.
 function Optimizer:state_dict()
-  local dict = { steps = core.tensor({ self.steps }, { dtype = "int64" }) }
+  local dict = { steps = pl.tensor({ self.steps }, { dtype = "int64" }) }
   for i, state in ipairs(self.states) do
     for slot, tensors in pairs(state) do
       for j, tensor in ipairs(tensors) do dict[("%d.%s.%d"):format(i, slot, j)] = tensor end
@@ -213,13 +214,13 @@ class("AdamW", {
 function optim.clip_grad_norm(params, max)
   check_parameters("optim.clip_grad_norm", params)
   check.number("optim.clip_grad_norm", "max", max, 0)
-  local _ <close> = core.scope()
-  return core.no_grad(function()
+  local _ <close> = pl.scope()
+  return pl.no_grad(function()
     local gradients, total = {}, nil
     for _, p in ipairs(params) do
       local g = p.grad
       if g then
-        local squares = core.square(g):sum()
+        local squares = pl.square(g):sum()
         gradients[#gradients + 1], total = g, total and total + squares or squares
       end
     end

@@ -1,5 +1,5 @@
 -- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
@@ -44,8 +44,8 @@ end
 
 -- One step inside its own scope. Returns its record, or nil when the batches have ended.
 local function take_step(option, parameters, step)
-  local _ <close> = core.scope()
-  local began_s = core.time()
+  local _ <close> = pl.scope()
+  local began_s = pl.time()
   local batch = option.batch(step)
   if batch == nil then return nil end
   local lr = option.schedule and option.schedule(step)
@@ -66,16 +66,16 @@ local function take_step(option, parameters, step)
     end
   end
   option.optimizer:step()
-  record.ms = (core.time() - began_s) * 1000
+  record.ms = (pl.time() - began_s) * 1000
   return record
 end
 
 -- Runs the user's evaluation without gradients and with dropout off. Returns its table of numbers, and whether to stop.
 local function evaluate(option, step)
-  local _ <close> = core.scope()
+  local _ <close> = pl.scope()
   option.model:eval()
   local result, stop
-  core.no_grad(function() result, stop = option.evaluate(option.model, step) end)
+  pl.no_grad(function() result, stop = option.evaluate(option.model, step) end)
   option.model:train()
   if type(result) == "number" then result = { value = result } end
   if type(result) ~= "table" then
@@ -85,7 +85,7 @@ local function evaluate(option, step)
 end
 
 local function write(log, record)
-  if log then assert(log:write(core.json_encode(record), "\n")) end
+  if log then assert(log:write(pl.json_encode(record), "\n")) end
 end
 
 local function summary(record, evaluation)

@@ -5,10 +5,8 @@ local folder
 
 -- Runs an experiment with arguments; returns exit status, and standard output and error together.
 local function run(name, arguments, environment)
-  local pipe = assert(io.popen("readlink /proc/$PPID/exe"))
-  local program = pipe:read("l")
-  pipe:close()
-  pipe = assert(io.popen(("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(environment or "", program, name,
+  local program = assert(os.getenv "PERILUNE", "PERILUNE must name the program")
+  local pipe = assert(io.popen(("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(environment or "", program, name,
     arguments)))
   local text = pipe:read("a")
   pipe:close()

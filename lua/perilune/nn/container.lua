@@ -1,5 +1,5 @@
 -- Modules made of modules, and dropout: Sequential, List, Dropout.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 
@@ -43,7 +43,7 @@ end
 
 function Dropout:forward(x)
   if not self.training or self.p == 0 then return x end
-  return core.dropout(x, self.p)
+  return pl.dropout(x, self.p)
 end
 
 function Dropout:extra()

@@ -1,26 +1,26 @@
 -- Initial values of parameters, as PyTorch draws them.
-local core = require "perilune.core"
+local pl = require "perilune"
 local module = require "perilune.nn.module"
 
 local initial = {}
 
 --- A parameter of the given sizes, uniform in [-bound, bound).
 function initial.uniform(sizes, bound)
-  local _ <close> = core.scope()
-  local values = core.no_grad(function() return core.rand(sizes) * (2 * bound) - bound end)
+  local _ <close> = pl.scope()
+  local values = pl.no_grad(function() return pl.rand(sizes) * (2 * bound) - bound end)
   return module.parameter(values)
 end
 
 --- A parameter of the given sizes, normal with mean 0 and standard deviation 1.
 function initial.normal(sizes)
-  local _ <close> = core.scope()
-  return module.parameter(core.randn(sizes))
+  local _ <close> = pl.scope()
+  return module.parameter(pl.randn(sizes))
 end
 
 --- A parameter of the given sizes, every element `value`.
 function initial.constant(sizes, value)
-  local _ <close> = core.scope()
-  return module.parameter(core.full(sizes, value))
+  local _ <close> = pl.scope()
+  return module.parameter(pl.full(sizes, value))
 end
 
 return initial

@@ -1,5 +1,5 @@
 -- Layers that multiply: Linear, Embedding, MLP.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
@@ -39,7 +39,7 @@ function Embedding:init(count, dim, options)
 end
 
 function Embedding:forward(ids)
-  return core.embedding(self.weight, check.tensor("nn.Embedding", "ids", ids))
+  return pl.embedding(self.weight, check.tensor("nn.Embedding", "ids", ids))
 end
 
 function Embedding:extra()
@@ -74,7 +74,7 @@ function MLP:init(inputs, hidden, outputs, options)
 end
 
 function MLP:forward(x)
-  local activation = core[self.activation]
+  local activation = pl[self.activation]
   if self.gate then return self.down(activation(self.gate(x)) * self.up(x)) end
   for i = 1, #self - 1 do x = activation(self[i](x)) end
   return self[#self](x)

@@ -1,11 +1,11 @@
 -- Losses: cross_entropy, mse_loss.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 
 local loss = {}
 
 --- cross_entropy(logits [.., C], labels [..] in 1..C [, { ignore_index =, reduction = "mean", label_smoothing = 0 }]).
-loss.cross_entropy = core.cross_entropy
+loss.cross_entropy = pl.cross_entropy
 
 local reductions <const> = {
   mean = function(x) return x:mean() end,
@@ -17,7 +17,7 @@ local reductions <const> = {
 function loss.mse_loss(x, target, options)
   local option = check.options("mse_loss", options, { reduction = "mean" })
   check.choice("mse_loss", "reduction", option.reduction, { "mean", "sum", "none" })
-  return reductions[option.reduction](core.square(check.tensor("mse_loss", "x", x) - target))
+  return reductions[option.reduction](pl.square(check.tensor("mse_loss", "x", x) - target))
 end
 
 return loss

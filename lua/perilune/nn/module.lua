@@ -8,6 +8,7 @@
 -- Fields that hold a module, nn.parameter(tensor) or nn.buffer(tensor) are found by themselves, in the order in which
 -- they were first assigned; the path of field names ("left.weight") names a parameter.
 local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 
 local Module = {}
@@ -160,8 +161,8 @@ function Module:load_state_dict(state)
   if #problems > 0 then
     check.fail("load_state_dict of %s: %s", getmetatable(self).__name, table.concat(problems, "; "))
   end
-  core.no_grad(function()
-    local _ <close> = core.scope()
+  pl.no_grad(function()
+    local _ <close> = pl.scope()
     for name, tensor in pairs(own) do tensor:copy_(state[name]:to(tensor.dtype):to(tensor.device)) end
   end)
   return self

@@ -1,5 +1,5 @@
 -- Layers that normalise: LayerNorm, RMSNorm, GroupNorm.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
@@ -19,7 +19,7 @@ function LayerNorm:init(size, options)
 end
 
 function LayerNorm:forward(x)
-  return core.layer_norm(check.tensor("nn.LayerNorm", "x", x, nil, self.size), self.weight, self.bias, self.eps)
+  return pl.layer_norm(check.tensor("nn.LayerNorm", "x", x, nil, self.size), self.weight, self.bias, self.eps)
 end
 
 function LayerNorm:extra()
@@ -38,7 +38,7 @@ function RMSNorm:init(size, options)
 end
 
 function RMSNorm:forward(x)
-  return core.rms_norm(check.tensor("nn.RMSNorm", "x", x, nil, self.size), self.weight, self.eps)
+  return pl.rms_norm(check.tensor("nn.RMSNorm", "x", x, nil, self.size), self.weight, self.eps)
 end
 
 RMSNorm.extra = LayerNorm.extra
@@ -81,7 +81,7 @@ function GroupNorm:forward(x)
   end
   local rows = self.channels_last and x:numel() // channels or shape[1]
   local grouped = x:reshape { rows, self.groups, x:numel() // (rows * self.groups) }
-  local y = core.layer_norm(grouped, nil, nil, self.eps):reshape(shape)
+  local y = pl.layer_norm(grouped, nil, nil, self.eps):reshape(shape)
   if not self.weight then return y end
   local broadcast = channel_shape(self, x)
   return y * self.weight:reshape(broadcast) + self.bias:reshape(broadcast)

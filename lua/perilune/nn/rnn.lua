@@ -1,5 +1,5 @@
 -- nn.RNN: layers of a recurrent cell with the dense input projection inside, in one or both directions of time.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
@@ -11,7 +11,7 @@ local Layer = module.class("nn.RNN.Layer")
 
 local function find_cell(cell)
   if type(cell) == "string" then
-    local ok, found = pcall(function() return require("perilune").cells[cell] end)
+    local ok, found = pcall(function() return pl.cells[cell] end)
     if not ok then check.fail("nn.RNN: option 'cell': %s", (found:gsub("^[^\n]-:%d+: ", ""))) end
     return found
   end
@@ -28,7 +28,7 @@ local function set_forget_bias(self, value)
     local has_bias = self.cell.parts[i].bias
     if has_bias then slot = slot + 1 end
     if gate == "f" and has_bias then
-      core.no_grad(function() self.bias:select(1, slot):fill_(value) end)
+      pl.no_grad(function() self.bias:select(1, slot):fill_(value) end)
       return
     end
   end
@@ -69,7 +69,7 @@ function Layer:forward(x, states, lengths, option)
   local params = {}
   for _, name in ipairs(self.cell.params) do params[name] = self["param_" .. name] end
   local wx = x:matmul(self.weight:t()):reshape { batch, steps, self.gates, self.heads, self.dim }
-  local h, last = require("perilune").rnn(wx, self.recurrent, self.bias, {
+  local h, last = pl.rnn(wx, self.recurrent, self.bias, {
     cell = self.cell, states = states, lengths = lengths, outputs = "h", params = next(params) and params or nil,
     backend = option.backend, plan = option.plan, dtype = option.dtype, forward_clip = option.forward_clip,
     recurrent_grad_cut = option.recurrent_grad_cut, recurrent_grad_clip = option.recurrent_grad_clip,
@@ -88,12 +88,12 @@ end
 -- is its own inverse.
 local function reversal(batch, steps, lengths, device)
   local where = { dtype = "int64", device = device }
-  local t = core.arange(1, steps, 1, where):reshape { 1, steps }
-  local row = (core.arange(1, batch, 1, where):reshape { batch, 1 } - 1) * steps
+  local t = pl.arange(1, steps, 1, where):reshape { 1, steps }
+  local row = (pl.arange(1, batch, 1, where):reshape { batch, 1 } - 1) * steps
   if not lengths then return (row + (steps + 1 - t)):reshape { batch * steps } end
-  local length = core.is_tensor(lengths) and lengths:to("int64"):to(device) or core.tensor(lengths, where)
+  local length = pl.is_tensor(lengths) and lengths:to("int64"):to(device) or pl.tensor(lengths, where)
   length = length:reshape { batch, 1 }
-  return (row + core.where(core.le(t, length), length + 1 - t, t)):reshape { batch * steps }
+  return (row + pl.where(pl.le(t, length), length + 1 - t, t)):reshape { batch * steps }
 end
 
 local function reordered(x, rows)
@@ -173,9 +173,9 @@ function RNN:forward(x, states, lengths)
       local back
       local layer = self["layer" .. i .. "_backward"]
       back, last[slot + 1] = layer(reordered(x, rows), given[slot + 1], lengths, self.option)
-      y = core.cat({ y, reordered(back, rows) }, 3)
+      y = pl.cat({ y, reordered(back, rows) }, 3)
     end
-    if i < self.layers and self.training and self.option.dropout > 0 then y = core.dropout(y, self.option.dropout) end
+    if i < self.layers and self.training and self.option.dropout > 0 then y = pl.dropout(y, self.option.dropout) end
     x = y
   end
   return x, last

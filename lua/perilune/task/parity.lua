@@ -1,6 +1,6 @@
 -- pl.task.parity: sequences of random bits labelled with the parity of the bits so far. The same seed gives the same
 -- batches on every device and in any order, whatever else draws random numbers.
-local core = require "perilune.core"
+local pl = require "perilune"
 local check = require "perilune.nn.check"
 
 local Parity = {}
@@ -44,16 +44,16 @@ end
 
 -- x [B,T,2] one-hot, y [B,T] or [B] in 1 (even) and 2 (odd), from bits [B*T]. Labels beyond a row's length are 0.
 local function tensors_of(self, bits, batch, steps, lengths)
-  local bit = core.tensor(bits, { dtype = "int64" }):reshape { batch, steps }
-  local parity = core.remainder(bit:cumsum(2), 2) + 1
-  local length = core.tensor(lengths, { dtype = "int64" })
+  local bit = pl.tensor(bits, { dtype = "int64" }):reshape { batch, steps }
+  local parity = pl.remainder(bit:cumsum(2), 2) + 1
+  local length = pl.tensor(lengths, { dtype = "int64" })
   local result = { lengths = length }
-  result.x = core.one_hot(bit + 1, 2):to(self.dtype)
+  result.x = pl.one_hot(bit + 1, 2):to(self.dtype)
   if self.labels == "last" then
     result.y = parity:gather(2, length:reshape { batch, 1 }):reshape { batch }
   elseif self.ragged then
-    local t = core.arange(1, steps, 1, { dtype = "int64" }):reshape { 1, steps }
-    result.y = core.where(core.le(t, length:reshape { batch, 1 }), parity, 0)
+    local t = pl.arange(1, steps, 1, { dtype = "int64" }):reshape { 1, steps }
+    result.y = pl.where(pl.le(t, length:reshape { batch, 1 }), parity, 0)
   else
     result.y = parity
   end
@@ -94,10 +94,10 @@ end
 -- labels = "last", [B,2].
 function Parity:accuracy(model, length, count)
   count = count or 128
-  local _ <close> = core.scope()
-  return core.no_grad(function()
+  local _ <close> = pl.scope()
+  return pl.no_grad(function()
     local batch = self:sequences(length, count)
-    local right = core.eq(model(batch.x, batch.lengths):argmax(-1), batch.y):to("float64")
+    local right = pl.eq(model(batch.x, batch.lengths):argmax(-1), batch.y):to("float64")
     if self.labels == "last" then
       local share = right:mean():item()
       return share, share
