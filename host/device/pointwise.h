@@ -14,21 +14,21 @@
 #include "host/device/dtype.h"
 
 /* On every type; the result has the promoted type of the operands. */
-// clang-format off: it takes the products for pointers
+// clang-format off
 #define PL_POINTWISE_ANY(X)                                                                                            \
   X(add, 2, a + b, g, g, 0, -2, 2)                                                                                     \
   X(sub, 2, a - b, g, -g, 0, -2, 2)                                                                                    \
-  X(mul, 2, a *b, g *b, g *a, 0, -2, 2)                                                                                \
+  X(mul, 2, a * b, g * b, g * a, 0, -2, 2)                                                                             \
   X(neg, 1, -a, -g, 0, 0, -2, 2)                                                                                       \
-  X(abs, 1, where(lt(a, 0), -a, a), g *(gt(a, 0) - lt(a, 0)), 0, 0, 0.2, 2)                                            \
+  X(abs, 1, where(lt(a, 0), -a, a), g * (gt(a, 0) - lt(a, 0)), 0, 0, 0.2, 2)                                           \
   X(sign, 1, gt(a, 0) - lt(a, 0), 0, 0, 0, 0.2, 2)                                                                     \
-  X(square, 1, a *a, 2 * g * a, 0, 0, -2, 2)                                                                           \
-  X(relu, 1, where(gt(a, 0), a, 0), g *gt(a, 0), 0, 0, 0.2, 2)                                                         \
-  X(maximum, 2, where(ge(a, b), a, b), g *(gt(a, b) + eq(a, b) / K(2.0)), g *(lt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
-  X(minimum, 2, where(le(a, b), a, b), g *(lt(a, b) + eq(a, b) / K(2.0)), g *(gt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
-  X(remainder, 2, mod(a, b), g, g *((y - a) / b), 0, 1.1, 1.9)                                                         \
-  X(clamp, 3, where(lt(a, b), b, where(gt(a, c), c, a)), g *(ge(a, b) * le(a, c)), g *lt(a, b), g *gt(a, c), -2, 2)    \
-  X(where, 3, where(ne(a, 0), b, c), 0, g *ne(a, 0), g *eq(a, 0), -2, 2)                                               \
+  X(square, 1, a * a, 2 * g * a, 0, 0, -2, 2)                                                                          \
+  X(relu, 1, where(gt(a, 0), a, 0), g * gt(a, 0), 0, 0, 0.2, 2)                                                        \
+  X(maximum, 2, where(ge(a, b), a, b), g * (gt(a, b) + eq(a, b) / K(2.0)), g * (lt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
+  X(minimum, 2, where(le(a, b), a, b), g * (lt(a, b) + eq(a, b) / K(2.0)), g * (gt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
+  X(remainder, 2, mod(a, b), g, g * ((y - a) / b), 0, 1.1, 1.9)                                                        \
+  X(clamp, 3, where(lt(a, b), b, where(gt(a, c), c, a)), g * (ge(a, b) * le(a, c)), g * lt(a, b), g * gt(a, c), -2, 2) \
+  X(where, 3, where(ne(a, 0), b, c), 0, g * ne(a, 0), g * eq(a, 0), -2, 2)                                             \
   X(gradient_clip, 2, a + 0 * b, where(lt(g, -b), -b, where(gt(g, b), b, g)), 0, 0, 2, 3)
 
 /* Comparisons: operands of every type, the result is bool (and the number 1 or 0 inside a cell). */
@@ -43,24 +43,24 @@
 /* On floating-point types; integers are promoted to float32. */
 #define PL_POINTWISE_REAL(X)                                                                                           \
   X(div, 2, a / b, g / b, -(g * y / b), 0, 0.2, 2)                                                                     \
-  X(pow, 2, pow(a, b), where(eq(b, 0), 0, g *b *pow(a, b - 1)), where(eq(y, 0), 0, g *y *log(a)), 0, 0.2, 2)           \
-  X(exp, 1, exp(a), g *y, 0, 0, -2, 2)                                                                                 \
-  X(expm1, 1, expm1(a), g *(y + 1), 0, 0, -2, 2)                                                                       \
+  X(pow, 2, pow(a, b), where(eq(b, 0), 0, g * b * pow(a, b - 1)), where(eq(y, 0), 0, g * y * log(a)), 0, 0.2, 2)       \
+  X(exp, 1, exp(a), g * y, 0, 0, -2, 2)                                                                                \
+  X(expm1, 1, expm1(a), g * (y + 1), 0, 0, -2, 2)                                                                      \
   X(log, 1, log(a), g / a, 0, 0, 0.2, 2)                                                                               \
   X(log1p, 1, log1p(a), g / (1 + a), 0, 0, -0.5, 2)                                                                    \
   X(sqrt, 1, sqrt(a), g / (2 * y), 0, 0, 0.2, 2)                                                                       \
   X(rsqrt, 1, 1 / sqrt(a), -(g * y / (2 * a)), 0, 0, 0.2, 2)                                                           \
   X(reciprocal, 1, 1 / a, -(g * y * y), 0, 0, 0.2, 2)                                                                  \
-  X(sin, 1, sin(a), g *cos(a), 0, 0, -2, 2)                                                                            \
+  X(sin, 1, sin(a), g * cos(a), 0, 0, -2, 2)                                                                           \
   X(cos, 1, cos(a), -(g * sin(a)), 0, 0, -2, 2)                                                                        \
-  X(tanh, 1, tanh(a), g *(1 - y * y), 0, 0, -2, 2)                                                                     \
+  X(tanh, 1, tanh(a), g * (1 - y * y), 0, 0, -2, 2)                                                                    \
   X(sigmoid, 1, 1 / (1 + exp(-a)), g * y * (1 - y), 0, 0, -2, 2)                                                       \
   X(logsigmoid, 1, where(lt(a, 0), a, 0) - log1p(exp(-abs(a))), g / (1 + exp(a)), 0, 0, -2, 2)                         \
   X(softplus, 1, where(gt(a, 0), a, 0) + log1p(exp(-abs(a))), g / (1 + exp(-a)), 0, 0, -2, 2)                          \
   X(silu, 1, a / (1 + exp(-a)), g * (1 + a * (1 - 1 / (1 + exp(-a)))) / (1 + exp(-a)), 0, 0, -2, 2)                    \
-  X(gelu, 1, a *(1 + erf(a * K(0.70710678118654752))) / 2,                                                             \
+  X(gelu, 1, a * (1 + erf(a * K(0.70710678118654752))) / 2,                                                            \
     g * ((1 + erf(a * K(0.70710678118654752))) / 2 + a * exp(-a * a / 2) * K(0.39894228040143268)), 0, 0, -2, 2)       \
-  X(erf, 1, erf(a), g *exp(-a *a) * K(1.1283791670955126), 0, 0, -2, 2)                                                \
+  X(erf, 1, erf(a), g * exp(-a * a) * K(1.1283791670955126), 0, 0, -2, 2)                                              \
   X(floor, 1, floor(a), 0, 0, 0, 0.2, 0.8)                                                                             \
   X(ceil, 1, ceil(a), 0, 0, 0, 0.2, 0.8)                                                                               \
   X(round, 1, round(a), 0, 0, 0, 0.6, 1.4)
