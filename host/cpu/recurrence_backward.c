@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH = 256 }; /* rows of gate gradients that one product for dR takes, at least */
+enum { DEPTH = 128 }; /* rows of gate gradients that one product for dR takes, at least */
 
 typedef struct {
   char *machine, *gates, *arriving, *leaving, *through; /* planes of gate gradients, state gradients */

@@ -36,6 +36,15 @@ enum { TILE = 6, PACK_DEPTH = 16 };
     _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) _Pragma("GCC unroll 8") for (int v = 0; v < vectors; v++) * \
         (vector_##real *)(out + r * p->out_row + offset[v]) += sum[r][v];                                              \
   }                                                                                                                    \
+  /* Rows are short: a call of memcpy for each would cost as much as the copy. */                                      \
+  INLINE void move_##real(long count, real *to, const real *from) {                                                    \
+    long u = 0;                                                                                                        \
+    for (; u + LANES_##real <= count; u += LANES_##real) {                                                             \
+      vector_##real value = *(const vector_##real *)(from + u);                                                        \
+      *(vector_##real *)(to + u) = value;                                                                              \
+    }                                                                                                                  \
+    for (; u < count; u++) to[u] = from[u];                                                                            \
+  }                                                                                                                    \
   static void gather_##real(long rows, long count, void *out, long out_row, pl_rows in, pl_rows addend) {              \
     for (long r = 0; r < rows; r++) {                                                                                  \
       real *to = (real *)out + r * out_row;                                                                            \
@@ -44,9 +53,9 @@ enum { TILE = 6, PACK_DEPTH = 16 };
       if (!from && !plus)                                                                                              \
         memset(to, 0, (size_t)count * sizeof(real));                                                                   \
       else if (!from)                                                                                                  \
-        memcpy(to, plus, (size_t)count * sizeof(real));                                                                \
+        move_##real(count, to, plus);                                                                                  \
       else if (!plus && in.step == 1)                                                                                  \
-        memcpy(to, from, (size_t)count * sizeof(real));                                                                \
+        move_##real(count, to, from);                                                                                  \
       else if (!plus)                                                                                                  \
         for (long u = 0; u < count; u++) to[u] = from[u * in.step];                                                    \
       else if (in.step == 1)                                                                                           \
@@ -61,7 +70,7 @@ enum { TILE = 6, PACK_DEPTH = 16 };
       real *to = (real *)out + r * out_row;                                                                            \
       const real *from = (const real *)in + r * in_row;                                                                \
       if (out_step == 1)                                                                                               \
-        memcpy(to, from, (size_t)count * sizeof(real));                                                                \
+        move_##real(count, to, from);                                                                                  \
       else                                                                                                             \
         for (long u = 0; u < count; u++) to[u * out_step] = from[u];                                                   \
     }                                                                                                                  \
