@@ -67,11 +67,11 @@ add(pl.cell {
   states = { "h", "peak", "count" },
   gates = { "x", "y", { "bias", input = false, recurrent = false } },
   step = function(gate, state)
-    local x, y = pl.sin(gate.x), gate.y - 0.125
+    local x, y = pl.sin(gate.x), pl.tanh(gate.y) - 0.125
     local up = pl.gt(x, y)
     local peak = pl.maximum(0.9 * state.peak, pl.abs(x - y))
     return {
-      h = pl.where(up, x * y, pl.minimum(x, pl.tanh(y))) - 0.1 * peak + 0.2 * state.h,
+      h = pl.where(up, x * y, pl.minimum(x, y / 2)) - 0.1 * peak + 0.2 * state.h,
       peak = peak,
       count = 0.5 * state.count + up * pl.sigmoid(gate.bias),
     }

@@ -7,11 +7,11 @@ local explain = require "perilune.cell.explain"
 local program = require "perilune.cell.program"
 local trace = require "perilune.cell.trace"
 
-local cell = {}
+local module = {}
 local Cell = { __name = "cell" }
 Cell.__index = Cell
 
-function cell.is_cell(x) return getmetatable(x) == Cell end
+function module.is_cell(x) return getmetatable(x) == Cell end
 
 -- The traced graph with the new h clamped to +-clip: part of the graph, so that every device has it.
 local function clamped(traced, clip)
@@ -109,10 +109,10 @@ end
 
 --- Makes a cell of { name =, states =, gates =, params =, constants =, step = }. The fields name, states, gates,
 -- params, constants, initial (numbers) and parts (per gate: input, recurrent, bias) can be read, not changed.
-function cell.new(given)
+function module.new(given)
   local ok, result = pcall(build, given)
   if not ok then error(result, type(result) == "string" and 2 or 0) end
   return result
 end
 
-return cell
+return module

@@ -28,7 +28,7 @@ local function checked(name, ok, ...)
   if ok then return ... end
   local message = ...
   if type(message) ~= "string" then error(message, 0) end
-  error(("%s: %s"):format(name, message), 3)
+  error(("%s: %s"):format(name, message), 2) -- the caller of rnn.NAME, which ended in a tail call
 end
 
 --- Runs the cell opts.cell over Wx [B,T,Gw,N,D] with R [Gr,N,D,D] and b [Gb,N,D] (nil when no gate has that part).

@@ -84,7 +84,8 @@ function plan.make(given)
       error(("%s: expected an integer of at least 1, got %s"):format(key, tostring(self[key])), 0)
     end
   end
-  core.zeros { 1, dtype = self.dtype, device = self.device } -- complains about types and devices that are not there
+  -- One element tells whether type and device are there; the complaint when not is core's.
+  core.full({ 1 }, 0, { dtype = self.dtype, device = self.device })
   self.backend, self.reason = plan.choose(self, given.backend)
   return setmetatable(self, Plan)
 end
