@@ -27,6 +27,7 @@ typedef struct {
   char *panels, *weight_sums, *row_sums; /* R transposed; per item dR [Gr D][padded] and sums [Gb+P][padded] */
   pl_team *team;                         /* its memory: gate gradients [window][rows][across] */
   worker *worker;
+  atomic_long taken; /* items that single threads have begun */
 } backward;
 
 static size_t weight_bytes(const backward *b) { return (size_t)(b->across * b->run.padded) * b->run.size; }
@@ -284,12 +285,12 @@ static bool pass(passage *p) {
 }
 
 /* One thread's share: the items of its team. */
-static bool work(const backward *b, int64_t thread) {
+static bool work(backward *b, int64_t thread) {
   const pl_run *run = &b->run;
   int64_t team = thread / run->plan.team;
   pl_seat seat = {.team = &b->team[team], .member = thread % run->plan.team};
   pl_machine_prepare(b->machine, b->worker[thread].machine);
-  for (int64_t i = team; i < run->items; i += run->teams) {
+  for (int64_t i = -1; (i = pl_run_next(run, &b->taken, team, i)) < run->items;) {
     passage p = {.b = b, .run = run, .seat = &seat, .w = b->worker[thread], .item = pl_run_item(run, i, seat.member)};
     if (!pass(&p)) return false;
   }
@@ -328,7 +329,7 @@ static void finish_rows(const backward *b) {
   }
 }
 
-static pl_status run_threads(const backward *b) {
+static pl_status run_threads(backward *b) {
   int threads = (int)(b->run.teams * b->run.plan.team), missing = 0, stopped = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : missing, stopped)
   {

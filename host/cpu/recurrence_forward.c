@@ -21,6 +21,7 @@ typedef struct {
   char *panels;
   pl_team *team;
   worker *worker;
+  atomic_long taken; /* items that single threads have begun */
 } forward;
 
 static size_t plane_bytes(const pl_run *run) { return (size_t)(run->rows_max * run->units_max) * run->size; }
@@ -212,19 +213,19 @@ static bool pass(passage *p) {
 }
 
 /* One thread's share: the items of its team. */
-static bool work(const forward *f, int64_t thread) {
+static bool work(forward *f, int64_t thread) {
   const pl_run *run = &f->run;
   int64_t team = thread / run->plan.team;
   pl_seat seat = {.team = &f->team[team], .member = thread % run->plan.team};
   pl_machine_prepare(f->machine, f->worker[thread].machine);
-  for (int64_t i = team; i < run->items; i += run->teams) {
+  for (int64_t i = -1; (i = pl_run_next(run, &f->taken, team, i)) < run->items;) {
     passage p = {.f = f, .run = run, .seat = &seat, .w = f->worker[thread], .item = pl_run_item(run, i, seat.member)};
     if (!pass(&p)) return false;
   }
   return true;
 }
 
-static pl_status run_threads(const forward *f) {
+static pl_status run_threads(forward *f) {
   int threads = (int)(f->run.teams * f->run.plan.team), missing = 0, stopped = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : missing, stopped)
   {

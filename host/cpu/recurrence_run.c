@@ -11,11 +11,12 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Estimated cycles for one time step of all items, from round numbers of current server cores: two vector
+/* Estimated cycles for all items, from round numbers of current server cores: two vector
  * multiply-adds per cycle, R read from the second-level cache at 40 bytes per cycle when a member's share fits there
- * and at 12 when not, 60 cycles for a vector of one row through the cell, 1500 for meeting. */
+ * and at 12 when not, 60 cycles for a vector of one row through the cell, 1500 for meeting, 20000 once for starting
+ * threads. */
 static double plan_cost(const pl_run *run, int64_t threads, pl_recurrence_plan plan) {
-  static const double NEAR_RATE = 40, FAR_RATE = 12, CELL = 60, MEETING = 1500;
+  static const double NEAR_RATE = 40, FAR_RATE = 12, CELL = 60, MEETING = 1500, START = 20000;
   long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
   double near_bytes = 0.75 * (double)(cache > 0 ? cache : 512 << 10);
   double vector_bytes = (double)run->loops->lanes * (double)run->size;
@@ -24,7 +25,8 @@ static double plan_cost(const pl_run *run, int64_t threads, pl_recurrence_plan p
   double vectors = blocks * run->gr * (double)run->dim;
   double read = vector_bytes / (vectors * vector_bytes <= near_bytes ? NEAR_RATE : FAR_RATE);
   double cycles = vectors * (rows / 2 > read ? rows / 2 : read) + rows * blocks * CELL;
-  return rounds * (cycles + (plan.team > 1 ? MEETING : 0));
+  double all = rounds * (double)run->steps * (cycles + (plan.team > 1 ? MEETING : 0));
+  return all + (plan.team * plan.chunks * run->heads > 1 ? START : 0);
 }
 
 static pl_recurrence_plan plan_choose(const pl_run *run, int64_t threads) {
@@ -86,6 +88,11 @@ pl_item pl_run_item(const pl_run *run, int64_t index, int64_t member) {
   item.slice = pl_run_slice(run, member);
   item.plane = item.rows * item.slice.units;
   return item;
+}
+
+int64_t pl_run_next(const pl_run *run, atomic_long *taken, int64_t team, int64_t previous) {
+  if (run->plan.team == 1) return atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+  return previous < 0 ? team : previous + run->teams;
 }
 
 /* Elements of the workspace for one batch row of one head, piece by piece. */

@@ -68,6 +68,9 @@ typedef struct {
 void pl_run_begin(pl_run *run, const pl_recurrence *q, const pl_recurrence_plan *plan);
 pl_slice pl_run_slice(const pl_run *run, int64_t member);
 pl_item pl_run_item(const pl_run *run, int64_t index, int64_t member);
+/* The item that a team runs after `previous` (-1: its first); items or more: none is left. Single threads take what is
+ * next from `taken` (0 at first), so that one that other programs hold up takes less. */
+int64_t pl_run_next(const pl_run *run, atomic_long *taken, int64_t team, int64_t previous);
 size_t pl_run_workspace(const pl_run *run);
 
 /* Addresses in the workspace (as pl_cpu_recurrence_workspace laid it out). */
