@@ -28,11 +28,13 @@ local option = require("perilune.options").read {
   { "forget-bias", "number", default = 1, help = "start of the forget gate's bias, for cells with one" },
   { "validate-at", "integer", default = 256, minimum = 1, help = "length at which training may stop" },
   { "validate-every", "integer", default = 100, minimum = 1, help = "steps between validations" },
+  { "patience", "integer", default = 3, minimum = 1, help = "validations in a row without an error that end training" },
   { "lengths", "integers", default = { 40, 64, 128, 256, 512 }, minimum = 1, help = "lengths to report" },
-  { "count", "integer", default = 256, minimum = 1, help = "sequences per reported length" },
+  { "count", "integer", default = 256, minimum = 1, help = "sequences per length, in reports and validations" },
   { "backend", "string", default = "auto", help = "how pl.rnn runs the recurrence" },
   { "dtype", "string", default = "float32", choices = { "float32", "float64" }, help = "type of parameters and data" },
   { "device", "string", default = "cpu", help = "where to train" },
+  { "threads", "integer", default = 1, minimum = 1, help = "threads; so small a model is fastest on one" },
   { "seed", "integer", default = 1, help = "seed of data and parameters" },
   { "out", "string", default = "parity", help = "folder of the results" },
   { "no-plot", "flag", help = "write results only" },
@@ -66,8 +68,7 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training
 
--- What a cell needs beyond the common recipe; an option given on the command line has the last word over nothing here.
-local recipes = { elman = {}, gru = {}, lstm = { forget_bias = true }, slstm = { forget_bias = true } }
+local has_forget_gate <const> = { lstm = true, slstm = true }
 
 local Model = nn.class "Parity"
 
@@ -75,7 +76,7 @@ function Model:init(cell)
   self.last_only = option.labels == "last"
   self.rnn = nn.RNN {
     input_size = 2, hidden_size = option.units, heads = option.heads, layers = option.layers, cell = cell,
-    backend = option.backend, forget_bias = recipes[cell].forget_bias and option.forget_bias or nil,
+    backend = option.backend, forget_bias = has_forget_gate[cell] and option.forget_bias or nil,
   }
   self.readout = nn.Linear(option.units, 2)
 end
@@ -90,15 +91,16 @@ local function train(cell, task, results)
   pl.seed(option.seed)
   local model = Model(cell):to(option.dtype):to(option.device)
   local optimizer = pl.optim.Adam(model:parameters(), { lr = option.lr })
-  local began_s = pl.time()
+  local began_s, right = pl.time(), 0
   local history = pl.train.loop {
     model = model, optimizer = optimizer, steps = option.steps, clip = option.clip, label = cell,
     batch = function(step) return task:batch(step) end,
     loss = function(m, batch) return nn.cross_entropy(m(batch.x, batch.lengths), batch.y) end,
     evaluate_every = option.validate_every,
     evaluate = function(m)
-      local last, every = task:accuracy(m, option.validate_at)
-      return { accuracy = last, positions = every }, last == 1 and every == 1
+      local last, every = task:accuracy(m, option.validate_at, option.count)
+      right = every == 1 and right + 1 or 0
+      return { accuracy = last, positions = every }, right >= option.patience
     end,
   }
   for _, record in ipairs(history.evaluations) do
@@ -123,6 +125,7 @@ local function print_row(first, cells, last)
 end
 
 local function run()
+  pl.threads(option.threads)
   experiment.make_folder(option.out)
   local results <close> = experiment.results(option.out .. "/parity.jsonl", option)
   local task = pl.task.parity {

@@ -31,10 +31,8 @@ local function standing(self)
   local share = self.total > 0 and self.done / self.total or 1
   local rate = elapsed > 0 and self.done / elapsed or 0
   local left = rate > 0 and (self.total - self.done) / rate or math.huge
-  local words = ("%d/%d  %s, %s left, %s"):format(self.done, self.total, clock(elapsed), clock(left), per_second(rate))
-  if self.done >= self.total then
-    words = ("%d/%d  %s, %s"):format(self.done, self.total, clock(elapsed), per_second(rate))
-  end
+  local ahead = not self.closed and ", " .. clock(left) .. " left" or ""
+  local words = ("%d/%d  %s%s, %s"):format(self.done, self.total, clock(elapsed), ahead, per_second(rate))
   if self.note then words = words .. "  " .. self.note end
   return share, words
 end
@@ -100,7 +98,7 @@ end
 function Bar:close()
   if self.closed then return end
   self.closed = true
-  redraw(self, true)
+  if self.total > 0 then redraw(self, true) end
 end
 Bar.__close = Bar.close
 

@@ -92,7 +92,7 @@ local function summary(record, evaluation)
   local words = { ("loss %.4f"):format(record.loss) }
   local names = {}
   for name, value in pairs(evaluation or {}) do
-    if type(value) == "number" then names[#names + 1] = name end
+    if type(value) == "number" and name ~= "step" then names[#names + 1] = name end
   end
   table.sort(names)
   for _, name in ipairs(names) do words[#words + 1] = ("%s %.4g"):format(name, evaluation[name]) end
