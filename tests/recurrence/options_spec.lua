@@ -91,6 +91,49 @@ for _, backend in ipairs { "reference", "vanilla" } do
   end)
 end
 
+for _, backend in ipairs { "reference", "vanilla" } do
+  describe("memory on " .. backend, function()
+    local function step()
+      local x = elman_arguments()
+      local states, last = pl.rnn(x.Wx, x.R, x.b, { cell = "elman", backend = backend })
+      return states, last
+    end
+
+    local function buffers()
+      collectgarbage()
+      collectgarbage()
+      return pl.memory().cpu.buffers
+    end
+
+    it("is all given back after backward, without backward, and after an error", function()
+      local before = buffers()
+      step():sum():backward()
+      step()
+      assert.is_false(pcall(function() return step() + pl.ones { 7 } end))
+      assert.equal(before, buffers())
+    end)
+
+    it("does not depend on when garbage is collected", function()
+      local expected = step():totable()
+      collectgarbage("generational")
+      for _ = 1, 3 do
+        collectgarbage("step")
+        assert.same(expected, step():totable())
+      end
+      collectgarbage("incremental")
+    end)
+
+    it("of a scope is gone when it ends", function()
+      local before = buffers()
+      do
+        local _ <close> = pl.scope()
+        for _ = 1, 5 do step():sum():backward() end
+      end
+      assert.equal(before, pl.memory().cpu.buffers)
+    end)
+  end)
+end
+
 describe("the step function on tensors", function()
   it("is told apart from a misuse", function()
     local cell = pl.cell {
