@@ -44,6 +44,8 @@ describe("tracing a step function", function()
     assert_refused(function() return { h = empty + 1 } end,
                    "attempt to perform arithmetic on a nil value (upvalue 'empty')", here(-1))
     assert_refused(function(gate) return { h = pl.nonsense(gate.i) } end, "nonsense", here(0))
+    assert_refused(function(gate) return { h = pl.softmax(gate.i, 1) } end, "an expression has no", here(0))
+    assert_refused(function() return { h = pl.tanh() } end, "): tanh: ", here(0))
     assert_refused(function(gate) return { h = pl.tanh(gate.i, gate.f) } end, "tanh takes 1 operand, got 2", here(0))
   end)
 

@@ -166,7 +166,8 @@ Node.__eq = refuse_comparison("'==' and '~='", "pl.eq(a, b) or pl.ne(a, b)")
 function Node.__index(_, name)
   if rows[name] then return function(self, ...) return apply(name, self, ...) end end
   if name == "detach" then return function(self) return self.graph:stop_gradient(self) end end
-  error(("an expression has no field '%s'; elementwise operations only"):format(tostring(name)), 0)
+  local wanted = type(name) == "string" and ("'%s'"):format(name) or "elements to index"
+  error(("an expression has no %s: step works on one element at a time, with elementwise operations"):format(wanted), 0)
 end
 
 function Node.__newindex(_, name) error(("cannot set field '%s' of an expression"):format(tostring(name)), 0) end

@@ -3,6 +3,7 @@
 
 local core = require "perilune.core"
 local graph = require "perilune.cell.graph"
+local place = require "perilune.cell.place"
 
 local trace = {}
 
@@ -71,11 +72,11 @@ local function locate(owner)
         local tensor = tensor_among_operands(level)
         if tensor then message = graph.tensor_message(tensor) end
       elseif not own_sources[info.source] then
-        local place = ("%s:%d"):format(info.short_src, info.currentline)
-        if message:sub(1, #place + 2) == place .. ": " then message = message:sub(#place + 3) end
+        local where = ("%s:%d"):format(info.short_src, info.currentline)
+        if message:sub(1, #where + 2) == where .. ": " then message = message:sub(#where + 3) end
         local line = source_line(info)
         line = line and ("\n  in: " .. line:match("^%s*(.-)%s*$")) or ""
-        return ("%s: step (%s): %s%s"):format(owner, place, message, line)
+        return ("%s: step (%s): %s%s"):format(owner, where, place.strip(message), line)
       end
       level = level + 1
     end

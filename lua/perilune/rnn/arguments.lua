@@ -4,6 +4,7 @@
 local cells = require "perilune.cells"
 local cell_module = require "perilune.cell"
 local core = require "perilune.core"
+local place = require "perilune.cell.place"
 local plan = require "perilune.rnn.plan"
 
 local arguments = {}
@@ -31,7 +32,7 @@ function arguments.cell(given)
   if cell_module.is_cell(given) then return given end
   if type(given) == "string" then
     local ok, found = pcall(function() return cells[given] end)
-    if not ok then fail("cell: %s", found:gsub("^.-:%d+: ", "")) end
+    if not ok then fail("cell: %s", place.strip(found)) end
     return found
   end
   fail("cell: expected a name or an object made by pl.cell, got %s", got(given))

@@ -2,6 +2,7 @@
 
 local arguments = require "perilune.rnn.arguments"
 local core = require "perilune.core"
+local place = require "perilune.cell.place"
 local plan = require "perilune.rnn.plan"
 
 local rnn = {}
@@ -28,7 +29,7 @@ local function checked(name, ok, ...)
   if ok then return ... end
   local message = ...
   if type(message) ~= "string" then error(message, 0) end
-  error(("%s: %s"):format(name, message), 2) -- the caller of rnn.NAME, which ended in a tail call
+  error(("%s: %s"):format(name, place.strip(message)), 2) -- the caller of rnn.NAME, which ended in a tail call
 end
 
 --- Runs the cell opts.cell over Wx [B,T,Gw,N,D] with R [Gr,N,D,D] and b [Gb,N,D] (nil when no gate has that part).
