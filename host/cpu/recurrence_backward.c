@@ -4,7 +4,6 @@
 #include "host/cpu/recurrence.h"
 #include "host/cpu/recurrence_run.h"
 
-#include <limits.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +65,7 @@ static void layout(backward *b, pl_arena *arena) {
   b->row_sums = pl_arena_take(arena, (size_t)(run->items * row_sums_count(run) * run->padded) * run->size);
   for (int64_t i = 0; i < run->teams; i++) {
     char *memory = pl_arena_take(arena, (size_t)(b->window * run->rows_max * b->across) * run->size);
-    if (team) team[i] = (pl_team){.barrier.size = (int)run->plan.team, .stop = LONG_MAX, .memory = memory};
+    if (team) pl_team_begin(&team[i], run->plan.team, memory);
   }
   for (int64_t i = 0; i < workers; i++) {
     worker w = layout_worker(b, arena);
@@ -371,6 +370,7 @@ pl_status pl_cpu_recurrence_backward(pl_device *device, const pl_recurrence *q,
   } else {
     layout(&b, &arena);
     status = run_threads(&b);
+    for (int64_t i = 0; i < b.run.teams; i++) pl_team_end(&b.team[i]);
   }
   free(arena.base);
   pl_machine_free(b.machine);

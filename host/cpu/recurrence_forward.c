@@ -3,7 +3,6 @@
 #include "host/cpu/recurrence.h"
 #include "host/cpu/recurrence_run.h"
 
-#include <limits.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +37,7 @@ static void layout(forward *f, pl_arena *arena) {
     /* Without a workspace h alternates between two places. */
     bool shared = run->shared_h && !f->result->workspace;
     char *memory = pl_arena_take(arena, shared ? (size_t)(2 * run->rows_max * run->padded) * run->size : 0);
-    if (team) team[i] = (pl_team){.barrier.size = (int)run->plan.team, .stop = LONG_MAX, .memory = memory};
+    if (team) pl_team_begin(&team[i], run->plan.team, memory);
   }
   for (int64_t i = 0; i < workers; i++) {
     worker w = {
@@ -266,6 +265,7 @@ pl_status pl_cpu_recurrence_forward(pl_device *device, const pl_recurrence *q, c
   } else {
     layout(&f, &arena);
     status = run_threads(&f);
+    for (int64_t i = 0; i < f.run.teams; i++) pl_team_end(&f.team[i]);
   }
   free(arena.base);
   pl_machine_free(f.machine);

@@ -219,6 +219,14 @@ bool pl_run_past(const pl_run *run, const pl_item *item, int64_t r, int64_t step
   return run->q->lengths && step >= run->q->lengths[item->row + r];
 }
 
+void pl_team_begin(pl_team *team, int64_t size, char *memory) {
+  pl_barrier_begin(&team->barrier, (int)size);
+  atomic_init(&team->stop, LONG_MAX);
+  team->memory = memory;
+}
+
+void pl_team_end(pl_team *team) { pl_barrier_end(&team->barrier); }
+
 void pl_team_arrive(pl_seat *seat) {
   pl_team *team = seat->team;
   seat->tick++;

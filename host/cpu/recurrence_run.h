@@ -100,6 +100,8 @@ typedef struct {
   int epoch;
 } pl_seat;
 
+void pl_team_begin(pl_team *team, int64_t size, char *memory);
+void pl_team_end(pl_team *team);
 /* Once per step: what the others read is written; then waits for theirs. Between the two a thread does what nobody
  * waits for. False: an interrupt came, all members leave here. */
 void pl_team_arrive(pl_seat *seat);
