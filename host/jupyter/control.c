@@ -42,15 +42,21 @@ static void see_to_the_end(pl_kernel *k) {
   }
 }
 
+/* The parent may have died even before this thread asked who it is: then init has taken its place already. */
+static bool is_orphan(pid_t parent, long starter) {
+  pid_t now = getppid();
+  return now != parent || (now == 1 && starter != 1);
+}
+
 void *pl_control_run(void *data) {
   pl_kernel *k = data;
-  bool has_parent = getenv("JPY_PARENT_PID") != NULL;
+  const char *starter = getenv("JPY_PARENT_PID"); /* absent: the kernel is meant to live on its own */
   pid_t parent = getppid();
   zmq_pollitem_t items[] = {{.socket = k->control, .events = ZMQ_POLLIN},
                             {.socket = k->heartbeat, .events = ZMQ_POLLIN}};
   while (!atomic_load(&k->stopping) && !atomic_load(&k->ended)) {
     int ready = zmq_poll(items, 2, PARENT_POLL_MS);
-    if (has_parent && getppid() != parent) atomic_store(&k->stopping, true);
+    if (starter && is_orphan(parent, atol(starter))) atomic_store(&k->stopping, true);
     if (ready <= 0) continue;
     if (items[1].revents) beat(k->heartbeat);
     pl_request request;
