@@ -4,6 +4,7 @@
 #include "host/cpu/recurrence.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -469,7 +470,7 @@ static void check(setting q, int threads, int threads_after) {
   size_t bytes = 0;
   problem_begin(&p, q);
   pl_recurrence ask = question(&p);
-  pl_cpu_set_threads(threads);
+  omp_set_num_threads(threads);
   oracle_forward(&p);
   require(pl_cpu_recurrence_forward(NULL, &ask, &(pl_recurrence_result){ARRAY(p.states), ARRAY(p.last), NULL}),
           "forward");
@@ -482,7 +483,7 @@ static void check(setting q, int threads, int threads_after) {
           "forward with workspace");
   compare_states(&p);
   oracle_backward(&p);
-  pl_cpu_set_threads(threads_after);
+  omp_set_num_threads(threads_after);
   pl_recurrence_gradient gradient = {.states = ARRAY(p.gstates),
                                      .last = ARRAY(p.glast),
                                      .input = ARRAY(p.gwx),
