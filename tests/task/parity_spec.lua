@@ -73,6 +73,8 @@ describe("task.parity", function()
     local other = pl.task.parity { seed = 6, min = 40, max = 40 }
     local same_length = pl.task.parity { seed = 5, min = 40, max = 40 }
     assert.are_not.same(same_length:batch(3).x:totable(), other:batch(3).x:totable())
+    assert.are.same(a:sequences(9, 4).x:totable(), b:sequences(9, 4, 1).x:totable())
+    assert.are_not.same(a:sequences(9, 4).x:totable(), a:sequences(9, 4, 2).x:totable())
   end)
 
   it("keeps to the lengths and the curriculum", function()

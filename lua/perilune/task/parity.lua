@@ -20,7 +20,7 @@ local function stream_of(seed, use, number)
   return word(word(word(seed, 1), use), number)
 end
 
-local training <const>, evaluation <const> = 1, 2
+local training <const> = 0 -- evaluation set n has use n
 
 -- `count` bits as 0 and 1 in a table.
 local function bits_of(stream, count)
@@ -81,22 +81,23 @@ function Parity:batch(step)
   return tensors_of(self, bits_of(word(stream, 0), self.size * steps), self.size, steps, lengths)
 end
 
---- `count` sequences of one length that no training batch draws from.
-function Parity:sequences(length, count)
+--- `count` sequences of one length that are not drawn for training; another `set` (default 1) gives others.
+function Parity:sequences(length, count, set)
   check.integer(self.__name, "length", length)
+  set = check.integer(self.__name, "set", set or 1)
   local lengths = {}
   for i = 1, check.integer(self.__name, "count", count) do lengths[i] = length end
-  return tensors_of(self, bits_of(stream_of(self.seed, evaluation, length), count * length), count, length, lengths)
+  return tensors_of(self, bits_of(stream_of(self.seed, set, length), count * length), count, length, lengths)
 end
 
---- Share of `count` (default 128) sequences of a length whose parity model(x, lengths) gives right, and the share of
--- right answers over all positions (the same number with labels = "last"). The model's result is [B,T,2] or, with
--- labels = "last", [B,2].
-function Parity:accuracy(model, length, count)
+--- Share of the `count` (default 128) sequences of a length and set whose parity model(x, lengths) gives right, and the
+-- share of right answers over all positions (the same number with labels = "last"). The model's result is [B,T,2] or,
+-- with labels = "last", [B,2].
+function Parity:accuracy(model, length, count, set)
   count = count or 128
   local _ <close> = pl.scope()
   return pl.no_grad(function()
-    local batch = self:sequences(length, count)
+    local batch = self:sequences(length, count, set)
     local right = pl.eq(model(batch.x, batch.lengths):argmax(-1), batch.y):to("float64")
     if self.labels == "last" then
       local share = right:mean():item()
