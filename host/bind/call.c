@@ -80,12 +80,12 @@ static void read_tensor(reading *r, const argument *a, int index) {
 
 static void read_list(reading *r, const argument *a, int index) {
   if (!lua_istable(r->L, index)) fail(r, a, "a table of tensors", index);
-  int count = (int)luaL_len(r->L, index);
+  int count = (int)lua_rawlen(r->L, index); /* raw: only the table itself keeps the tensors from the collector */
   if (count == 0) luaL_error(r->L, "%s: %s: expected at least one tensor", r->s->operation->name, a->name);
   r->call.list = lua_newuserdatauv(r->L, (size_t)count * sizeof *r->call.list, 0);
   lua_insert(r->L, 1); /* kept below the arguments while they are read */
   for (int i = 0; i < count; i++) {
-    lua_geti(r->L, index + 1, i + 1);
+    lua_rawgeti(r->L, index + 1, i + 1);
     r->call.list[i] = pl_check_tensor(r->L, -1, r->s->operation->name, a->name);
     lua_pop(r->L, 1); /* the caller's table holds it */
   }

@@ -22,6 +22,21 @@ pl_device *pl_check_device(lua_State *L, int index, const char *function) {
   return device;
 }
 
+pl_array pl_check_number(lua_State *L, int index, pl_dtype dtype, const char *function, const char *argument) {
+  int exact;
+  lua_Integer integer = lua_tointegerx(L, index, &exact);
+  if (pl_dtype_is_float(dtype))
+    return lua_isinteger(L, index) ? pl_array_integer(integer) : pl_array_number(lua_tonumber(L, index));
+  if (!exact)
+    luaL_error(L, "%s: %s: expected an integer for %s, got %s", function, argument, pl_dtype_name(dtype),
+               luaL_tolstring(L, index, NULL));
+  static const lua_Integer low[] = {[PL_BOOL] = LUA_MININTEGER, 0, INT32_MIN, LUA_MININTEGER};
+  static const lua_Integer high[] = {[PL_BOOL] = LUA_MAXINTEGER, UINT8_MAX, INT32_MAX, LUA_MAXINTEGER};
+  if (integer < low[dtype] || integer > high[dtype])
+    luaL_error(L, "%s: %s: %I is out of the range of %s", function, argument, integer, pl_dtype_name(dtype));
+  return pl_array_integer(dtype == PL_BOOL ? integer != 0 : integer);
+}
+
 /* Shape, type and device of a new tensor. */
 typedef struct {
   int rank;
@@ -69,6 +84,19 @@ static form read_form(lua_State *L, int index, const char *function, pl_dtype dt
   return f;
 }
 
+static double check_number(lua_State *L, int index, const char *function, const char *argument) {
+  if (lua_type(L, index) != LUA_TNUMBER)
+    luaL_error(L, "%s: %s: expected a number, got %s", function, argument, luaL_typename(L, index));
+  return lua_tonumber(L, index);
+}
+
+static lua_Integer check_integer(lua_State *L, int index, const char *function, const char *argument) {
+  int exact;
+  lua_Integer value = lua_tointegerx(L, index, &exact);
+  if (!exact) luaL_error(L, "%s: %s: expected an integer, got %s", function, argument, luaL_tolstring(L, index, NULL));
+  return value;
+}
+
 static void require_float(lua_State *L, const form *f, const char *function) {
   if (!pl_dtype_is_float(f->dtype))
     luaL_error(L, "%s: dtype: expected a floating-point type, got %s", function, pl_dtype_name(f->dtype));
@@ -104,18 +132,16 @@ static int finish(lua_State *L, pl_status (*run)(void *), filling *x) {
   return 1;
 }
 
+/* full(form, value, options, name): the name, when there is one, is whose errors they are (zeros, ones). */
 static int full(lua_State *L) {
-  lua_settop(L, 3);
+  lua_settop(L, 4);
+  const char *name = luaL_optstring(L, 4, "full");
   if (lua_type(L, 2) != LUA_TNUMBER && !lua_isboolean(L, 2))
-    return luaL_error(L, "full: value: expected a number, got %s", luaL_typename(L, 2));
-  filling x = {.f = read_form(L, 1, "full", PL_F32)};
-  read_options(L, 3, "full", &x.f);
-  double number = lua_isboolean(L, 2) ? lua_toboolean(L, 2) : lua_tonumber(L, 2);
-  int exact;
-  lua_Integer integer = lua_tointegerx(L, 2, &exact);
-  bool whole = exact && !pl_dtype_is_float(x.f.dtype);
-  x.value.array = whole ? pl_array_integer(integer) : pl_array_number(number);
-  if (!whole && !pl_dtype_is_float(x.f.dtype)) x.value.array = pl_array_integer((int64_t)number);
+    return luaL_error(L, "%s: value: expected a number, got %s", name, luaL_typename(L, 2));
+  filling x = {.f = read_form(L, 1, name, PL_F32)};
+  read_options(L, 3, name, &x.f);
+  if (lua_isboolean(L, 2)) lua_pushinteger(L, lua_toboolean(L, 2)), lua_replace(L, 2);
+  x.value.array = pl_check_number(L, 2, x.f.dtype, name, "value");
   return finish(L, run_full, &x);
 }
 
@@ -132,23 +158,23 @@ static int randn(lua_State *L) {
 }
 
 static int bernoulli(lua_State *L) {
-  double p = luaL_checknumber(L, 1);
-  luaL_argcheck(L, p >= 0 && p <= 1, 1, "bernoulli: p: expected 0 <= p <= 1");
+  double p = check_number(L, 1, "bernoulli", "p");
+  if (!(p >= 0 && p <= 1)) return luaL_error(L, "bernoulli: p: expected 0 <= p <= 1, got %f", p);
   filling x = {.f = read_form(L, 2, "bernoulli", PL_F32), .kind = PL_BERNOULLI, .p0 = p};
   return finish(L, run_random, &x);
 }
 
 static int randint(lua_State *L) {
   lua_settop(L, 3);
-  lua_Integer low = luaL_checkinteger(L, 1), high = luaL_checkinteger(L, 2);
-  if (low > high) return luaL_error(L, "randint: low %d is above high %d", (int)low, (int)high);
+  lua_Integer low = check_integer(L, 1, "randint", "low"), high = check_integer(L, 2, "randint", "high");
+  if (low > high) return luaL_error(L, "randint: low %I is above high %I", low, high);
   if (low < -(1LL << 53) || high > 1LL << 53) return luaL_error(L, "randint: bounds past 2^53 are not supported");
   filling x = {.f = read_form(L, 3, "randint", PL_I64), .kind = PL_INTEGER, .p0 = (double)low, .p1 = (double)high};
   return finish(L, run_random, &x);
 }
 
 static int seed(lua_State *L) {
-  pl_seed((uint64_t)luaL_checkinteger(L, 1));
+  pl_seed((uint64_t)check_integer(L, 1, "seed", "n"));
   return 0;
 }
 
@@ -213,18 +239,13 @@ static void measure(lua_State *L, int index, form *f) {
 }
 
 static void put(lua_State *L, upload *u) {
-  if (u->integers) {
-    int exact;
-    lua_Integer value = lua_isboolean(L, -1) ? (exact = 1, lua_toboolean(L, -1)) : lua_tointegerx(L, -1, &exact);
-    if (!exact || lua_type(L, -1) == LUA_TSTRING)
-      luaL_error(L, "tensor: data: expected an integer for %s, got %s", pl_dtype_name(u->f.dtype),
-                 luaL_tolstring(L, -1, NULL));
-    *u->at.whole++ = u->f.dtype == PL_BOOL ? value != 0 : value;
-  } else {
-    if (lua_type(L, -1) != LUA_TNUMBER && !lua_isboolean(L, -1))
-      luaL_error(L, "tensor: data: expected a number, got %s", luaL_typename(L, -1));
-    *u->at.real++ = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tonumber(L, -1);
-  }
+  bool truth = lua_isboolean(L, -1);
+  if (!truth && lua_type(L, -1) != LUA_TNUMBER)
+    luaL_error(L, "tensor: data: expected a number, got %s", luaL_typename(L, -1));
+  if (u->integers)
+    *u->at.whole++ = truth ? lua_toboolean(L, -1) : pl_check_number(L, -1, u->f.dtype, "tensor", "data").integer;
+  else
+    *u->at.real++ = truth ? lua_toboolean(L, -1) : lua_tonumber(L, -1);
 }
 
 static void flatten(lua_State *L, upload *u, int depth) {
@@ -264,19 +285,19 @@ static int tensor(lua_State *L) {
 static int arange(lua_State *L) {
   int options = lua_istable(L, 3) ? 3 : 4;
   lua_settop(L, 4);
-  double first = luaL_checknumber(L, 1), last = luaL_checknumber(L, 2);
-  double step = options == 4 ? luaL_optnumber(L, 3, 1) : 1;
-  if (step == 0 || !(step == step)) return luaL_error(L, "arange: step: expected a number other than 0");
+  double first = check_number(L, 1, "arange", "first"), last = check_number(L, 2, "arange", "last");
+  double step = options == 4 && !lua_isnil(L, 3) ? check_number(L, 3, "arange", "step") : 1;
+  if (step == 0) return luaL_error(L, "arange: step: expected a number other than 0");
   /* A last step that rounding cuts short by a hair still counts. */
   double steps = (last - first) / step + 1e-9;
   upload u = {.f = {.rank = 1, .dtype = PL_F32, .device = pl_device_at(0)}};
-  if (steps > 1e12) return luaL_error(L, "arange: %f elements are too many", steps);
+  if (!(steps <= 1e12)) return luaL_error(L, "arange: %f elements are too many", steps);
   u.f.size[0] = steps < 0 ? 0 : (int64_t)steps + 1;
   read_options(L, options, "arange", &u.f);
   prepare(L, &u);
   for (int64_t i = 0; i < u.f.size[0]; i++)
     if (u.integers)
-      *u.at.whole++ = (int64_t)(first + (double)i * step);
+      *u.at.whole++ = pl_saturate(first + (double)i * step);
     else
       *u.at.real++ = first + (double)i * step;
   return finish_upload(L, &u);
@@ -284,9 +305,9 @@ static int arange(lua_State *L) {
 
 static int linspace(lua_State *L) {
   lua_settop(L, 4);
-  double first = luaL_checknumber(L, 1), last = luaL_checknumber(L, 2);
-  lua_Integer n = luaL_checkinteger(L, 3);
-  if (n < 0) return luaL_error(L, "linspace: n: expected 0 or more, got %d", (int)n);
+  double first = check_number(L, 1, "linspace", "first"), last = check_number(L, 2, "linspace", "last");
+  lua_Integer n = check_integer(L, 3, "linspace", "n");
+  if (n < 0) return luaL_error(L, "linspace: n: expected 0 or more, got %I", n);
   upload u = {.f = {.rank = 1, .size = {n}, .dtype = PL_F32, .device = pl_device_at(0)}};
   read_options(L, 4, "linspace", &u.f);
   require_float(L, &u.f, "linspace");

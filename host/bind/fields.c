@@ -1,6 +1,7 @@
 /* What a tensor handle shows as fields, what it changes in place, and its part in the graph. */
 #include "host/bind/fields.h"
 
+#include "host/bind/construct.h"
 #include "host/bind/handle.h"
 #include <string.h>
 
@@ -45,7 +46,7 @@ static const luaL_Reg fields[] = {{"shape", shape}, {"dtype", dtype},     {"devi
 
 /* upvalues: methods, fields */
 static int get(lua_State *L) {
-  if (lua_isinteger(L, 2)) {
+  if (lua_type(L, 2) == LUA_TNUMBER) {
     lua_getfield(L, lua_upvalueindex(1), "select");
     lua_insert(L, 1);
     lua_pushinteger(L, 1);
@@ -69,14 +70,20 @@ static int set(lua_State *L) {
     if (value && (!pl_array_same_shape(&value->array, &self->array) || value->array.dtype != self->array.dtype))
       return luaL_error(L, "grad: expected %s %s, got %s %s", pl_dtype_name(self->array.dtype),
                         pl_shape_text(&self->array), pl_dtype_name(value->array.dtype), pl_shape_text(&value->array));
-    if (value && pl_tensor_tracked(value))
+    /* A gradient has no gradient itself: chains of them could close into a ring that is never freed. */
+    if (value && (pl_tensor_tracked(value) || value->gradient))
       return luaL_error(L, "grad: expected a tensor outside the graph (detach it)");
-    if (value) pl_tensor_retain(value);
+    if (value && (!self->wants_gradient || self->node))
+      return luaL_error(L, "grad: only a leaf that requires a gradient can hold one");
+    if (value && pl_tensor_device(value) != pl_tensor_device(self))
+      return luaL_error(L, "grad: expected a tensor on %s, got one on %s", pl_tensor_device(self)->name,
+                        pl_tensor_device(value)->name);
+    if (value) pl_raise_unless_ok(L, pl_contiguous(value, &value)); /* backward adds to it in place */
     pl_tensor_release(self->gradient);
     self->gradient = value;
     return 0;
   }
-  if (!lua_isinteger(L, 2))
+  if (lua_type(L, 2) != LUA_TNUMBER)
     return luaL_error(L, "a tensor has no field '%s' that can be set", luaL_tolstring(L, 2, NULL));
   lua_getfield(L, lua_upvalueindex(1), "copy_");
   lua_getfield(L, lua_upvalueindex(1), "select");
@@ -84,7 +91,10 @@ static int set(lua_State *L) {
   lua_pushinteger(L, 1);
   lua_pushvalue(L, 2);
   lua_call(L, 3, 1);
-  lua_pushvalue(L, 3);
+  if (lua_isboolean(L, 3))
+    lua_pushinteger(L, lua_toboolean(L, 3));
+  else
+    lua_pushvalue(L, 3);
   lua_call(L, 2, 0);
   return 0;
 }
@@ -134,8 +144,7 @@ typedef struct {
 /* The tensor or number at index as an operand. */
 static void read_operand(lua_State *L, int index, change *c) {
   if (lua_type(L, index) == LUA_TNUMBER)
-    c->operand.array =
-        lua_isinteger(L, index) ? pl_array_integer(lua_tointeger(L, index)) : pl_array_number(lua_tonumber(L, index));
+    c->operand.array = pl_check_number(L, index, c->self->array.dtype, c->name, "value");
   else
     c->operand.array = pl_check_tensor(L, index, c->name, "value")->array;
 }
@@ -149,24 +158,33 @@ static pl_status run_pointwise(void *context) {
   change *c = context;
   pl_array view;
   const pl_array *operand = &c->operand.array;
-  pl_tensor *product = NULL;
+  pl_dtype type = c->self->array.dtype;
+  pl_tensor *product = NULL, *apart = NULL;
   PL_REQUIRE(!operand->buffer || pl_array_broadcast(operand, &c->self->array, &view),
              "%s: value of shape %s does not broadcast to %s", c->name, pl_shape_text(operand),
              pl_shape_text(&c->self->array));
   PL_REQUIRE(!operand->buffer || operand->buffer->device == pl_tensor_device(c->self), "%s: value is on another device",
              c->name);
+  PL_REQUIRE(!operand->buffer || pl_dtype_is_float(type) || !pl_dtype_is_float(operand->dtype),
+             "%s: a %s tensor cannot take a %s value in place", c->name, pl_dtype_name(type),
+             pl_dtype_name(operand->dtype));
   PL_TRY(pl_tensor_mutate(c->self, c->name));
   pl_device *on = pl_tensor_device(c->self);
-  if (c->scaled && operand->buffer) {
+  pl_status status = PL_OK;
+  if (operand->buffer) {
     bool was = pl_set_recording(false);
-    pl_status status = pl_mul(&c->operand, &c->scale, &product);
+    pl_tensor *shared = pl_tensor_alias(operand);
+    status = c->scaled ? pl_mul(shared, &c->scale, &product) : pl_apart(shared, c->self, &apart);
+    pl_tensor_release(shared);
     pl_set_recording(was);
-    PL_TRY(status);
-    operand = &product->array;
   }
-  const pl_array *in[PL_OPERANDS] = {&c->self->array, operand};
-  pl_status status = on->pointwise(on, c->op, PL_VALUE, &c->self->array, in);
+  if (status == PL_OK) {
+    const pl_tensor *ready = product ? product : apart;
+    const pl_array *in[PL_OPERANDS] = {&c->self->array, ready ? &ready->array : operand};
+    status = on->pointwise(on, c->op, PL_VALUE, &c->self->array, in);
+  }
   pl_tensor_release(product);
+  pl_tensor_release(apart);
   return status;
 }
 
@@ -174,10 +192,16 @@ static int in_place(lua_State *L, pl_op op, const char *name) {
   change c = {.self = pl_check_tensor(L, 1, name, "self"), .op = op, .name = name};
   read_operand(L, 2, &c);
   if (op == PL_OP_add && !lua_isnoneornil(L, 3)) {
-    double alpha = luaL_checknumber(L, 3);
-    c.scale.array = pl_array_number(alpha);
+    if (lua_type(L, 3) != LUA_TNUMBER)
+      return luaL_error(L, "%s: alpha: expected a number, got %s", name, luaL_typename(L, 3));
+    c.scale.array = pl_check_number(L, 3, c.self->array.dtype, name, "alpha");
     c.scaled = c.operand.array.buffer != NULL;
-    if (!c.scaled) c.operand.array = pl_array_number(c.operand.array.number * alpha);
+    if (!c.scaled) { /* in Lua's own arithmetic: integers stay integers */
+      lua_pushvalue(L, 2);
+      lua_pushvalue(L, 3);
+      lua_arith(L, LUA_OPMUL);
+      c.operand.array = pl_check_number(L, -1, c.self->array.dtype, name, "value");
+    }
   }
   pl_run(L, run_pointwise, &c);
   lua_settop(L, 1);
@@ -198,7 +222,8 @@ static int assign(lua_State *L, const char *name) {
 static int copy_(lua_State *L) { return assign(L, "copy_"); }
 
 static int fill_(lua_State *L) {
-  luaL_checknumber(L, 2);
+  if (lua_type(L, 2) != LUA_TNUMBER)
+    return luaL_error(L, "fill_: value: expected a number, got %s", luaL_typename(L, 2));
   return assign(L, "fill_");
 }
 
@@ -231,18 +256,30 @@ static int backward(lua_State *L) {
   return 0;
 }
 
-static int finish_no_grad(lua_State *L, int status, lua_KContext was) {
-  pl_set_recording(was != 0);
-  if (status != LUA_OK && status != LUA_YIELD) return lua_error(L);
-  return lua_gettop(L);
+static const char RECORDING[] = "perilune.recording";
+
+static int restore_recording(lua_State *L) {
+  pl_set_recording(*(bool *)luaL_checkudata(L, 1, RECORDING));
+  return 0;
 }
 
-/* no_grad(f, ...) -> what f returns */
+static int finish_no_grad(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L) - 1;
+}
+
+/* no_grad(f, ...) -> what f returns. What recording was is kept in a value to be closed, not by a protected call, which
+ * would cut the traceback of an error in f. */
 static int no_grad(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
-  bool was = pl_set_recording(false);
-  int status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, was, finish_no_grad);
-  return finish_no_grad(L, status, was);
+  if (!lua_isfunction(L, 1)) return luaL_error(L, "no_grad: f: expected a function, got %s", luaL_typename(L, 1));
+  bool *was = lua_newuserdatauv(L, sizeof *was, 0);
+  *was = pl_recording();
+  luaL_setmetatable(L, RECORDING);
+  lua_insert(L, 1);
+  lua_toclose(L, 1);
+  pl_set_recording(false);
+  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish_no_grad);
+  return finish_no_grad(L, LUA_OK, 0);
 }
 
 static int grad_enabled(lua_State *L) {
@@ -266,6 +303,10 @@ void pl_register_fields(lua_State *L) {
                                      {"backward", backward},
                                      {0}};
   luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, RECORDING);
+  lua_pushcfunction(L, restore_recording);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
   luaL_getmetatable(L, PL_TENSOR);
   lua_getfield(L, LUA_REGISTRYINDEX, PL_METHODS);
   luaL_setfuncs(L, methods, 0);

@@ -107,11 +107,6 @@ pl_tensor *pl_optional_tensor(lua_State *L, int index, const char *function, con
 
 /* ---- scopes ---- */
 
-static scope *outermost_open(scope *s) {
-  while (s && !s->open) s = s->outer;
-  return s;
-}
-
 static int new_scope(lua_State *L) {
   scope *s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (scope){.outer = innermost, .open = true};
@@ -120,10 +115,12 @@ static int new_scope(lua_State *L) {
   return 1;
 }
 
+/* Takes an open scope out of the chain; the chain holds open ones only, so no `outer` dangles. */
 static void leave(scope *s) {
   scope **link = &innermost;
-  while (*link && *link != s) link = &(*link)->outer;
-  if (*link) *link = s->outer;
+  while (*link != s) link = &(*link)->outer;
+  *link = s->outer;
+  s->outer = NULL;
   s->open = false;
 }
 
@@ -155,9 +152,9 @@ static int close_scope(lua_State *L) {
 
 /* A scope that was never closed hands what it holds to the next one outside: nothing may vanish by surprise. */
 static int collect_scope(lua_State *L) {
-  scope *s = lua_touserdata(L, 1);
-  scope *outer = outermost_open(s->outer);
-  if (s->open) leave(s);
+  scope *s = lua_touserdata(L, 1), *outer = s->outer;
+  if (!s->open) return 0;
+  leave(s);
   while (s->first) {
     handle *h = s->first;
     unlink_handle(h);
@@ -169,7 +166,7 @@ static int collect_scope(lua_State *L) {
 static int keep(lua_State *L) {
   handle *h = check_handle(L, 1, "keep", "self");
   if (h->owner) {
-    scope *outer = outermost_open(h->owner->outer);
+    scope *outer = h->owner->outer;
     unlink_handle(h);
     link_handle(h, outer);
   }

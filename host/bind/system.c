@@ -4,7 +4,6 @@
 #include "host/base/file.h"
 #include "host/bind/construct.h"
 #include "host/bind/handle.h"
-#include "host/cpu/cpu.h"
 #include "host/tensor/files.h"
 #include <math.h>
 #include <stdlib.h>
@@ -66,14 +65,12 @@ static int synchronize(lua_State *L) {
   return 0;
 }
 
-/* threads([n]) -> threads that CPU operations use */
+/* threads([n]) -> threads that operations on the first device use */
 static int threads(lua_State *L) {
-  if (!lua_isnoneornil(L, 1)) {
-    lua_Integer n = luaL_checkinteger(L, 1);
-    if (n < 1 || n > 4096) return luaL_error(L, "threads: expected 1..4096, got %d", (int)n);
-    pl_cpu_set_threads((int)n);
-  }
-  lua_pushinteger(L, pl_cpu_threads());
+  pl_device *device = pl_device_at(0);
+  lua_Integer n = luaL_optinteger(L, 1, 0);
+  if (!lua_isnoneornil(L, 1) && (n < 1 || n > 4096)) return luaL_error(L, "threads: n: expected 1..4096, got %I", n);
+  lua_pushinteger(L, device->threads ? device->threads(device, (int)n) : 1);
   return 1;
 }
 

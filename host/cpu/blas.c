@@ -5,8 +5,13 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
+static pl_blas loaded;
+
+void pl_cpu_blas_threads(int threads) {
+  if (loaded.set_threads) loaded.set_threads(threads);
+}
+
 pl_status pl_cpu_blas(const pl_blas **blas) {
-  static pl_blas loaded;
   *blas = &loaded;
   if (loaded.sgemm) return PL_OK;
   /* OpenBLAS 0.3.21 takes newer processors with AVX-512 for Haswell and then runs at half their speed. It reads the

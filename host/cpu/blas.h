@@ -17,5 +17,7 @@ typedef struct {
 
 /* The library's functions, loaded on first use. An error names the missing library. */
 pl_status pl_cpu_blas(const pl_blas **blas);
+/* Threads of its products, if it is loaded; when it is loaded later, it asks pl_cpu_threads. */
+void pl_cpu_blas_threads(int threads);
 
 #endif

@@ -1,6 +1,7 @@
 /* The device "cpu": memory, what it says of itself, and the struct of its primitives. */
 #include "host/cpu/cpu.h"
 
+#include "host/cpu/blas.h"
 #include "host/cpu/recurrence.h"
 #include <omp.h>
 #include <stdio.h>
@@ -24,7 +25,15 @@ const pl_kernels *pl_cpu_kernels(void) {
 }
 
 int pl_cpu_threads(void) { return omp_get_max_threads(); }
-void pl_cpu_set_threads(int threads) { omp_set_num_threads(threads); }
+
+static int threads(pl_device *device, int wanted) {
+  (void)device;
+  if (wanted > 0) {
+    omp_set_num_threads(wanted);
+    pl_cpu_blas_threads(wanted);
+  }
+  return pl_cpu_threads();
+}
 
 static pl_status allocate(pl_device *device, size_t bytes, void **data) {
   if (posix_memalign(data, 64, bytes) != 0)
@@ -81,6 +90,7 @@ void pl_cpu_open(void) {
       .recurrence_forward = pl_cpu_recurrence_forward,
       .recurrence_backward = pl_cpu_recurrence_backward,
       .synchronize = synchronize,
+      .threads = threads,
       .describe = describe,
   };
   pl_device_register(&cpu);

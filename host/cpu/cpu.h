@@ -11,7 +11,6 @@ void pl_cpu_open(void);
 const pl_kernels *pl_cpu_kernels(void);
 /* Threads that the primitives use: as OpenMP says (OMP_NUM_THREADS, else the cores). */
 int pl_cpu_threads(void);
-void pl_cpu_set_threads(int threads);
 
 /* ---- private to host/cpu: one function per primitive ---- */
 pl_status pl_cpu_copy(pl_device *device, const pl_array *to, const pl_array *from);

@@ -109,6 +109,7 @@ pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, cons
   job work;
   PL_TRY(prepare(&work, out, in));
   int64_t count = pl_array_count(out), each = share(count);
+  if (count == 0) return PL_OK;
   work.compute = compute_type(op, in);
   pl_loop loop = pl_cpu_kernels()->pointwise[work.compute][op][formula];
   PL_REQUIRE(loop, "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));

@@ -50,7 +50,7 @@ pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *
   int64_t *values, count = pl_array_count(out);
   PL_TRY(indices(index, in->size[dim], &values));
   bool slices = index->rank == 1 && out->rank != 1;
-  int64_t run = slices ? run_length(out, dim) : 1;
+  int64_t run = slices && count > 0 ? run_length(out, dim) : 1;
   size_t size = pl_dtype_size(out->dtype);
 #pragma omp parallel for if (count > PL_PARALLEL_MIN)
   for (int64_t element = 0; element < count; element += run) {

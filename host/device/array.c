@@ -10,6 +10,20 @@ int64_t pl_array_count(const pl_array *array) {
   return count;
 }
 
+bool pl_array_countable(const pl_array *array) {
+  int64_t count = 1;
+  for (int i = 0; i < array->rank; i++)
+    if (array->size[i] > 1 && (__builtin_mul_overflow(count, array->size[i], &count) || count > INT64_MAX / 16))
+      return false;
+  return true;
+}
+
+bool pl_array_overlaps_itself(const pl_array *array) {
+  for (int i = 0; i < array->rank; i++)
+    if (array->size[i] > 1 && array->stride[i] == 0) return true;
+  return false;
+}
+
 bool pl_array_contiguous(const pl_array *array) {
   int64_t expected = 1;
   for (int i = array->rank - 1; i >= 0; i--) {
@@ -28,13 +42,21 @@ void pl_array_pack(pl_array *array) {
   }
 }
 
-pl_array pl_array_number(double number) { return (pl_array){.dtype = PL_F64, .number = number, .integer = (int64_t)0}; }
+pl_array pl_array_number(double number) {
+  return (pl_array){.dtype = PL_F64, .number = number, .integer = pl_saturate(number)};
+}
+
 pl_array pl_array_integer(int64_t integer) {
   return (pl_array){.dtype = PL_I64, .number = (double)integer, .integer = integer};
 }
 
 bool pl_array_same_shape(const pl_array *a, const pl_array *b) {
   return a->rank == b->rank && memcmp(a->size, b->size, (size_t)a->rank * sizeof a->size[0]) == 0;
+}
+
+bool pl_array_same_view(const pl_array *a, const pl_array *b) {
+  return a->buffer == b->buffer && a->offset == b->offset && pl_array_same_shape(a, b) &&
+         memcmp(a->stride, b->stride, (size_t)a->rank * sizeof a->stride[0]) == 0;
 }
 
 bool pl_array_broadcast(const pl_array *array, const pl_array *shape, pl_array *view) {

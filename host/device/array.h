@@ -31,13 +31,17 @@ typedef struct {
   int rank;
   int64_t size[PL_RANK_MAX], stride[PL_RANK_MAX]; /* in elements */
   int64_t offset;                                 /* in elements */
-  double number;                                  /* of a float dtype */
-  int64_t integer;                                /* of an integer dtype */
+  double number;                                  /* both hold the value, the integer cut to its range */
+  int64_t integer;
 } pl_array;
 
 enum { PL_INDEX_BASE = 1 };
 
 int64_t pl_array_count(const pl_array *array); /* elements */
+/* Whether the sizes can be those of a tensor: their product, empty axes aside, stays far from overflow. */
+bool pl_array_countable(const pl_array *array);
+/* Whether several elements lie at one place, as after expand. */
+bool pl_array_overlaps_itself(const pl_array *array);
 bool pl_array_contiguous(const pl_array *array);
 /* Row-major strides for the sizes already there. */
 void pl_array_pack(pl_array *array);
@@ -48,6 +52,7 @@ static inline void *pl_array_data(const pl_array *array) {
   return (char *)array->buffer->data + array->offset * (int64_t)pl_dtype_size(array->dtype);
 }
 bool pl_array_same_shape(const pl_array *a, const pl_array *b);
+bool pl_array_same_view(const pl_array *a, const pl_array *b);
 /* Views `array` as having the sizes of `shape`, with stride 0 where it broadcasts; false when it cannot. */
 bool pl_array_broadcast(const pl_array *array, const pl_array *shape, pl_array *view);
 /* "[2, 3]" for messages; one of a few rotating static buffers. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEVICES_MAX = 32, CLASSES = 64 * 8 };
+enum { DEVICES_MAX = 32, CLASSES = 64 * 8, CACHE_SLACK = 64 << 20 };
 
 /* Freed memory by size class. Classes step by an eighth of a power of two, so a reused block wastes at most an eighth.
  */
@@ -111,6 +111,8 @@ void pl_buffer_release(pl_buffer *buffer) {
   cache->memory.live -= bytes;
   cache->memory.cached += bytes;
   cache->memory.buffers--;
+  /* Sizes that keep changing leave blocks that nobody asks for again. */
+  if (cache->memory.cached > cache->memory.peak + CACHE_SLACK) pl_device_trim(buffer->device);
   free(buffer);
 }
 

@@ -15,7 +15,7 @@ typedef enum { PL_UNIFORM, PL_NORMAL, PL_BERNOULLI, PL_INTEGER } pl_distribution
 typedef enum { PL_SOFTMAX, PL_LOG_SOFTMAX } pl_softmax_kind;
 
 typedef struct {
-  size_t live, cached, peak; /* bytes: held by buffers, kept for reuse, most ever live */
+  size_t live, cached, peak; /* bytes: held by buffers, kept for reuse, most ever live; cached stays within a bound */
   size_t buffers;            /* live buffers */
 } pl_memory;
 
@@ -67,6 +67,9 @@ struct pl_device {
   pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
                                    const pl_recurrence_gradient *gradient);
   pl_status (*synchronize)(pl_device *device);
+  /* Sets how many threads the primitives use, unless it is 0, and says how many they do; NULL where a device has none.
+   */
+  int (*threads)(pl_device *device, int threads);
   /* What it is and what it can run, for `perilune devices`. */
   void (*describe)(pl_device *device, pl_text *text);
 

@@ -17,6 +17,12 @@ pl_dtype pl_dtype_named(const char *name);
  * float32. */
 pl_dtype pl_dtype_promote(pl_dtype a, pl_dtype b);
 
+/* The integer part; out of range it is the nearest integer there is, of NaN it is 0. C leaves both undefined. */
+static inline int64_t pl_saturate(double x) {
+  if (!(x == x)) return 0;
+  return x >= 9223372036854775807.0 ? INT64_MAX : x <= -9223372036854775808.0 ? INT64_MIN : (int64_t)x;
+}
+
 /* Round to nearest even; NaN stays NaN. */
 static inline float pl_bf16_to_float(uint16_t h) {
   union {

@@ -13,7 +13,7 @@
 
 #include "host/device/dtype.h"
 
-/* On every type; the result has the promoted type of the operands. */
+/* On every type; the result has the promoted type of the operands. NaN passes through relu, maximum and minimum. */
 // clang-format off
 #define PL_POINTWISE_ANY(X)                                                                                            \
   X(add, 2, a + b, g, g, 0, -2, 2)                                                                                     \
@@ -23,9 +23,9 @@
   X(abs, 1, where(lt(a, 0), -a, a), g * (gt(a, 0) - lt(a, 0)), 0, 0, 0.2, 2)                                           \
   X(sign, 1, gt(a, 0) - lt(a, 0), 0, 0, 0, 0.2, 2)                                                                     \
   X(square, 1, a * a, 2 * g * a, 0, 0, -2, 2)                                                                          \
-  X(relu, 1, where(gt(a, 0), a, 0), g * gt(a, 0), 0, 0, 0.2, 2)                                                        \
-  X(maximum, 2, where(ge(a, b), a, b), g * (gt(a, b) + eq(a, b) / K(2.0)), g * (lt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
-  X(minimum, 2, where(le(a, b), a, b), g * (lt(a, b) + eq(a, b) / K(2.0)), g * (gt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
+  X(relu, 1, where(le(a, 0), 0, a), g * gt(a, 0), 0, 0, 0.2, 2)                                                        \
+  X(maximum, 2, where(ge(a, b), a, where(eq(a, a), b, a)), g * (gt(a, b) + eq(a, b) / K(2.0)), g * (lt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
+  X(minimum, 2, where(le(a, b), a, where(eq(a, a), b, a)), g * (lt(a, b) + eq(a, b) / K(2.0)), g * (gt(a, b) + eq(a, b) / K(2.0)), 0, -2, 2) \
   X(remainder, 2, mod(a, b), g, g * ((y - a) / b), 0, 1.1, 1.9)                                                        \
   X(clamp, 3, where(lt(a, b), b, where(gt(a, c), c, a)), g * (ge(a, b) * le(a, c)), g * lt(a, b), g * gt(a, c), -2, 2) \
   X(where, 3, where(ne(a, 0), b, c), 0, g * ne(a, 0), g * eq(a, 0), -2, 2)                                             \

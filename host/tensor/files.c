@@ -67,8 +67,10 @@ static char *safetensors_header(const pl_named_tensor *list, int count) {
 }
 
 pl_status pl_save_safetensors(const char *path, const pl_named_tensor *list, int count) {
+  for (int i = 0; i < count; i++)
+    PL_REQUIRE(strcmp(list[i].name, "__metadata__") != 0, "save '%s': a tensor cannot be called __metadata__", path);
   char *json = safetensors_header(list, count);
-  PL_REQUIRE(json, "save: a tensor's name is not valid UTF-8");
+  PL_REQUIRE(json, "save '%s': a tensor's name is not valid UTF-8", path);
   pl_text header = {0};
   pl_text_append(&header, json, strlen(json));
   free(json);
@@ -101,8 +103,10 @@ static pl_status read_shape(const char *path, const char *name, const json_t *sh
   *rank = (int)json_array_size(shape);
   *count = 1;
   for (int i = 0; i < *rank; i++) {
-    size[i] = json_integer_value(json_array_get(shape, (size_t)i));
-    PL_REQUIRE(size[i] >= 0 && !__builtin_mul_overflow(*count, size[i], count) && *count < INT64_MAX / 16,
+    const json_t *entry = json_array_get(shape, (size_t)i);
+    size[i] = json_integer_value(entry);
+    PL_REQUIRE(json_is_integer(entry) && size[i] >= 0 && !__builtin_mul_overflow(*count, size[i], count) &&
+                   *count < INT64_MAX / 16,
                "load '%s': tensor '%s' has an impossible shape", path, name);
   }
   return PL_OK;
@@ -222,18 +226,21 @@ static pl_status parse_npy(const char *path, const pl_text *file, pl_device *dev
   bool columns = order && strncmp(order, "True", 4) == 0, valid = shape && *shape == '(' && order;
   int rank = 0;
   int64_t size[PL_RANK_MAX], count = 1;
-  while (valid && rank < PL_RANK_MAX) {
+  while (valid) {
     shape += 1 + strspn(shape + 1, " ");
     if (*shape == ')') break;
     char *end;
+    valid = rank < PL_RANK_MAX;
+    if (!valid) break;
     size[rank] = strtoll(shape, &end, 10);
     valid = end != shape && size[rank] >= 0 && !__builtin_mul_overflow(count, size[rank], &count);
     rank++;
     shape = end;
     if (*shape == ')') break;
+    valid = valid && *shape == ',';
   }
   pl_text_release(&header);
-  PL_REQUIRE(valid, "load '%s': the header is not one of .npy", path);
+  PL_REQUIRE(valid, "load '%s': the header is not one of .npy with at most %d dimensions", path, PL_RANK_MAX);
   PL_REQUIRE(type != PL_DTYPES, "load '%s': the element type is not supported (little-endian numbers and bool are)",
              path);
   size_t have = file->length - start - length, need = (size_t)count * pl_dtype_size(type);

@@ -28,15 +28,12 @@ static pl_tensor *wrap(const pl_array *array) {
 pl_status pl_tensor_new(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_tensor **tensor) {
   PL_REQUIRE(rank <= PL_RANK_MAX, "shape: at most %d dimensions, got %d", PL_RANK_MAX, rank);
   pl_array array = {.dtype = dtype, .rank = rank};
-  int64_t count = 1;
-  for (int i = 0; i < rank; i++) {
-    array.size[i] = size[i];
-    PL_REQUIRE(size[i] >= 0, "shape: sizes must not be negative, got %lld", (long long)size[i]);
-    PL_REQUIRE(!__builtin_mul_overflow(count, size[i], &count) && count < INT64_MAX / 16,
-               "shape: %s has too many elements", pl_shape_text(&(pl_array){.rank = rank, .size = {size[0]}}));
-  }
+  for (int i = 0; i < rank; i++) array.size[i] = size[i];
+  for (int i = 0; i < rank; i++)
+    PL_REQUIRE(size[i] >= 0, "shape: sizes must not be negative, got %s", pl_shape_text(&array));
+  PL_REQUIRE(pl_array_countable(&array), "shape: %s has too many elements", pl_shape_text(&array));
   pl_array_pack(&array);
-  PL_TRY(pl_buffer_new(device, (size_t)count * pl_dtype_size(dtype), &array.buffer));
+  PL_TRY(pl_buffer_new(device, (size_t)pl_array_count(&array) * pl_dtype_size(dtype), &array.buffer));
   *tensor = wrap(&array);
   return PL_OK;
 }
@@ -88,6 +85,8 @@ pl_status pl_tensor_mutate(pl_tensor *tensor, const char *operation) {
              "%s: in-place change of a tensor that needs a gradient; do it inside pl.no_grad or on t:detach()",
              operation);
   PL_REQUIRE(!tensor->node, "%s: in-place change of a tensor computed by '%s'", operation, tensor->node->name);
+  PL_REQUIRE(!pl_array_overlaps_itself(&tensor->array),
+             "%s: in-place change of an expanded tensor, whose elements share memory; change a clone", operation);
   tensor->array.buffer->version++;
   return PL_OK;
 }
@@ -301,24 +300,17 @@ static pl_status run_backward(pl_tensor *tensor, pl_tensor *seed) {
 
 pl_status pl_backward(pl_tensor *tensor, pl_tensor *seed) {
   PL_REQUIRE(pl_tensor_tracked(tensor), "backward: this tensor does not depend on any that requires a gradient");
-  pl_tensor *start;
-  if (seed) {
-    PL_REQUIRE(pl_array_same_shape(&seed->array, &tensor->array), "backward: seed has shape %s, expected %s",
-               pl_shape_text(&seed->array), pl_shape_text(&tensor->array));
-    PL_TRY(pl_convert_to(seed, tensor->array.dtype, pl_tensor_device(tensor), &start));
-  } else {
-    PL_REQUIRE(pl_tensor_count(tensor) == 1, "backward: a tensor of shape %s needs a seed; only one element needs none",
-               pl_shape_text(&tensor->array));
-    PL_TRY(pl_tensor_like(tensor, tensor->array.dtype, &start));
-    pl_array one = pl_array_number(1);
-    pl_status status = pl_tensor_device(tensor)->copy(pl_tensor_device(tensor), &start->array, &one);
-    if (status != PL_OK) {
-      pl_tensor_release(start);
-      return status;
-    }
-  }
+  PL_REQUIRE(!seed || pl_array_same_shape(&seed->array, &tensor->array), "backward: seed has shape %s, expected %s",
+             pl_shape_text(&seed->array), pl_shape_text(&tensor->array));
+  PL_REQUIRE(seed || pl_tensor_count(tensor) == 1,
+             "backward: a tensor of shape %s needs a seed; only one element needs none", pl_shape_text(&tensor->array));
+  const pl_array *shape = &tensor->array;
+  pl_device *device = pl_tensor_device(tensor);
+  pl_tensor *start = NULL;
   bool was = pl_set_recording(false);
-  pl_status status = run_backward(tensor, start);
+  pl_status status = seed ? pl_convert_to(seed, shape->dtype, device, &start)
+                          : pl_filled(device, shape->dtype, shape->rank, shape->size, 1, &start);
+  if (status == PL_OK) status = run_backward(tensor, start);
   pl_set_recording(was);
   pl_tensor_release(start);
   return status;

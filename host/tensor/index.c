@@ -6,26 +6,31 @@
 
 static pl_status check_index(const char *name, const pl_tensor *a, const pl_tensor *index) {
   PL_REQUIRE(index->array.dtype == PL_I64 || index->array.dtype == PL_I32 || index->array.dtype == PL_U8,
-             "%s: index: expected int64 or int32, got %s", name, pl_dtype_name(index->array.dtype));
+             "%s: index: expected int64, int32 or uint8, got %s", name, pl_dtype_name(index->array.dtype));
   PL_REQUIRE(pl_tensor_device(a) == pl_tensor_device(index), "%s: tensor is on %s, index on %s", name,
              pl_tensor_device(a)->name, pl_tensor_device(index)->name);
   return PL_OK;
 }
 
-/* Saves the index. node->integer[0]: axis. The gradient is scattered in float32 or wider, then brought to its type. */
-static pl_status gather_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
-  const pl_array *shape = &node->shape_in[0];
-  pl_device *device = pl_tensor_device(gout[0]);
+pl_status pl_scattered(pl_tensor *g, const pl_array *shape, int axis, pl_tensor *index, pl_tensor **out) {
+  pl_device *device = pl_tensor_device(g);
   pl_dtype wide = shape->dtype == PL_F64 ? PL_F64 : PL_F32;
-  pl_tensor *index = NULL, *g = NULL, *sum = NULL;
-  pl_status status = pl_saved(node, 0, &index);
-  if (status == PL_OK) status = pl_convert_to(gout[0], wide, device, &g);
+  pl_tensor *source = NULL, *sum = NULL;
+  pl_status status = pl_convert_to(g, wide, device, &source);
   if (status == PL_OK) status = pl_filled(device, wide, shape->rank, shape->size, 0, &sum);
-  if (status == PL_OK) status = device->scatter(device, &sum->array, (int)node->integer[0], &index->array, &g->array);
-  if (status == PL_OK) status = pl_convert_to(sum, shape->dtype, device, &gin[0]);
-  pl_tensor_release(index);
-  pl_tensor_release(g);
+  if (status == PL_OK) status = device->scatter(device, &sum->array, axis, &index->array, &source->array);
+  if (status == PL_OK) status = pl_convert_to(sum, shape->dtype, device, out);
+  pl_tensor_release(source);
   pl_tensor_release(sum);
+  return status;
+}
+
+/* Saves the index. node->integer[0]: axis. */
+static pl_status gather_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
+  pl_tensor *index;
+  PL_TRY(pl_saved(node, 0, &index));
+  pl_status status = pl_scattered(gout[0], &node->shape_in[0], (int)node->integer[0], index, &gin[0]);
+  pl_tensor_release(index);
   return status;
 }
 
@@ -110,6 +115,8 @@ pl_status pl_op_scatter_add(const pl_call *call, pl_tensor *out[]) {
   pl_tensor *a = call->tensor[0], *index = call->tensor[1], *source = call->tensor[2];
   int axis = (int)call->integer[0];
   PL_TRY(check_index("scatter_add", a, index));
+  PL_REQUIRE(pl_tensor_device(source) == pl_tensor_device(a), "scatter_add: tensor is on %s, source on %s",
+             pl_tensor_device(a)->name, pl_tensor_device(source)->name);
   PL_REQUIRE(source->array.dtype == a->array.dtype, "scatter_add: source is %s, expected %s",
              pl_dtype_name(source->array.dtype), pl_dtype_name(a->array.dtype));
   PL_REQUIRE(pl_array_same_shape(&index->array, &source->array), "scatter_add: source has shape %s, index %s",

@@ -23,7 +23,7 @@ static pl_status gradient_of(pl_tensor *x, bool transpose_x, pl_tensor *y, bool 
   return status;
 }
 
-/* Saves a, b. da = g b^T, db = a^T g. */
+/* Saves a, b, each where the other's gradient needs it. da = g b^T, db = a^T g. */
 static pl_status product_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
   pl_tensor *a = NULL, *b = NULL;
   pl_status status = pl_saved(node, 0, &a);
@@ -68,7 +68,11 @@ static pl_status product(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
   }
   pl_node *node;
   pl_record("matmul", product_back, (pl_tensor *[]){a, b}, 2, &result, 1, &node);
-  if (node) pl_save(node, a), pl_save(node, b);
+  if (node) {
+    pl_tensor nothing = {.array = pl_array_number(0)};
+    pl_save(node, pl_needs(node, 1) ? a : &nothing);
+    pl_save(node, pl_needs(node, 0) ? b : &nothing);
+  }
   *out = result;
   return PL_OK;
 }
@@ -126,7 +130,7 @@ pl_status pl_matmul(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
       bool drop = (row && i == result->array.rank - 2) || (column && i == result->array.rank - 1);
       if (!drop) size[rank++] = result->array.size[i];
     }
-    pl_tensor *shaped;
+    pl_tensor *shaped = NULL;
     status = pl_reshape(result, rank, size, &shaped);
     pl_tensor_release(result);
     result = shaped;

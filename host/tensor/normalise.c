@@ -1,6 +1,7 @@
 /* Softmax and its relatives, layer norm and RMS norm, dropout, cross-entropy. */
 #include "host/tensor/operations.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- softmax ---- */
@@ -48,16 +49,26 @@ pl_status pl_op_log_softmax(const pl_call *call, pl_tensor *out[]) {
   return softmax("log_softmax", call->tensor[0], (int)call->integer[0], PL_LOG_SOFTMAX, out);
 }
 
+/* The largest along the axes, kept, outside the graph; 0 in place of an infinite one. */
+static pl_status finite_top(pl_tensor *a, unsigned axes, pl_tensor **out) {
+  pl_tensor *two[2] = {0}, *size = NULL, *below = NULL;
+  pl_tensor *infinity = pl_tensor_number(INFINITY), *zero = pl_tensor_integer(0);
+  bool was = pl_set_recording(false);
+  pl_status status = pl_op_max(&(pl_call){.tensor = {a}, .integer = {1, 0}, .axes = axes}, two);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_abs, (pl_tensor *[3]){two[0]}, &size);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_lt, (pl_tensor *[3]){size, infinity}, &below);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_where, (pl_tensor *[3]){below, two[0], zero}, out);
+  pl_set_recording(was);
+  pl_tensor *const used[] = {two[0], size, below, infinity, zero};
+  for (int i = 0; i < 5; i++) pl_tensor_release(used[i]);
+  return status;
+}
+
 /* log(sum(exp(a))) = m + log(sum(exp(a - m))), m the largest, which carries no gradient. */
 pl_status pl_op_logsumexp(const pl_call *call, pl_tensor *out[]) {
   pl_tensor *a = call->tensor[0], *part[6] = {0};
   pl_tensor **top = &part[0], **shifted = &part[1], **power = &part[2], **sum = &part[3], **log = &part[4];
-  pl_call largest = {.tensor = {a}, .integer = {1, 0}, .axes = call->axes};
-  pl_tensor *two[2] = {0};
-  bool was = pl_set_recording(false);
-  pl_status status = pl_op_max(&largest, two);
-  pl_set_recording(was);
-  *top = two[0];
+  pl_status status = finite_top(a, call->axes, top);
   if (status == PL_OK) status = pl_pointwise_run(PL_OP_sub, (pl_tensor *[3]){a, *top}, shifted);
   if (status == PL_OK) status = pl_pointwise_run(PL_OP_exp, (pl_tensor *[3]){*shifted}, power);
   if (status == PL_OK) status = pl_sum(*power, call->axes, call->integer[0], sum);
@@ -71,6 +82,8 @@ pl_status pl_op_logsumexp(const pl_call *call, pl_tensor *out[]) {
 /* ---- layer norm and RMS norm over the last axis ---- */
 
 static pl_status check_affine(const char *name, const char *what, const pl_tensor *x, const pl_tensor *t) {
+  PL_REQUIRE(!t || pl_dtype_is_float(t->array.dtype), "%s: %s: expected a floating-point type, got %s", name, what,
+             pl_dtype_name(t->array.dtype));
   PL_REQUIRE(!t || (t->array.rank == 1 && t->array.size[0] == x->array.size[x->array.rank - 1]),
              "%s: %s: expected [%lld], got %s", name, what, (long long)x->array.size[x->array.rank - 1],
              pl_shape_text(&t->array));
@@ -123,22 +136,23 @@ static pl_status input_gradient(pl_tensor *h, pl_tensor *n, pl_tensor *r, bool c
 
 /* Inputs x, weight, bias. Saves n, r, weight (or nothing in its place). node->integer[0]: centred. */
 static pl_status norm_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
-  pl_tensor *n = NULL, *r = NULL, *weight = NULL, *h = NULL, *scaled = NULL, *g = gout[0];
+  pl_tensor *n = NULL, *r = NULL, *weight = NULL, *h = NULL, *scaled = NULL, *whole = NULL, *g = gout[0];
   pl_status status = pl_saved(node, 0, &n);
   if (status == PL_OK) status = pl_saved(node, 1, &r);
   if (status == PL_OK) status = pl_saved(node, 2, &weight);
   bool weighted = weight && weight->array.buffer;
   if (status == PL_OK && pl_needs(node, 0)) {
     status = weighted ? pl_mul(g, weight, &h) : (h = pl_tensor_retain(g), PL_OK);
-    if (status == PL_OK) status = input_gradient(h, n, r, node->integer[0], &gin[0]);
+    if (status == PL_OK) status = input_gradient(h, n, r, node->integer[0], &whole);
+    if (status == PL_OK) status = pl_convert_to(whole, node->shape_in[0].dtype, pl_tensor_device(g), &gin[0]);
   }
   if (status == PL_OK && pl_needs(node, 1)) {
     status = pl_mul(g, n, &scaled);
     if (status == PL_OK) status = pl_sum_to(scaled, &node->shape_in[1], &gin[1]);
   }
   if (status == PL_OK && pl_needs(node, 2)) status = pl_sum_to(g, &node->shape_in[2], &gin[2]);
-  pl_tensor *const used[] = {n, r, weight, h, scaled};
-  for (int i = 0; i < 5; i++) pl_tensor_release(used[i]);
+  pl_tensor *const used[] = {n, r, weight, h, scaled, whole};
+  for (int i = 0; i < 6; i++) pl_tensor_release(used[i]);
   return status;
 }
 
@@ -302,6 +316,10 @@ pl_status pl_op_cross_entropy(const pl_call *call, pl_tensor *out[]) {
   PL_REQUIRE(last >= 0 && pl_dtype_is_float(logits->array.dtype),
              "cross_entropy: logits: expected a floating-point [.., classes], got %s %s",
              pl_dtype_name(logits->array.dtype), pl_shape_text(&logits->array));
+  PL_REQUIRE(logits->array.size[last] > 0, "cross_entropy: logits: expected at least one class, got shape %s",
+             pl_shape_text(&logits->array));
+  PL_REQUIRE(pl_tensor_device(logits) == pl_tensor_device(labels), "cross_entropy: logits are on %s, labels on %s",
+             pl_tensor_device(logits)->name, pl_tensor_device(labels)->name);
   PL_REQUIRE(!pl_dtype_is_float(labels->array.dtype) && labels->array.dtype != PL_BOOL,
              "cross_entropy: labels: expected int64 class numbers from 1, got %s", pl_dtype_name(labels->array.dtype));
   PL_REQUIRE(labels->array.rank == last &&

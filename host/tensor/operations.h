@@ -54,10 +54,15 @@ pl_status pl_sum(pl_tensor *a, unsigned axes, bool keep, pl_tensor **out);
 pl_status pl_sum_to(pl_tensor *g, const pl_array *shape, pl_tensor **out);
 /* [.., m, k] [.., k, n] -> [.., m, n]; vectors as in PyTorch. */
 pl_status pl_matmul(pl_tensor *a, pl_tensor *b, pl_tensor **out);
+/* g added into a zero tensor of that shape and type at the places of the index: the gradient of picking by index. Sums
+ * are taken in float32 or wider. */
+pl_status pl_scattered(pl_tensor *g, const pl_array *shape, int axis, pl_tensor *index, pl_tensor **out);
 /* New tensor filled with one number. */
 pl_status pl_filled(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, double number, pl_tensor **out);
 /* to = from in place (broadcast, converted); `operation` names the caller in errors. */
 pl_status pl_assign(pl_tensor *to, const pl_tensor *from, const char *operation);
+/* The operand, or a copy of it when it is another view of the memory that is about to change. */
+pl_status pl_apart(pl_tensor *operand, const pl_tensor *target, pl_tensor **out);
 
 /* Random tensors advance one process-wide counter. */
 void pl_seed(uint64_t seed);
@@ -78,10 +83,11 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
 #define PL_OPERATION_(name) pl_status pl_op_##name(const pl_call *call, pl_tensor *out[]);
 #define PL_OPERATION_FUNCTIONS(X)                                                                                      \
   X(reshape)                                                                                                           \
-  X(transpose) X(permute) X(narrow) X(select) X(unsqueeze) X(squeeze) X(expand) X(contiguous) X(clone) X(detach)       \
-      X(cat) X(stack) X(sum) X(mean) X(var) X(max) X(min) X(argmax) X(argmin) X(norm) X(cumsum) X(matmul) X(softmax)   \
-          X(log_softmax) X(logsumexp) X(layer_norm) X(rms_norm) X(dropout) X(gather) X(index_select) X(scatter_add)    \
-              X(embedding) X(one_hot) X(cross_entropy)
+  X(transpose)                                                                                                         \
+  X(permute) X(narrow) X(select) X(unsqueeze) X(squeeze) X(expand) X(contiguous) X(clone) X(detach) X(cat) X(stack)    \
+      X(sum) X(mean) X(var) X(max) X(min) X(argmax) X(argmin) X(norm) X(cumsum) X(matmul) X(softmax) X(log_softmax)    \
+          X(logsumexp) X(layer_norm) X(rms_norm) X(dropout) X(gather) X(index_select) X(scatter_add) X(embedding)      \
+              X(one_hot) X(cross_entropy)
 PL_OPERATION_FUNCTIONS(PL_OPERATION_)
 #undef PL_OPERATION_
 

@@ -40,7 +40,7 @@ static pl_status common_shape(const char *name, int arity, pl_tensor *const oper
 static pl_dtype result_type(pl_op op, int arity, pl_tensor *const operand[3]) {
   pl_dtype type = PL_BOOL;
   bool real_number = false, whole_number = false;
-  for (int i = op == PL_OP_where ? 1 : 0; i < arity; i++) /* a condition's type does not matter */
+  for (int i = op == PL_OP_where ? 1 : 0; i < arity; i++)
     if (!is_number(operand[i]))
       type = pl_dtype_promote(type, operand[i]->array.dtype);
     else if (pl_dtype_is_float(operand[i]->array.dtype))
@@ -105,7 +105,7 @@ static void record(pl_op op, int arity, pl_tensor *const operand[3], pl_tensor *
   pl_save(node, reads >> PL_OPERAND_Y & 1 ? out : &nothing);
 }
 
-pl_status pl_pointwise_run(pl_op op, pl_tensor *const operand[3], pl_tensor **out) {
+static pl_status run(pl_op op, pl_tensor *const operand[3], pl_tensor **out) {
   const pl_pointwise *row = &pl_pointwise_table[op];
   pl_array shape;
   pl_device *device;
@@ -123,6 +123,23 @@ pl_status pl_pointwise_run(pl_op op, pl_tensor *const operand[3], pl_tensor **ou
   if (pl_dtype_is_float(type)) record(op, row->arity, operand, result);
   *out = result;
   return PL_OK;
+}
+
+/* A condition counts as true or false only: as bool it has no part in the type that the others are computed in. */
+static pl_status where(pl_tensor *condition, pl_tensor *yes, pl_tensor *no, pl_tensor **out) {
+  if (is_number(condition)) {
+    pl_tensor truth = {.count = 1, .array = pl_array_integer(condition->array.number != 0)};
+    return run(PL_OP_where, (pl_tensor *[3]){&truth, yes, no}, out);
+  }
+  pl_tensor *truth;
+  PL_TRY(pl_convert_to(condition, PL_BOOL, pl_tensor_device(condition), &truth));
+  pl_status status = run(PL_OP_where, (pl_tensor *[3]){truth, yes, no}, out);
+  pl_tensor_release(truth);
+  return status;
+}
+
+pl_status pl_pointwise_run(pl_op op, pl_tensor *const operand[3], pl_tensor **out) {
+  return op == PL_OP_where ? where(operand[0], operand[1], operand[2], out) : run(op, operand, out);
 }
 
 pl_status pl_add(pl_tensor *a, pl_tensor *b, pl_tensor **out) {

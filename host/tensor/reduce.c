@@ -33,7 +33,7 @@ static pl_status drop_axes(pl_tensor **t, unsigned axes, bool keep) {
   int rank = 0;
   for (int i = 0; i < (*t)->array.rank; i++)
     if (!(axes >> i & 1)) size[rank++] = (*t)->array.size[i];
-  pl_tensor *view;
+  pl_tensor *view = NULL;
   pl_status status = pl_reshape(*t, rank, size, &view);
   pl_tensor_release(*t);
   *t = view;
@@ -69,15 +69,17 @@ static pl_status sum_scaled(pl_tensor *a, unsigned axes, bool keep, bool mean, p
   int64_t size[PL_RANK_MAX], fold = folded(&a->array, axes, size);
   bool real = pl_dtype_is_float(a->array.dtype);
   double factor = mean ? 1 / (double)fold : 1;
-  pl_tensor *sum, *number = pl_tensor_number(factor);
-  pl_status status = reduce(a, PL_SUM, axes, real ? a->array.dtype : PL_I64, &sum);
+  pl_dtype type = real ? a->array.dtype : PL_I64, wide = real && mean && type < PL_F32 ? PL_F32 : type;
+  pl_tensor *sum, *scaled = NULL, *number = pl_tensor_number(factor);
+  pl_status status = reduce(a, PL_SUM, axes, wide, &sum); /* a 16-bit sum may overflow where its mean does not */
   if (status == PL_OK && mean) {
     bool was = pl_set_recording(false);
-    pl_tensor *scaled;
     status = pl_mul(sum, number, &scaled);
-    pl_set_recording(was);
     pl_tensor_release(sum);
-    sum = scaled;
+    sum = NULL;
+    if (status == PL_OK) status = pl_convert_to(scaled, real ? type : PL_F32, pl_tensor_device(a), &sum);
+    pl_tensor_release(scaled);
+    pl_set_recording(was);
   }
   pl_tensor_release(number);
   PL_TRY(status);
@@ -160,14 +162,11 @@ static pl_status extreme_back(pl_node *node, pl_tensor *const gout[], pl_tensor 
 /* One dimension given: values and 1-based indices, and the gradient goes to the chosen element; else the value alone.
  */
 static pl_status index_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
-  const pl_array *shape = &node->shape_in[0];
   pl_tensor *index = NULL, *g = NULL;
-  pl_device *device = pl_tensor_device(gout[0]);
   PL_TRY(pl_saved(node, 0, &index));
   pl_status status = with_axes(node, gout[0], &g);
-  if (status == PL_OK) status = pl_filled(device, shape->dtype, shape->rank, shape->size, 0, &gin[0]);
   int axis = __builtin_ctz((unsigned)node->integer[0]);
-  if (status == PL_OK) status = device->scatter(device, &gin[0]->array, axis, &index->array, &g->array);
+  if (status == PL_OK) status = pl_scattered(g, &node->shape_in[0], axis, index, &gin[0]);
   pl_tensor_release(index);
   pl_tensor_release(g);
   return status;

@@ -36,8 +36,8 @@ pl_status pl_tensor_want_gradient(pl_tensor *tensor, bool on);
 bool pl_recording(void);
 bool pl_set_recording(bool on); /* returns what it was */
 
-/* Must precede every in-place change: an error when the graph needs the old values, else a new version of the buffer.
- */
+/* Must precede every in-place change: an error when the graph needs the old values or elements share memory, else a new
+ * version of the buffer. */
 pl_status pl_tensor_mutate(pl_tensor *tensor, const char *operation);
 
 /* Gradients of everything that wants one, added to what is there. seed NULL: the tensor has one element and the seed

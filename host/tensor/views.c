@@ -104,16 +104,25 @@ pl_status pl_assign(pl_tensor *to, const pl_tensor *from, const char *operation)
              pl_shape_text(&to->array));
   PL_TRY(pl_tensor_mutate(to, operation));
   pl_device *device = pl_tensor_device(to);
-  if (!from->array.buffer || pl_tensor_device(from) == device) return device->copy(device, &to->array, &from->array);
-  pl_tensor *here;
-  pl_tensor *source = pl_tensor_alias(&from->array);
-  pl_status status = pl_convert_to(source, to->array.dtype, device, &here);
-  if (status == PL_OK) {
-    status = device->copy(device, &to->array, &here->array);
-    pl_tensor_release(here);
+  pl_tensor *here = NULL, *apart = NULL;
+  pl_status status = PL_OK;
+  if (from->array.buffer) {
+    pl_tensor *source = pl_tensor_alias(&from->array);
+    status = pl_convert_to(source, to->array.dtype, device, &here);
+    pl_tensor_release(source);
+    if (status == PL_OK) status = pl_apart(here, to, &apart);
   }
-  pl_tensor_release(source);
+  if (status == PL_OK) status = device->copy(device, &to->array, apart ? &apart->array : &from->array);
+  pl_tensor_release(here);
+  pl_tensor_release(apart);
   return status;
+}
+
+pl_status pl_apart(pl_tensor *operand, const pl_tensor *target, pl_tensor **out) {
+  if (operand->array.buffer == target->array.buffer && !pl_array_same_view(&operand->array, &target->array))
+    return packed(operand, operand->array.dtype, out);
+  *out = pl_tensor_retain(operand);
+  return PL_OK;
 }
 
 /* ---- views ---- */
@@ -166,18 +175,19 @@ static bool strides_for(const pl_array *a, pl_array *view) {
 
 pl_status pl_reshape(pl_tensor *a, int rank, const int64_t *size, pl_tensor **out) {
   pl_array view = a->array;
-  int64_t count = pl_array_count(&a->array), known = 1;
+  int64_t count = pl_array_count(&a->array);
   int unknown = -1;
   view.rank = rank;
   for (int i = 0; i < rank; i++) {
     view.size[i] = size[i];
-    if (size[i] == -1) {
-      PL_REQUIRE(unknown < 0, "reshape: only one size may be -1");
-      unknown = i;
-    } else
-      known *= size[i];
+    if (size[i] != -1) continue;
+    PL_REQUIRE(unknown < 0, "reshape: only one size may be -1");
+    unknown = i;
+    view.size[i] = 1;
   }
+  PL_REQUIRE(pl_array_countable(&view), "reshape: %s has too many elements", pl_shape_text(&view));
   if (unknown >= 0) {
+    int64_t known = pl_array_count(&view);
     PL_REQUIRE(known > 0 && count % known == 0, "reshape: cannot infer a size: %lld elements over %lld",
                (long long)count, (long long)known);
     view.size[unknown] = count / known;
@@ -265,9 +275,9 @@ static pl_tensor *narrow(pl_tensor *a, int axis, int64_t start, int64_t length, 
 
 pl_status pl_narrow(pl_tensor *a, int axis, int64_t start, int64_t length, pl_tensor **out) {
   int64_t size = a->array.size[axis];
-  PL_REQUIRE(start >= 0 && length >= 0 && start + length <= size,
-             "narrow: elements %lld..%lld are outside dimension %d of size %lld", (long long)start + 1,
-             (long long)(start + length), axis + 1, (long long)size);
+  PL_REQUIRE(start >= 0 && length >= 0 && start <= size && length <= size - start,
+             "narrow: %lld elements from %lld are outside dimension %d of size %lld", (long long)length,
+             (long long)(start + 1), axis + 1, (long long)size);
   *out = narrow(a, axis, start, length, false);
   return PL_OK;
 }
@@ -393,6 +403,10 @@ pl_status pl_op_expand(const pl_call *call, pl_tensor *out[]) {
   pl_array shape = {.rank = call->rank}, view;
   for (int i = 0; i < call->rank; i++)
     shape.size[i] = call->shape[i] == -1 && i >= missing ? a->array.size[i - missing] : call->shape[i];
+  for (int i = 0; i < missing; i++)
+    PL_REQUIRE(shape.size[i] >= 0, "expand: -1 needs a dimension that is there already; %s has %d of the %d asked for",
+               pl_shape_text(&a->array), a->array.rank, call->rank);
+  PL_REQUIRE(pl_array_countable(&shape), "expand: %s has too many elements", pl_shape_text(&shape));
   PL_REQUIRE(pl_array_broadcast(&a->array, &shape, &view), "expand: %s does not broadcast to %s",
              pl_shape_text(&a->array), pl_shape_text(&shape));
   pl_node *node;

@@ -7,8 +7,8 @@ local tensor = {}
 
 -- Constructors -------------------------------------------------------------------------------------------------------
 
-function tensor.zeros(form) return core.full(form, 0, nil) end
-function tensor.ones(form) return core.full(form, 1, nil) end
+function tensor.zeros(form) return core.full(form, 0, nil, "zeros") end
+function tensor.ones(form) return core.full(form, 1, nil, "ones") end
 
 local function like(name, make)
   return function(t, options)
@@ -40,6 +40,9 @@ end
 
 --- 1..n in random order, int64.
 function tensor.randperm(n)
+  if math.type(n) ~= "integer" or n < 0 then
+    error(("randperm: n: expected an integer of 0 or more, got %s"):format(tostring(n)), 2)
+  end
   local keys, order = core.rand({ n, dtype = "float64" }):totable(), {}
   for i = 1, n do order[i] = i end
   for i = n, 2, -1 do
@@ -87,6 +90,7 @@ function methods:split(size, dim)
     parts[#parts + 1] = self:narrow(dim, start, length)
     start = start + length
   end
+  if type(size) == "table" and #size > #parts then error(("split: sizes: expected a sum of %d"):format(whole), 2) end
   return parts
 end
 
@@ -107,6 +111,9 @@ local loss_options <const> = { ignore_index = true, reduction = true, label_smoo
 -- rows that count), "sum" or "none".
 function tensor.cross_entropy(logits, labels, options)
   options = options or {}
+  if not core.is_tensor(logits) then
+    error(("cross_entropy: logits: expected a tensor, got %s"):format(type(logits)), 2)
+  end
   for name in pairs(options) do
     if not loss_options[name] then error(("cross_entropy: unknown option '%s'"):format(tostring(name)), 2) end
   end

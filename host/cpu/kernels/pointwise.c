@@ -50,11 +50,6 @@ PL_POINTWISE_TEST(I64)
       t[i] = (to_type)(expression);                                                                                    \
     }                                                                                                                  \
   }
-/* Out-of-range floats saturate when they become integers; NaN becomes 0. C leaves both undefined. */
-static inline int64_t to_i64(double x) {
-  if (!(x == x)) return 0;
-  return x >= 9223372036854775807.0 ? INT64_MAX : x <= -9223372036854775808.0 ? INT64_MIN : (int64_t)x;
-}
 #define STORAGE(compute, ctype, from_f, to_f, to_int)                                                                  \
   CONVERT(load_##compute##_bool, ctype, uint8_t, x)                                                                    \
   CONVERT(load_##compute##_u8, ctype, uint8_t, x)                                                                      \
@@ -73,9 +68,9 @@ static inline int64_t to_i64(double x) {
   CONVERT(store_##compute##_f32, float, ctype, to_f(x))                                                                \
   CONVERT(store_##compute##_f64, double, ctype, to_f(x))
 #define SAME(x) (x)
-STORAGE(f32, float, SAME, SAME, to_i64)
-STORAGE(f64, double, SAME, SAME, to_i64)
-STORAGE(i64, int64_t, to_i64, SAME, SAME)
+STORAGE(f32, float, SAME, SAME, pl_saturate)
+STORAGE(f64, double, SAME, SAME, pl_saturate)
+STORAGE(i64, int64_t, pl_saturate, SAME, SAME)
 #define CONVERSIONS(way, compute)                                                                                      \
   {                                                                                                                    \
     [PL_BOOL] = way##_##compute##_bool, [PL_U8] = way##_##compute##_u8, [PL_I32] = way##_##compute##_i32,              \
