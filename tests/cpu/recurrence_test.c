@@ -515,6 +515,32 @@ static void check_interrupt(void) {
   problem_end(&p);
 }
 
+/* For one number of threads the results are the same to the last bit, whoever runs first. */
+static void check_repeats(int64_t batch, int threads) {
+  problem p;
+  size_t bytes = 0;
+  problem_begin(&p, (setting){.batch = batch, .steps = 150, .heads = 2, .dim = 40, .type = PL_F32, .product = PL_F32});
+  pl_recurrence ask = question(&p);
+  omp_set_num_threads(threads);
+  require(pl_cpu_recurrence_workspace(NULL, &ask, &bytes), "workspace");
+  void *workspace = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  float *first = NULL;
+  if (!workspace) exit(2);
+  for (int run = 0; run < 5; run++) {
+    pl_recurrence_gradient gradient = {
+        .states = ARRAY(p.gstates), .recurrent = ARRAY(p.gr), .bias = ARRAY(p.gb), .workspace = workspace};
+    require(pl_cpu_recurrence_forward(NULL, &ask, &(pl_recurrence_result){NULL, ARRAY(p.last), workspace}), "forward");
+    require(pl_cpu_recurrence_backward(NULL, &ask, &gradient), "backward");
+    size_t size = (size_t)p.gr->count * sizeof(float);
+    if (!first) first = memcpy(allocate(size), p.gr->buffer.data, size);
+    if (memcmp(first, p.gr->buffer.data, size) != 0)
+      failures++, fprintf(stderr, "dR differs between runs, B %ld, %d threads\n", (long)batch, threads);
+  }
+  free(first);
+  free(workspace);
+  problem_end(&p);
+}
+
 int main(void) {
   static const int64_t batches[] = {1, 3, 8, 20}, lengths[] = {0, 1, 2, 17}, heads[] = {1, 3},
                        dims[] = {1, 5, 16, 33, 130};
@@ -539,6 +565,8 @@ int main(void) {
     check((setting){1, 600, 1, 33, .type = PL_F64, .product = PL_F64}, threads, threads);
     check((setting){4, 150, 2, 20, 1, .type = PL_F64, .product = PL_F64, .lengths = true}, threads, 1);
   }
+  check_repeats(9, 3);
+  check_repeats(1, 2);
   check_interrupt();
   printf("recurrence: %d problems, %d differences\n", runs, failures);
   return failures != 0;
