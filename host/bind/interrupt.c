@@ -13,13 +13,21 @@
 static pthread_t owner;
 static bool owned, ends_on_second;
 static _Atomic(lua_State *) running; /* NULL while no protected call is open */
+static lua_State *abandoned;         /* the coroutine that the hook has just left */
 
 #define EVERYTHING (LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT)
 
+/* In a coroutine that can yield, the hook leaves it at once: an error would be caught by each of its pcalls in turn,
+ * and with deep recursion that takes minutes. The coroutine is then closed by `resume`. Lua allows such a yield only
+ * from count and line events; one of them follows every call. */
 static void stop(lua_State *L, lua_Debug *where) {
-  (void)where;
-  lua_pushliteral(L, "interrupted");
-  lua_error(L);
+  if (!lua_isyieldable(L)) {
+    lua_pushliteral(L, "interrupted");
+    lua_error(L);
+  }
+  if (where->event != LUA_HOOKCOUNT && where->event != LUA_HOOKLINE) return;
+  abandoned = L;
+  lua_yield(L, 0);
 }
 
 static void unhook(lua_State *L) {
@@ -97,6 +105,14 @@ static lua_State *check_coroutine(lua_State *L) {
   return co;
 }
 
+static int reset(lua_State *L, lua_State *co) {
+  lua_State *outer = atomic_load(&running);
+  if (outer) enter(co);
+  int status = lua_resetthread(co);
+  if (outer) enter(L);
+  return status;
+}
+
 /* Moves `arguments` values to co and runs it; its results, or its error, come back onto L. Returns their count or -1.
  */
 static int resume(lua_State *L, lua_State *co, int arguments) {
@@ -110,6 +126,13 @@ static int resume(lua_State *L, lua_State *co, int arguments) {
   int results;
   int status = lua_resume(co, L, arguments, &results);
   if (outer) enter(L);
+  if (status == LUA_YIELD && abandoned == co) {
+    abandoned = NULL;
+    reset(L, co);
+    lua_settop(co, 0);
+    lua_pushliteral(L, "interrupted");
+    return -1;
+  }
   if (status != LUA_OK && status != LUA_YIELD) {
     lua_xmove(co, L, 1);
     return -1;
@@ -129,14 +152,6 @@ static int coroutine_resume(lua_State *L) {
   lua_pushboolean(L, results >= 0);
   lua_insert(L, results < 0 ? -2 : -(results + 1));
   return results < 0 ? 2 : results + 1;
-}
-
-static int reset(lua_State *L, lua_State *co) {
-  lua_State *outer = atomic_load(&running);
-  if (outer) enter(co);
-  int status = lua_resetthread(co);
-  if (outer) enter(L);
-  return status;
 }
 
 static int call_wrapped(lua_State *L) {

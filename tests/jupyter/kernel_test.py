@@ -427,6 +427,10 @@ class Interrupts(KernelTest):
         "coroutine": "coroutine.wrap(function() while true do pcall(error) end end)()",
         "many coroutines": "while true do coroutine.resume(coroutine.create(function() coroutine.yield() end)) end",
         "sort": "while true do table.sort({3, 2, 1, 5, 4}, function(a, b) while true do end end) end",
+        "deep pcalls in a coroutine": "local function f() while true do pcall(f) end end"
+                                      " while true do pcall(coroutine.wrap(f)) end",
+        "sort in a coroutine": "coroutine.wrap(function() while true do pcall(table.sort, {3, 2, 1},"
+                               " function() while true do end end) end end)()",
         "goto": "::again:: goto again",
         "in a protected coroutine": "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "close": "while true do local c <close> = setmetatable({}, {__close = function() while true do end end}) end",

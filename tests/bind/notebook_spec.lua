@@ -1,0 +1,109 @@
+-- perilune notebook run: outputs as Jupyter writes them, errors, time limits, broken files.
+local core = require "perilune.core"
+local program = require "bind.program"
+
+local path, out
+before_each(function() path, out = os.tmpname(), os.tmpname() end)
+after_each(function() os.remove(path) os.remove(out) end)
+
+local function notebook(sources, extra)
+  local cells = {}
+  for i, source in ipairs(sources) do
+    cells[i] = { cell_type = "code", id = "cell" .. i, metadata = { keep = i }, source = source,
+      outputs = core.json_array { { output_type = "stale" } }, execution_count = 99 }
+  end
+  local text = core.json_encode({ cells = cells, metadata = { kernelspec = { name = "perilune", language = "lua" } },
+    nbformat = 4, nbformat_minor = 5, unknown = { field = 1 } }, 1)
+  program.write(path, extra and extra(text) or text)
+end
+
+local function run(options)
+  local _, err, status = program.run { args = ("notebook run %s -o %s %s"):format(path, out, options or "") }
+  local text = program.read(out)
+  return text ~= "" and core.json_decode(text) or nil, err, status
+end
+
+describe("notebook run", function()
+  it("writes outputs, counts and results back and keeps the rest", function()
+    notebook { { "print 'a'\n", "io.write 'b' io.stderr:write 'c' print 'd'\n", "1 + 1" }, "  \n", "x = 2", "x" }
+    local result, err, status = run()
+    assert.equal("", err)
+    assert.equal(0, status)
+    local first = result.cells[1]
+    assert.same({ "a\n", "b" }, { table.unpack(first.outputs[1].text) })
+    assert.equal("stderr", first.outputs[2].name)
+    assert.same({ "2" }, { table.unpack(first.outputs[4].data["text/plain"]) })
+    assert.equal("execute_result", first.outputs[4].output_type)
+    assert.same({ "cell1", 1, 1 }, { first.id, first.metadata.keep, first.execution_count })
+    assert.equal(core.null, result.cells[2].execution_count)
+    assert.equal(0, #result.cells[2].outputs + #result.cells[3].outputs)
+    assert.same({ 2, 3 }, { result.cells[3].execution_count, result.cells[4].execution_count })
+    assert.equal(1, result.unknown.field)
+  end)
+
+  it("writes in place, and the same text again", function()
+    notebook { "require 'perilune.display'.bundle { ['text/plain'] = 'a', ['text/html'] = 'b', ['text/latex'] = 'c' }" }
+    assert.equal(0, (select(3, program.run { args = "notebook run " .. path })))
+    local once = program.read(path)
+    assert.equal(0, (select(3, program.run { args = "notebook run " .. path })))
+    assert.equal(once, program.read(path))
+    assert.equal("\n", once:sub(-1))
+  end)
+
+  it("merges streams, updates displays by id and clears", function()
+    notebook { "for i = 1, 3 do io.write(i, '\\n') end",
+      "d = require 'perilune.display' h = d.html('one', { id = 'i' })",
+      "h:update 'two'", "print 'gone' d.clear() print 'kept' d.clear { wait = true }",
+      "print 'gone' d.clear { wait = true } print 'new'" }
+    local cells = run().cells
+    assert.same({ "1\n", "2\n", "3\n" }, { table.unpack(cells[1].outputs[1].text) })
+    assert.same({ "two" }, { table.unpack(cells[2].outputs[1].data["text/html"]) })
+    assert.equal(0, #cells[3].outputs)
+    assert.same({ "kept\n" }, { table.unpack(cells[4].outputs[1].text) })
+    assert.same({ "new\n" }, { table.unpack(cells[5].outputs[1].text) })
+    assert.equal(1, #cells[5].outputs)
+  end)
+
+  it("stops at a failing cell, with its traceback and the outputs so far", function()
+    notebook { "print 'a'", "local x\nx.y = 1", "print 'never'" }
+    local result, err, status = run()
+    assert.equal(1, status)
+    assert.matches("In %[2%]:2: attempt to index a nil value %(local 'x'%)", err)
+    assert.equal("error", result.cells[2].outputs[1].output_type)
+    assert.equal("a\n", result.cells[1].outputs[1].text[1])
+    assert.equal("stale", result.cells[3].outputs[1].output_type)
+  end)
+
+  it("goes on when errors are allowed", function()
+    notebook { "error 'x'", "1" }
+    local result, err, status = run "--allow-errors"
+    assert.equal(0, status)
+    assert.equal("", err)
+    assert.equal("execute_result", result.cells[2].outputs[1].output_type)
+  end)
+
+  it("limits the time of a cell", function()
+    notebook { "while true do pcall(error) end", "1" }
+    local result, err, status = run "--timeout 0.3"
+    assert.equal(1, status)
+    assert.matches("longer than %-%-timeout", err)
+    assert.equal("Interrupted", result.cells[1].outputs[1].ename)
+  end)
+
+  it("says what is wrong with a file", function()
+    notebook({ "1" }, function(text) return text:sub(1, #text // 2) end)
+    assert.matches("is not a whole notebook: line", (select(2, run())))
+    for text, message in pairs { ["[]"] = "no nbformat", ["{}"] = "no nbformat",
+      ['{"nbformat": 3}'] = "nbformat 3; 4 is expected",
+      ['{"nbformat": 4}'] = "no array of cells", ['{"nbformat": 4, "cells": [1]}'] = "cell 1 has no source",
+      ['{"nbformat": 4, "cells": [], "metadata": {"kernelspec": {"language": "python"}}}'] = "written in python" } do
+      program.write(path, text)
+      local _, err, status = run()
+      assert.equal(1, status)
+      assert.truthy(err:find(message, 1, true), err)
+    end
+    local _, err, status = program.run { args = "notebook run /nonexistent.ipynb" }
+    assert.equal(1, status)
+    assert.matches("cannot open '/nonexistent.ipynb'", err)
+  end)
+end)
