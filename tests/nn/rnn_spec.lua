@@ -68,6 +68,9 @@ describe("nn.RNN", function()
       local backward_input = pl.tensor({ reversed(alone:select(1, 1):totable(), length) }, f64)
       local backward = reversed(one_way(backward_input):select(1, 1):totable(), length)
       for t = 1, length do near(table.move(backward[t], 1, 3, 4, forward[t]), got[t], 1e-10) end
+      local ends = last[1]:select(1, 1):reshape({ B, 3 }):totable()[row]
+      table.move(last[2]:select(1, 1):reshape({ B, 3 }):totable()[row], 1, 3, 4, ends)
+      for t = length + 1, T do near(ends, y:totable()[row][t], 1e-12) end
     end
     local tensor_lengths = m(x, nil, pl.tensor(lengths, { dtype = "int64" }))
     near(y:totable(), tensor_lengths:totable(), 0)

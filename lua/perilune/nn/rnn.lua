@@ -140,7 +140,7 @@ end
 -- x [B,T,input_size] -> output [B,T,hidden_size * directions] of the last layer, and the list of last states
 -- [S,B,1,N,D]: one per layer, or with two directions layer 1 forward, layer 1 backward, layer 2 forward, ... `states`
 -- is such a list of initial states (nil entries: the cell's own); `lengths` one length per row: beyond it the output
--- repeats, and the backward direction starts there. Weights start uniform within +-1/sqrt(size).
+-- repeats each direction's last, and the backward direction starts at it. Weights start uniform within +-1/sqrt(size).
 function RNN:init(options)
   local option = check.options("nn.RNN", options, known)
   self.input_size = check.integer("nn.RNN", "input_size", option.input_size)
