@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <lauxlib.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,53 +30,66 @@ static void offer(search *s, const char *name, size_t length) {
   if (json_object_size(s->found) < MATCHES_MAX) json_object_setn_new_nocheck(s->found, name, length, json_true());
 }
 
-/* Offers the keys of the value on top of the stack, and of what its metatables' __index tables lead to. Pops it. */
-static void offer_fields(search *s) {
-  lua_State *L = s->L;
-  for (int depth = 0; depth < INDEX_DEPTH_MAX; depth++) {
-    if (lua_istable(L, -1)) {
-      for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING || (s->methods && !lua_isfunction(L, -1))) continue;
-        size_t length;
-        const char *name = lua_tolstring(L, -2, &length);
-        offer(s, name, length);
-      }
-    }
-    if (!lua_getmetatable(L, -1)) break;
-    lua_pushliteral(L, "__index");
-    lua_rawget(L, -2);
-    /* Objects whose __index is a function show what stands in their metatable. */
-    if (lua_isfunction(L, -1)) {
-      lua_pop(L, 1);
-      lua_pushliteral(L, "__methods");
-      lua_rawget(L, -2);
-    }
-    lua_replace(L, -3);
+/* Replaces the value on top by the table in which Lua would look next: its metatable's __index, or, where that is one
+ * of the program's own C functions, the table of methods in the registry. Pops it and returns false when there is none.
+ */
+static bool to_next_table(lua_State *L) {
+  if (!lua_getmetatable(L, -1)) {
     lua_pop(L, 1);
-    if (!lua_istable(L, -1)) break;
+    return false;
   }
+  lua_pushliteral(L, "__index");
+  lua_rawget(L, -2);
+  if (lua_iscfunction(L, -1)) {
+    lua_pop(L, 1);
+    lua_pushliteral(L, "__name");
+    lua_rawget(L, -2);
+    if (lua_type(L, -1) == LUA_TSTRING) {
+      lua_pushfstring(L, "%s.methods", lua_tostring(L, -1));
+      lua_rawget(L, LUA_REGISTRYINDEX);
+      lua_remove(L, -2);
+    }
+  }
+  lua_replace(L, -3);
   lua_pop(L, 1);
+  if (lua_istable(L, -1)) return true;
+  lua_pop(L, 1);
+  return false;
 }
 
-/* Replaces the value on top by its field, read raw along __index tables; nil when it has none. */
-static void step_into(lua_State *L, const char *name, size_t length) {
-  for (int depth = 0; depth < INDEX_DEPTH_MAX; depth++) {
-    if (lua_istable(L, -1)) {
-      lua_pushlstring(L, name, length);
-      lua_rawget(L, -2);
-      if (!lua_isnil(L, -1)) {
-        lua_remove(L, -2);
-        return;
-      }
-      lua_pop(L, 1);
-    }
-    if (!lua_getmetatable(L, -1)) break;
-    lua_pushliteral(L, "__index");
-    lua_rawget(L, -2);
-    lua_replace(L, -3);
-    lua_pop(L, 1);
+static void offer_keys(search *s) {
+  lua_State *L = s->L;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || (s->methods && !lua_isfunction(L, -1))) continue;
+    size_t length;
+    const char *name = lua_tolstring(L, -2, &length);
+    offer(s, name, length);
   }
-  lua_pop(L, 1);
+}
+
+/* Offers the fields of the value on top of the stack and pops it. */
+static void offer_fields(search *s) {
+  int depth = 0;
+  do
+    if (lua_istable(s->L, -1)) offer_keys(s);
+  while (to_next_table(s->L) && ++depth < INDEX_DEPTH_MAX);
+  if (depth == INDEX_DEPTH_MAX) lua_pop(s->L, 1);
+}
+
+/* Replaces the value on top by its field; nil when it has none. */
+static void step_into(lua_State *L, const char *name, size_t length) {
+  int depth = 0;
+  do {
+    if (!lua_istable(L, -1)) continue;
+    lua_pushlstring(L, name, length);
+    lua_rawget(L, -2);
+    if (!lua_isnil(L, -1)) {
+      lua_remove(L, -2);
+      return;
+    }
+    lua_pop(L, 1);
+  } while (to_next_table(L) && ++depth < INDEX_DEPTH_MAX);
+  if (depth == INDEX_DEPTH_MAX) lua_pop(L, 1);
   lua_pushnil(L);
 }
 
