@@ -403,7 +403,7 @@ class Code(KernelTest):
         self.assertEqual(self.complete("thing.")["matches"], ["field", "inherited", "method"])
         self.assertEqual(self.complete("thing:")["matches"], ["inherited", "method"])
         self.run_code("t = require 'perilune'.ones{2}")
-        self.assertEqual(self.complete("t:total")["matches"], ["totable"])
+        self.assertEqual(self.complete("t:totab")["matches"], ["totable"])
         self.assertEqual(self.complete("io.stdout:fl")["matches"], ["flush"])
         self.assertIn("while", self.complete("wh")["matches"])
         self.assertIn("mylocal", self.complete("local mylocal = 1\nmyl")["matches"])
