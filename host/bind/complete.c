@@ -1,6 +1,7 @@
 /* Names that may stand at the cursor: globals, fields, methods, reserved words. Reads tables raw, so that no user code
  * runs for a Tab. */
 #include "host/bind/evaluate.h"
+#include "host/bind/handle.h"
 #include "host/bind/source.h"
 
 #include <ctype.h>
@@ -40,15 +41,12 @@ static bool to_next_table(lua_State *L) {
   }
   lua_pushliteral(L, "__index");
   lua_rawget(L, -2);
-  if (lua_iscfunction(L, -1)) {
+  luaL_getmetatable(L, PL_TENSOR);
+  bool tensor = lua_rawequal(L, -1, -3);
+  lua_pop(L, 1);
+  if (tensor) {
     lua_pop(L, 1);
-    lua_pushliteral(L, "__name");
-    lua_rawget(L, -2);
-    if (lua_type(L, -1) == LUA_TSTRING) {
-      lua_pushfstring(L, "%s.methods", lua_tostring(L, -1));
-      lua_rawget(L, LUA_REGISTRYINDEX);
-      lua_remove(L, -2);
-    }
+    lua_getfield(L, LUA_REGISTRYINDEX, PL_METHODS);
   }
   lua_replace(L, -3);
   lua_pop(L, 1);
