@@ -9,8 +9,8 @@
 
 typedef struct pl_session pl_session;
 
-/* What a session tells its front end while code runs. Any may be NULL: then output goes to the process's own streams and
- * input comes from its standard input. */
+/* What a session tells its front end while code runs. Any may be NULL: then output goes to the process's own streams
+ * and input comes from its standard input. */
 typedef struct {
   void *context;
   /* name is "stdout" or "stderr"; data are the bytes as written, not yet checked for UTF-8. */

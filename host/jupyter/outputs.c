@@ -8,6 +8,7 @@ void pl_outputs_open(pl_outputs *o) { *o = (pl_outputs){.cells = json_object(), 
 void pl_outputs_release(pl_outputs *o) {
   json_decref(o->cells);
   json_decref(o->outputs);
+  pl_text_release(&o->tail);
   *o = (pl_outputs){0};
 }
 
@@ -51,35 +52,56 @@ static json_t *file_bundle(const json_t *data) {
 
 /* ---- streams ---- */
 
-void pl_outputs_stream(pl_outputs *o, const char *name, const char *data, size_t length) {
-  if (o->clear_next) json_array_clear(o->outputs);
-  o->clear_next = false;
-  size_t count = json_array_size(o->outputs);
-  json_t *last = count ? json_array_get(o->outputs, count - 1) : NULL;
-  const char *last_name = json_string_value(json_object_get(last, "name"));
+/* Adds lines to the array `lines`; only its last one can grow, so that long outputs stay cheap. */
+static void extend_lines(json_t *lines, const pl_text *text) {
+  pl_text whole = {0};
+  size_t count = json_array_size(lines);
+  const json_t *last = json_array_get(lines, count - 1);
+  size_t length = json_string_length(last);
+  if (length > 0 && json_string_value(last)[length - 1] != '\n') {
+    pl_text_append(&whole, json_string_value(last), length);
+    json_array_remove(lines, count - 1);
+  }
+  pl_text_append(&whole, text->data, text->length);
+  json_t *more = split_lines(whole.data, whole.length);
+  json_array_extend(lines, more);
+  json_decref(more);
+  pl_text_release(&whole);
+}
+
+static void add_text(pl_outputs *o, const char *name, const char *data, size_t length) {
+  if (length == 0) return;
   pl_text valid = {0};
   pl_text_append_utf8(&valid, data, length);
-  if (last_name && strcmp(last_name, name) == 0) {
-    json_t *lines = json_object_get(last, "text");
-    size_t line = json_array_size(lines);
-    pl_text tail = {0}; /* only the last line can grow: long outputs stay cheap */
-    if (line > 0) {
-      json_t *end = json_array_get(lines, line - 1);
-      size_t end_length = json_string_length(end);
-      if (end_length == 0 || json_string_value(end)[end_length - 1] != '\n') {
-        pl_text_append(&tail, json_string_value(end), end_length);
-        json_array_remove(lines, line - 1);
-      }
-    }
-    pl_text_append(&tail, valid.data ? valid.data : "", valid.length);
-    json_t *more = split_lines(tail.data, tail.length);
-    json_array_extend(lines, more);
-    json_decref(more);
-    pl_text_release(&tail);
-  } else
+  if (o->clear_next) json_array_clear(o->outputs);
+  o->clear_next = false;
+  json_t *last = json_array_get(o->outputs, json_array_size(o->outputs) - 1);
+  const char *last_name = json_string_value(json_object_get(last, "name"));
+  if (last_name && strcmp(last_name, name) == 0)
+    extend_lines(json_object_get(last, "text"), &valid);
+  else
     json_array_append_new(o->outputs, json_pack("{s:s, s:s, s:o}", "name", name, "output_type", "stream", "text",
-                                                split_lines(valid.data ? valid.data : "", valid.length)));
+                                                split_lines(valid.data, valid.length)));
   pl_text_release(&valid);
+}
+
+/* Nothing more comes for the unfinished sequence: it is repaired. */
+static void end_tail(pl_outputs *o) {
+  if (o->tail.length) add_text(o, o->tail_name, o->tail.data, o->tail.length);
+  pl_text_clear(&o->tail);
+}
+
+void pl_outputs_stream(pl_outputs *o, const char *name, const char *data, size_t length) {
+  name = strcmp(name, "stderr") == 0 ? "stderr" : "stdout";
+  if (o->tail.length && o->tail_name != name) end_tail(o);
+  pl_text bytes = o->tail;
+  o->tail = (pl_text){0};
+  o->tail_name = name;
+  pl_text_append(&bytes, data, length);
+  size_t held = pl_utf8_unfinished(bytes.data, bytes.length);
+  add_text(o, name, bytes.data, bytes.length - held);
+  pl_text_append(&o->tail, bytes.data + bytes.length - held, held);
+  pl_text_release(&bytes);
 }
 
 /* ---- displays ---- */
@@ -133,11 +155,13 @@ void pl_outputs_display(pl_outputs *o, const char *type, const json_t *content) 
     const char *type;
     void (*take)(pl_outputs *, const json_t *);
   } kinds[] = {{"display_data", show}, {"update_display_data", update}, {"clear_output", clear}};
+  end_tail(o);
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (strcmp(type, kinds[i].type) == 0) kinds[i].take(o, content);
 }
 
 void pl_outputs_outcome(pl_outputs *o, const pl_outcome *outcome, long execution_count) {
+  end_tail(o);
   if (!outcome->ok)
     add(o, json_pack("{s:O, s:O, s:s, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "output_type", "error",
                      "traceback", outcome->traceback));

@@ -8,6 +8,8 @@ typedef struct {
   json_t *cells;   /* displays by id: object of arrays of outputs, so that an update finds those of earlier cells */
   json_t *outputs; /* array being filled for the current cell (owned) */
   bool clear_next; /* a clear_output that waits for the next output */
+  pl_text tail;    /* beginning of a UTF-8 sequence at the end of the stream `tail_name` */
+  const char *tail_name;
 } pl_outputs;
 
 void pl_outputs_open(pl_outputs *outputs);

@@ -64,6 +64,13 @@ describe("notebook run", function()
     assert.equal(1, #cells[5].outputs)
   end)
 
+  it("joins and repairs characters", function()
+    notebook { [[io.write '\xc3' io.write '\xa9' io.stderr:write '\xc3' io.write '\xff\n\xe2']] }
+    local outputs = run().cells[1].outputs
+    assert.same({ { "é" }, { "\u{FFFD}" }, { "\u{FFFD}\n", "\u{FFFD}" } },
+      { { table.unpack(outputs[1].text) }, { table.unpack(outputs[2].text) }, { table.unpack(outputs[3].text) } })
+  end)
+
   it("stops at a failing cell, with its traceback and the outputs so far", function()
     notebook { "print 'a'", "local x\nx.y = 1", "print 'never'" }
     local result, err, status = run()
