@@ -1,6 +1,7 @@
 /* Redirection of Lua's standard streams to a front end. */
 #include "host/bind/output.h"
 #include "host/bind/display.h"
+#include "host/bind/shell.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -232,6 +233,9 @@ void pl_output_redirect(lua_State *L) {
   if (frontend->stream) {
     lua_pushcfunction(L, print);
     lua_setglobal(L, "print");
+    lua_getglobal(L, "os");
+    lua_pushcfunction(L, pl_shell_execute);
+    lua_setfield(L, -2, "execute");
     replace(L, io, io, "write", io_write, "output");
     replace(L, methods, io, "write", file_write, "output");
   }

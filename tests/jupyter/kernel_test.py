@@ -285,6 +285,18 @@ class Output(KernelTest):
         self.assertEqual(text_of(messages), "a1b\ncd\ne\tnil\n")
         self.assertEqual(text_of(messages, "stderr"), "fg")
 
+    def test_shell_commands(self):
+        _, messages = self.run_code("print 'a' local ok, how, status = os.execute('echo b; echo c >&2; cat; exit 3')"
+                                    " print(ok, how, status) return os.execute(), os.execute('kill -9 $$')")
+        self.assertEqual(text_of(messages), "a\nb\nnil\texit\t3\n")
+        self.assertEqual(text_of(messages, "stderr"), "c\n")
+        self.assertEqual(result_of(messages), ['true\tnil\t"signal"\t9'])
+        _, messages = self.run_code("os.execute('seq 200000')")
+        self.assertEqual(text_of(messages), "".join(f"{i}\n" for i in range(1, 200001)))
+        start = time.time()
+        self.run_code("os.execute('sleep 5 &')")
+        self.assertLess(time.time() - start, 2)
+
     def test_files_still_work(self):
         self.assertEqual(self.result("local f = io.tmpfile() f:write('x', 1) f:seek('set') return f:read('a')"), ['"x1"'])
 
@@ -437,6 +449,7 @@ class Interrupts(KernelTest):
         "goto": "::again:: goto again",
         "in a protected coroutine": "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "close": "while true do local c <close> = setmetatable({}, {__close = function() while true do end end}) end",
+        "a shell command": "os.execute('sleep 30')",
         "printing": "while true do print 'x' end",
         "tostring": "setmetatable({}, {__tostring = function() while true do end end})",
     }
