@@ -1,6 +1,8 @@
 /* Stopping Lua code from outside. Nothing is installed while code runs undisturbed; an interrupt sets, on the thread
  * that owns the state, a hook that raises "interrupted" at every instruction until the outermost call has ended, so
- * that no pcall in user code can swallow it. */
+ * that no pcall in user code can swallow it. Out of its reach are C functions until they return (long ones of this
+ * program look at pl_check_interrupt), finalizers, and a message handler of xpcall that never ends: Lua runs those
+ * without hooks. */
 #ifndef PL_BIND_INTERRUPT_H
 #define PL_BIND_INTERRUPT_H
 
