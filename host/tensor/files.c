@@ -48,20 +48,22 @@ void pl_named_tensors_release(pl_named_tensor *list, int count) {
 
 /* ---- safetensors: u64 header length, JSON header, data ---- */
 
+/* The header as text; NULL when a name is not valid UTF-8. */
 static char *safetensors_header(const pl_named_tensor *list, int count) {
   json_t *header = json_object();
   size_t at = 0;
-  for (int i = 0; i < count; i++) {
+  bool valid = true;
+  for (int i = 0; i < count && valid; i++) {
     const pl_array *array = &list[i].tensor->array;
     json_t *shape = json_array();
     for (int k = 0; k < array->rank; k++) json_array_append_new(shape, json_integer(array->size[k]));
     size_t end = at + bytes_of(list[i].tensor);
-    json_object_set_new(header, list[i].name,
-                        json_pack("{s:s, s:o, s:[I, I]}", "dtype", names[array->dtype].safetensors, "shape", shape,
-                                  "data_offsets", (json_int_t)at, (json_int_t)end));
+    valid = json_object_set_new(header, list[i].name,
+                                json_pack("{s:s, s:o, s:[I, I]}", "dtype", names[array->dtype].safetensors, "shape",
+                                          shape, "data_offsets", (json_int_t)at, (json_int_t)end)) == 0;
     at = end;
   }
-  char *text = json_dumps(header, JSON_COMPACT);
+  char *text = valid ? json_dumps(header, JSON_COMPACT) : NULL;
   json_decref(header);
   return text;
 }
@@ -233,7 +235,8 @@ static pl_status parse_npy(const char *path, const pl_text *file, pl_device *dev
     valid = rank < PL_RANK_MAX;
     if (!valid) break;
     size[rank] = strtoll(shape, &end, 10);
-    valid = end != shape && size[rank] >= 0 && !__builtin_mul_overflow(count, size[rank], &count);
+    valid =
+        end != shape && size[rank] >= 0 && !__builtin_mul_overflow(count, size[rank], &count) && count < INT64_MAX / 16;
     rank++;
     shape = end;
     if (*shape == ')') break;
