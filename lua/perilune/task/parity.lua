@@ -90,6 +90,19 @@ function Parity:sequences(length, count, set)
   return tensors_of(self, bits_of(stream_of(self.seed, set, length), count * length), count, length, lengths)
 end
 
+-- Right answers of the model to rows first .. first + count - 1 of a batch: at the last position, at all positions, and
+-- how many positions there are.
+local function right_answers(self, model, batch, first, count)
+  local _ <close> = pl.scope()
+  local y = batch.y:narrow(1, first, count)
+  local answer = model(batch.x:narrow(1, first, count), batch.lengths:narrow(1, first, count)):argmax(-1)
+  local right = pl.eq(answer, y):to("float64")
+  local last = self.labels == "last" and right or right:select(2, y.shape[2])
+  return last:sum():item(), right:sum():item(), right:numel()
+end
+
+local rows_at_once <const> = 128 -- so that long sequences need little memory
+
 --- Share of the `count` (default 128) sequences of a length and set whose parity model(x, lengths) gives right, and the
 -- share of right answers over all positions (the same number with labels = "last"). The model's result is [B,T,2] or,
 -- with labels = "last", [B,2].
@@ -98,12 +111,12 @@ function Parity:accuracy(model, length, count, set)
   local _ <close> = pl.scope()
   return pl.no_grad(function()
     local batch = self:sequences(length, count, set)
-    local right = pl.eq(model(batch.x, batch.lengths):argmax(-1), batch.y):to("float64")
-    if self.labels == "last" then
-      local share = right:mean():item()
-      return share, share
+    local last, every, positions = 0, 0, 0
+    for first = 1, count, rows_at_once do
+      local l, e, n = right_answers(self, model, batch, first, math.min(rows_at_once, count - first + 1))
+      last, every, positions = last + l, every + e, positions + n
     end
-    return right:select(2, length):mean():item(), right:mean():item()
+    return last / count, every / positions
   end)
 end
 
