@@ -30,7 +30,7 @@ local option = require("perilune.options").read {
   { "labels", "string", default = "every", choices = { "every", "last" }, help = "positions that carry a label" },
   { "min", "integer", default = 3, minimum = 1, help = "shortest training sequence" },
   { "max", "integer", default = 40, minimum = 1, help = "longest training sequence" },
-  { "steps", "integer", default = 4000, minimum = 1, help = "most training steps" },
+  { "steps", "integer", default = 6000, minimum = 1, help = "most training steps" },
   { "batch", "integer", default = 64, minimum = 1, help = "sequences per step" },
   { "lr", "number", minimum = 0, help = "learning rate of Adam [0.003; elman 0.002]" },
   { "clip", "number", default = 1, minimum = 0, help = "greatest norm of the gradient" },
