@@ -37,6 +37,13 @@ pl_array pl_check_number(lua_State *L, int index, pl_dtype dtype, const char *fu
   return pl_array_integer(dtype == PL_BOOL ? integer != 0 : integer);
 }
 
+lua_Integer pl_check_integer(lua_State *L, int index, const char *function, const char *argument) {
+  int exact;
+  lua_Integer value = lua_tointegerx(L, index, &exact);
+  if (!exact) luaL_error(L, "%s: %s: expected an integer, got %s", function, argument, luaL_tolstring(L, index, NULL));
+  return value;
+}
+
 /* Shape, type and device of a new tensor. */
 typedef struct {
   int rank;
@@ -88,13 +95,6 @@ static double check_number(lua_State *L, int index, const char *function, const 
   if (lua_type(L, index) != LUA_TNUMBER)
     luaL_error(L, "%s: %s: expected a number, got %s", function, argument, luaL_typename(L, index));
   return lua_tonumber(L, index);
-}
-
-static lua_Integer check_integer(lua_State *L, int index, const char *function, const char *argument) {
-  int exact;
-  lua_Integer value = lua_tointegerx(L, index, &exact);
-  if (!exact) luaL_error(L, "%s: %s: expected an integer, got %s", function, argument, luaL_tolstring(L, index, NULL));
-  return value;
 }
 
 static void require_float(lua_State *L, const form *f, const char *function) {
@@ -166,7 +166,7 @@ static int bernoulli(lua_State *L) {
 
 static int randint(lua_State *L) {
   lua_settop(L, 3);
-  lua_Integer low = check_integer(L, 1, "randint", "low"), high = check_integer(L, 2, "randint", "high");
+  lua_Integer low = pl_check_integer(L, 1, "randint", "low"), high = pl_check_integer(L, 2, "randint", "high");
   if (low > high) return luaL_error(L, "randint: low %I is above high %I", low, high);
   if (low < -(1LL << 53) || high > 1LL << 53) return luaL_error(L, "randint: bounds past 2^53 are not supported");
   filling x = {.f = read_form(L, 3, "randint", PL_I64), .kind = PL_INTEGER, .p0 = (double)low, .p1 = (double)high};
@@ -174,7 +174,7 @@ static int randint(lua_State *L) {
 }
 
 static int seed(lua_State *L) {
-  pl_seed((uint64_t)check_integer(L, 1, "seed", "n"));
+  pl_seed((uint64_t)pl_check_integer(L, 1, "seed", "n"));
   return 0;
 }
 
@@ -306,7 +306,7 @@ static int arange(lua_State *L) {
 static int linspace(lua_State *L) {
   lua_settop(L, 4);
   double first = check_number(L, 1, "linspace", "first"), last = check_number(L, 2, "linspace", "last");
-  lua_Integer n = check_integer(L, 3, "linspace", "n");
+  lua_Integer n = pl_check_integer(L, 3, "linspace", "n");
   if (n < 0) return luaL_error(L, "linspace: n: expected 0 or more, got %I", n);
   upload u = {.f = {.rank = 1, .size = {n}, .dtype = PL_F32, .device = pl_device_at(0)}};
   read_options(L, 4, "linspace", &u.f);

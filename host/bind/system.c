@@ -35,9 +35,9 @@ static pl_device *optional_device(lua_State *L, int index, const char *function)
 /* memory_limit(bytes | nil [, device]): live bytes may not pass it; nil lifts it. */
 static int memory_limit(lua_State *L) {
   pl_device *device = optional_device(L, 2, "memory_limit");
-  lua_Integer bytes = luaL_optinteger(L, 1, 0);
+  lua_Integer bytes = lua_isnoneornil(L, 1) ? 0 : pl_check_integer(L, 1, "memory_limit", "bytes");
   if (!lua_isnoneornil(L, 1) && bytes <= 0)
-    return luaL_error(L, "memory_limit: bytes: expected a positive number or nil, got %d", (int)bytes);
+    return luaL_error(L, "memory_limit: bytes: expected a positive number or nil, got %I", bytes);
   pl_device_limit(device, bytes > 0 ? (size_t)bytes : SIZE_MAX);
   return 0;
 }
@@ -68,7 +68,7 @@ static int synchronize(lua_State *L) {
 /* threads([n]) -> threads that operations on the first device use */
 static int threads(lua_State *L) {
   pl_device *device = pl_device_at(0);
-  lua_Integer n = luaL_optinteger(L, 1, 0);
+  lua_Integer n = lua_isnoneornil(L, 1) ? 0 : pl_check_integer(L, 1, "threads", "n");
   if (!lua_isnoneornil(L, 1) && (n < 1 || n > 4096)) return luaL_error(L, "threads: n: expected 1..4096, got %I", n);
   lua_pushinteger(L, device->threads ? device->threads(device, (int)n) : 1);
   return 1;
@@ -83,6 +83,12 @@ static int now(lua_State *L) {
 }
 
 /* ---- files ---- */
+
+static const char *check_path(lua_State *L, const char *function) {
+  if (lua_type(L, 1) != LUA_TSTRING)
+    luaL_error(L, "%s: path: expected a string, got %s", function, luaL_typename(L, 1));
+  return lua_tostring(L, 1);
+}
 
 static bool ends_with(const char *path, const char *ending) {
   size_t length = strlen(path), wanted = strlen(ending);
@@ -111,7 +117,7 @@ static pl_named_tensor *read_named(lua_State *L, int *count) {
 }
 
 static int save(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = check_path(L, "save");
   lua_settop(L, 2);
   bool single = pl_is_tensor(L, 2);
   if (!single && !lua_istable(L, 2))
@@ -133,7 +139,7 @@ static int save(lua_State *L) {
 }
 
 static int load(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = check_path(L, "load");
   lua_settop(L, 2);
   pl_device *device = pl_device_at(0);
   if (lua_istable(L, 2)) {

@@ -427,6 +427,10 @@ pl_status pl_op_cat(const pl_call *call, pl_tensor *out[]) {
 }
 
 pl_status pl_op_stack(const pl_call *call, pl_tensor *out[]) {
+  int64_t ranks = call->list[0]->array.rank + 1;
+  int64_t at = call->integer[0] < 0 ? ranks + call->integer[0] : call->integer[0] - 1;
+  PL_REQUIRE(at >= 0 && at < ranks, "stack: dim: dimension %lld is outside 1..%lld", (long long)call->integer[0],
+             (long long)ranks);
   pl_tensor **parts = pl_allocate((size_t)call->listed * sizeof *parts);
   pl_call one = {.integer = {call->integer[0]}};
   pl_status status = PL_OK;
@@ -434,7 +438,6 @@ pl_status pl_op_stack(const pl_call *call, pl_tensor *out[]) {
     one.tensor[0] = call->list[i];
     status = pl_op_unsqueeze(&one, &parts[i]);
   }
-  int64_t at = call->integer[0] < 0 ? call->list[0]->array.rank + 1 + call->integer[0] : call->integer[0] - 1;
   if (status == PL_OK) status = cat("stack", parts, call->listed, (int)at, out);
   for (int i = 0; i < call->listed; i++) pl_tensor_release(parts[i]);
   free(parts);

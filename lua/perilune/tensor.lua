@@ -1,5 +1,5 @@
--- The part of the tensor API that is easier said in Lua: constructors and methods made of others, losses that reduce, and
--- how a tensor prints.
+-- The part of the tensor API that is easier said in Lua: constructors and methods made of others, losses that reduce,
+-- and how a tensor prints.
 local core = require "perilune.core"
 local methods = core.methods
 

@@ -1,7 +1,8 @@
--- The layers of DESIGN: reads every #include line under host/ and fails when a file reaches to the right. Also: every file
--- opens with a comment that says what it is for.
+-- The layers of DESIGN: reads every #include line under host/ and fails when a file reaches to the right. Also: every
+-- file opens with a comment that says what it is for.
 
--- Position in host/base -> host/device -> host/cpu, host/cuda -> host/tensor -> host/bind -> host/jupyter -> host/main.c
+-- Position in host/base -> host/device -> host/cpu, host/cuda -> host/tensor -> host/bind -> host/jupyter ->
+-- host/main.c
 local place <const> = { base = 1, device = 2, cpu = 3, cuda = 3, tensor = 4, bind = 5, jupyter = 6, main = 7 }
 -- Reached through the device struct only; main.c registers them.
 local device_folder <const> = { cpu = true, cuda = true }

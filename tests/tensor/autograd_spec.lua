@@ -281,7 +281,8 @@ describe("leaves", function()
     local x = pl.ones({ 2 }):requires_grad()
     x.grad = pl.tensor { 3, 4 }
     check.near({ 3, 4 }, x.grad)
-    assert.matches("grad: expected float32 %[2%], got float32 %[3%]", check.message(function() x.grad = pl.ones { 3 } end))
+    assert.matches("grad: expected float32 %[2%], got float32 %[3%]",
+      check.message(function() x.grad = pl.ones { 3 } end))
     assert.matches("grad: expected float32 %[2%], got float64", check.message(function()
       x.grad = pl.ones { 2, dtype = "float64" }
     end))
@@ -420,7 +421,8 @@ describe("Adam's step", function()
       parameters = { p }, first = { other }, second = { other } }
     core.adam_step(options) -- no gradient: left alone
     p:sum():backward()
-    assert.matches("adam: the first moment is float32 %[2%], expected float64 %[2%]", check.message(core.adam_step, options))
+    assert.matches("adam: the first moment is float32 %[2%], expected float64 %[2%]",
+      check.message(core.adam_step, options))
     options.first = nil
     assert.matches("adam_step: first: expected a table of tensors, got nil", check.message(core.adam_step, options))
     options.first, options.rate = { other }, "x"

@@ -163,7 +163,8 @@ describe("npy", function()
     end
     pl.save(path "a.npy", { one = pl.tensor { 5 } })
     check.near({ 5 }, pl.load(path "a.npy"))
-    assert.matches("%.npy holds one tensor, got 2", check.message(pl.save, path "a.npy", { a = pl.ones { 1 }, b = pl.ones { 1 } }))
+    assert.matches("%.npy holds one tensor, got 2", check.message(pl.save, path "a.npy",
+      { a = pl.ones { 1 }, b = pl.ones { 1 } }))
   end)
 
   it("is the documented format", function()
@@ -226,7 +227,8 @@ describe("npy", function()
       [described("'<f4'", "False", "(1,1,1,1,1,1,1,1,1)")] = "with at most 8 dimensions",
       [described("'<f4'", "False", "(4611686018427387904,4611686018427387904)")] = "header is not one of .npy",
       [described("'<f4'", "False", "(4611686018427387904,)")] = "header is not one of .npy",
-      [described("'<f4'", "False", "(400000000000000000,)")] = "8 bytes of data, expected 1600000000000000000: the file",
+      [described("'<f4'", "False",
+        "(400000000000000000,)")] = "8 bytes of data, expected 1600000000000000000: the file",
       [described("'>f4'", "False", "(1,)")] = "element type is not supported",
       [described("'<c8'", "False", "(1,)")] = "element type is not supported",
       [described("[('a', '<f4')]", "False", "(1,)")] = "element type is not supported",
@@ -244,7 +246,8 @@ describe("npy", function()
     local python = "/usr/bin/python3 -c 'import numpy' 2>/dev/null"
     if not os.execute(python) then return pending "no NumPy here" end
     pl.save(path "a.npy", pl.tensor({ { 1.5, 2 }, { 3, 4 } }, { dtype = "float64" }):t())
-    local code = ("import numpy as n; a = n.load(\"%s\"); assert a.dtype == n.float64 and a.tolist() == [[1.5, 3], [2, 4]];"
+    local code = ("import numpy as n; a = n.load(\"%s\");"
+      .. " assert a.dtype == n.float64 and a.tolist() == [[1.5, 3], [2, 4]];"
       .. " n.save(\"%s\", n.asfortranarray(a.astype(n.int32) * 2))"):format(path "a.npy", path "b.npy")
     assert.is_true(os.execute("/usr/bin/python3 -c '" .. code .. "'"))
     check.near({ { 2, 6 }, { 4, 8 } }, pl.load(path "b.npy"))
@@ -256,7 +259,8 @@ describe("files", function()
     for _, name in ipairs { "none.npy", "none.safetensors" } do
       assert.matches("cannot open '.*" .. name .. "': No such file", check.message(pl.load, path(name)))
     end
-    assert.matches("load: path: expected a name ending in .safetensors or .npy, got 'x.txt'", check.message(pl.load, "x.txt"))
+    assert.matches("load: path: expected a name ending in .safetensors or .npy, got 'x.txt'",
+      check.message(pl.load, "x.txt"))
     assert.matches("save: path: expected a name ending", check.message(pl.save, "x.txt", pl.ones { 1 }))
     assert.matches("holds { name = tensor }, got a bare tensor", check.message(pl.save, "x.safetensors", pl.ones { 1 }))
     assert.matches("save: a: expected a tensor, got number", check.message(pl.save, "x.safetensors", { a = 1 }))
@@ -266,7 +270,8 @@ describe("files", function()
       check.message(pl.save, path "x.safetensors", { __metadata__ = pl.ones { 1 } }))
     assert.matches("there is no 'nowhere' here", check.message(pl.load, path "x.npy", "nowhere"))
     assert.matches("load: device: expected a name, got number", check.message(pl.load, path "x.npy", 1))
-    assert.matches("load: device: expected a name, got boolean", check.message(pl.load, path "x.npy", { device = true }))
+    assert.matches("load: device: expected a name, got boolean",
+      check.message(pl.load, path "x.npy", { device = true }))
     assert.same({}, listing())
   end)
 

@@ -178,7 +178,8 @@ local examples <const> = {
   },
   permute = {
     { { 2, 3, 4 }, call = function(a) return a:permute { 3, 1, 2 } end },
-    known = function() return pl.tensor({ { { 1, 2 } }, { { 3, 4 } } }):permute { 3, 2, 1 }, { { { 1, 3 } }, { { 2, 4 } } } end,
+    known = function() return pl.tensor({ { { 1, 2 } }, { { 3, 4 } } }):permute { 3, 2, 1 },
+      { { { 1, 3 } }, { { 2, 4 } } } end,
   },
   narrow = {
     { { 3, 5 }, call = function(a) return a:narrow(2, 2, 3) end },
@@ -214,11 +215,13 @@ local examples <const> = {
     known = function() return pl.cat({ pl.tensor { 1, 2 }, pl.tensor { 3 } }, -1), { 1, 2, 3 } end,
   },
   stack = {
-    { { 2, 3 }, { 2, 3 }, call = function(...) return pl.stack({ ... }, 2), pl.stack({ ... }, -1), pl.stack { ... } end },
+    { { 2, 3 }, { 2, 3 }, call = function(...) return pl.stack({ ... }, 2), pl.stack({ ... }, -1),
+      pl.stack { ... } end },
     known = function() return pl.stack({ pl.tensor { 1, 2 }, pl.tensor { 3, 4 } }, 2), { { 1, 3 }, { 2, 4 } } end,
   },
   sum = {
-    { { 2, 3, 4 }, call = function(a) return a:sum(), a:sum(2), a:sum({ 1, 3 }), a:sum(-1, true), a:sum { keepdim = true } end },
+    { { 2, 3, 4 }, call = function(a) return a:sum(), a:sum(2), a:sum({ 1, 3 }), a:sum(-1, true),
+      a:sum { keepdim = true } end },
     { { 3, 20 }, call = function(a) return a:sum(1), a:t():sum(2) end },
     { {}, call = function(a) return a:sum() end },
     known = function() return pl.tensor({ { 1, 2 }, { 3, 4 } }):sum(1), { 4, 6 } end,
@@ -228,7 +231,8 @@ local examples <const> = {
     known = function() return pl.tensor({ { 1, 2 }, { 3, 6 } }):mean(2), { 1.5, 4.5 } end,
   },
   var = {
-    { { 2, 3, 4 }, call = function(a) return a:var(), a:var(2), a:var({ 1, 3 }, true), a:var { dim = 3, correction = 0 } end },
+    { { 2, 3, 4 }, call = function(a) return a:var(), a:var(2), a:var({ 1, 3 }, true),
+      a:var { dim = 3, correction = 0 } end },
     { { 4, 3 }, call = function(a) return a:std(1) end },
     known = function() return pl.tensor({ 1, 2, 3, 6 }):var(), 14 / 3 end,
   },
@@ -308,7 +312,8 @@ local examples <const> = {
   gather = {
     { { 3, 4 }, index = whole { { 1, 4, 4 }, { 2, 2, 1 } }, call = function(a, index) return a:gather(2, index) end },
     { { 3, 4 }, index = whole { { 1, 3, 3 }, { 2, 2, 1 } }, call = function(a, index) return a:gather(1, index) end },
-    known = function() return pl.tensor({ { 1, 2 }, { 3, 4 } }):gather(2, pl.tensor({ { 2 }, { 1 } }):long()), { { 2 }, { 3 } } end,
+    known = function() return pl.tensor({ { 1, 2 }, { 3, 4 } }):gather(2, pl.tensor({ { 2 }, { 1 } }):long()),
+      { { 2 }, { 3 } } end,
   },
   index_select = {
     { { 3, 4 }, index = whole { 2, 2, 4, 1, 1 }, call = function(a, index) return a:index_select(2, index) end },
@@ -327,7 +332,8 @@ local examples <const> = {
     { { 5, 3 }, index = whole { { 1, 5 }, { 5, 2 } }, call = function(a, index) return pl.embedding(a, index) end },
     { { 5, 3 }, index = whole(2), call = function(a, index) return pl.embedding(a, index) end },
     { { 5, 0 }, index = whole { 2, 3 }, call = function(a, index) return pl.embedding(a, index) end },
-    known = function() return pl.embedding(pl.tensor { { 1, 2 }, { 3, 4 } }, pl.tensor({ 2, 1 }):long()), { { 3, 4 }, { 1, 2 } } end,
+    known = function() return pl.embedding(pl.tensor { { 1, 2 }, { 3, 4 } }, pl.tensor({ 2, 1 }):long()),
+      { { 3, 4 }, { 1, 2 } } end,
   },
   one_hot = {
     flat = true,

@@ -1,5 +1,5 @@
--- Random numbers: Philox4x32-10 by its published test vectors, the same numbers whatever the threads, and the moments of
--- every distribution.
+-- Random numbers: Philox4x32-10 by its published test vectors, the same numbers whatever the threads, and the moments
+-- of every distribution.
 local pl = require "perilune"
 local check = require "tests.tensor.check"
 

@@ -163,8 +163,10 @@ describe("16-bit floats", function()
   for dtype, f in pairs(formats) do
     it(dtype .. " rounds to nearest, ties to even, in every range", function()
       local unit, list = 2.0 ^ -f.digits, {}
-      for _, exponent in ipairs { -149, -140, -133, -127, -126, -125, -25, -24, -20, -15, -14, -13, -1, 0, 1, 9, 15, 16, 127 } do
-        for _, mantissa in ipairs { 1, 1 + unit, 1 + unit / 2, 1 + unit * 1.5, 1 + unit * 0.75, 2 - unit, 2 - unit / 2, 1.7 } do
+      for _, exponent in ipairs { -149, -140, -133, -127, -126, -125, -25, -24, -20, -15, -14, -13, -1, 0, 1, 9, 15,
+        16, 127 } do
+        for _, mantissa in ipairs { 1, 1 + unit, 1 + unit / 2, 1 + unit * 1.5, 1 + unit * 0.75, 2 - unit, 2 - unit / 2,
+          1.7 } do
           local x = pl.tensor({ mantissa * 2.0 ^ exponent }):item() -- as float32 has it
           list[#list + 1], list[#list + 2] = x, -x
         end
@@ -282,7 +284,8 @@ describe("integer arithmetic", function()
   end)
 
   it("refuses division by zero", function()
-    assert.matches("remainder: integer division by zero", check.message(function() return int { 1, 2 } % int { 1, 0 } end))
+    assert.matches("remainder: integer division by zero", check.message(function()
+      return int { 1, 2 } % int { 1, 0 } end))
     assert.matches("remainder: integer division by zero", check.message(function() return int { 1, 2 } % 0 end))
     check.near({ math.huge, -math.huge }, int { 1, -1 } / 0)
     assert.is_true((int { 1 } % 0.0):item() ~= (int { 1 } % 0.0):item())
@@ -323,7 +326,8 @@ describe("truth values", function()
     assert.equal(2, b:sum():item())
     check.near({ 0.5, 0.5, 0 }, b / 2)
     local x = pl.tensor { 1, 2, 0 / 0 }
-    for name, expected in pairs { eq = { 1, 0, 0 }, ne = { 0, 1, 1 }, lt = { 0, 0, 0 }, le = { 1, 0, 0 }, gt = { 0, 1, 0 },
+    for name, expected in pairs { eq = { 1, 0, 0 }, ne = { 0, 1, 1 }, lt = { 0, 0, 0 }, le = { 1, 0, 0 },
+      gt = { 0, 1, 0 },
       ge = { 1, 1, 0 } } do
       local result = pl[name](x, 1)
       assert.equal("bool", result.dtype)
@@ -397,7 +401,8 @@ describe("indices", function()
     assert.matches("index_select: index: expected int64, int32 or uint8, got float32",
       check.message(t.index_select, t, 1, pl.ones { 1 }))
     assert.matches("gather: index: .* got bool", check.message(t.gather, t, 1, pl.ones { 1, 1, dtype = "bool" }))
-    assert.matches("labels: expected int64 class numbers from 1, got float32", check.message(pl.cross_entropy, t, pl.ones { 2 }))
+    assert.matches("labels: expected int64 class numbers from 1, got float32",
+      check.message(pl.cross_entropy, t, pl.ones { 2 }))
   end)
 end)
 
@@ -426,7 +431,8 @@ describe("empty and dimensionless tensors", function()
       assert.matches("^tensor %[0, 3%]", tostring(none))
     end
     local none = pl.zeros { 0, 3 }
-    for _, f in ipairs { "softmax", "log_softmax", "layer_norm", "rms_norm" } do assert.same({ 0, 3 }, none[f](none).shape) end
+    for _, f in ipairs { "softmax", "log_softmax", "layer_norm", "rms_norm" } do assert.same({ 0, 3 },
+      none[f](none).shape) end
     assert.same({ 0, 2 }, none:matmul(pl.zeros { 3, 2 }).shape)
     check.near({ { 0, 0 }, { 0, 0 } }, pl.zeros({ 2, 0 }):matmul(pl.zeros { 0, 2 }))
     check.near({ { { 0 } } }, pl.zeros({ 1, 1, 0 }):matmul(pl.zeros { 1, 0, 1 }))
