@@ -6,7 +6,8 @@ local folder
 -- Runs an experiment with arguments; returns exit status, and standard output and error together.
 local function run(name, arguments, environment)
   local program = assert(os.getenv "PERILUNE", "PERILUNE must name the program")
-  local command = ("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(environment or "", program, name, arguments)
+  local command = ("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(
+    environment or "", program, name, arguments)
   local pipe = assert(io.popen(command))
   local text = pipe:read("a")
   pipe:close()
