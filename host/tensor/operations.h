@@ -19,6 +19,8 @@ typedef struct {
   unsigned axes; /* bit i: axis i; all when none was given */
 } pl_call;
 
+typedef pl_status pl_operation_run(const pl_call *call, pl_tensor *out[]);
+
 /* One operation. The signature lists the arguments, "name:code" separated by blanks, a "?" behind an optional one:
  *   t tensor   l list of tensors   d dimension of the first tensor   D dimensions
  *   i integer   x number   b boolean   s shape (a table or integers)   S permutation of dimensions (likewise)
@@ -27,7 +29,7 @@ typedef struct {
 typedef struct {
   const char *name, *signature;
   int outputs;
-  pl_status (*run)(const pl_call *call, pl_tensor *out[]);
+  pl_operation_run *run;
 } pl_operation;
 
 extern const pl_operation pl_operations[];
@@ -79,16 +81,14 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
                    pl_tensor *const *parameters, pl_tensor *initial, char outputs, pl_tensor **states,
                    pl_tensor **last);
 
-/* ---- families, one file each; what the table lists ---- */
-#define PL_OPERATION_(name) pl_status pl_op_##name(const pl_call *call, pl_tensor *out[]);
-#define PL_OPERATION_FUNCTIONS(X)                                                                                      \
-  X(reshape)                                                                                                           \
-  X(transpose)                                                                                                         \
-  X(permute) X(narrow) X(select) X(unsqueeze) X(squeeze) X(expand) X(contiguous) X(clone) X(detach) X(cat) X(stack)    \
-      X(sum) X(mean) X(var) X(max) X(min) X(argmax) X(argmin) X(norm) X(cumsum) X(matmul) X(softmax) X(log_softmax)    \
-          X(logsumexp) X(layer_norm) X(rms_norm) X(dropout) X(gather) X(index_select) X(scatter_add) X(embedding)      \
-              X(one_hot) X(cross_entropy)
-PL_OPERATION_FUNCTIONS(PL_OPERATION_)
-#undef PL_OPERATION_
+/* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c, index.c ---- */
+extern pl_operation_run pl_op_reshape, pl_op_transpose, pl_op_permute, pl_op_narrow, pl_op_select, pl_op_unsqueeze,
+    pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack;
+extern pl_operation_run pl_op_sum, pl_op_mean, pl_op_var, pl_op_max, pl_op_min, pl_op_argmax, pl_op_argmin, pl_op_norm,
+    pl_op_cumsum;
+extern pl_operation_run pl_op_matmul;
+extern pl_operation_run pl_op_softmax, pl_op_log_softmax, pl_op_logsumexp, pl_op_layer_norm, pl_op_rms_norm,
+    pl_op_dropout, pl_op_cross_entropy;
+extern pl_operation_run pl_op_gather, pl_op_index_select, pl_op_scatter_add, pl_op_embedding, pl_op_one_hot;
 
 #endif
