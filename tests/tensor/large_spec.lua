@@ -109,8 +109,8 @@ describe("large reductions", function()
 
   it("in float32 lose little", function()
     local ones = pl.full({ 3000000 }, 0.1)
-    assert.is_true(math.abs(ones:sum():item() - 300000) < 0.05)
-    assert.is_true(math.abs(ones:reshape({ 1500000, 2 }):sum(1)[2]:item() - 150000) < 0.03)
+    assert.is_true(math.abs(ones:sum():item() - 300000) < 3) -- one by one it would be 2,000
+    assert.is_true(math.abs(ones:reshape({ 1500000, 2 }):sum(1)[2]:item() - 150000) < 1.5)
   end)
 
   it("extremes and their places", function()
