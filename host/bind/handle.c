@@ -21,6 +21,7 @@ typedef struct handle {
 struct scope {
   scope *outer;
   handle *first;
+  lua_State *thread; /* the coroutine that opened it, kept alive as its user value */
   bool open;
 };
 
@@ -52,13 +53,19 @@ static void place_release(place *p) {
   if (p && --p->count == 0) free(p);
 }
 
+/* The first scope, from this one outward, that takes tensors now: one of a suspended or failed coroutine does not. */
+static scope *active(scope *s) {
+  while (s && lua_status(s->thread) != LUA_OK) s = s->outer;
+  return s;
+}
+
 /* ---- handles ---- */
 
 pl_tensor **pl_push_handle(lua_State *L) {
   handle *h = lua_newuserdatauv(L, sizeof *h, 0);
   memset(h, 0, sizeof *h);
   luaL_setmetatable(L, PL_TENSOR);
-  link_handle(h, innermost);
+  link_handle(h, active(innermost));
   return &h->tensor;
 }
 
@@ -108,8 +115,10 @@ pl_tensor *pl_optional_tensor(lua_State *L, int index, const char *function, con
 /* ---- scopes ---- */
 
 static int new_scope(lua_State *L) {
-  scope *s = lua_newuserdatauv(L, sizeof *s, 0);
-  *s = (scope){.outer = innermost, .open = true};
+  scope *s = lua_newuserdatauv(L, sizeof *s, 1);
+  *s = (scope){.outer = innermost, .thread = L, .open = true};
+  lua_pushthread(L);
+  lua_setiuservalue(L, -2, 1);
   luaL_setmetatable(L, SCOPE);
   innermost = s;
   return 1;
@@ -158,7 +167,7 @@ static int collect_scope(lua_State *L) {
   while (s->first) {
     handle *h = s->first;
     unlink_handle(h);
-    link_handle(h, outer);
+    link_handle(h, active(outer));
   }
   return 0;
 }
@@ -166,7 +175,7 @@ static int collect_scope(lua_State *L) {
 static int keep(lua_State *L) {
   handle *h = check_handle(L, 1, "keep", "self");
   if (h->owner) {
-    scope *outer = h->owner->outer;
+    scope *outer = active(h->owner->outer);
     unlink_handle(h);
     link_handle(h, outer);
   }
@@ -189,7 +198,16 @@ static int is_tensor(lua_State *L) {
 
 void pl_raise_unless_ok(lua_State *L, pl_status status) {
   if (status == PL_OK) return;
-  luaL_error(L, "%s", status == PL_INTERRUPTED ? "interrupted" : pl_message());
+  lua_Debug frame;
+  int level = 1;
+  luaL_where(L, level);
+  while (lua_rawlen(L, -1) == 0 && lua_getstack(L, ++level, &frame)) { /* t[5] calls select from C, which has no line */
+    lua_pop(L, 1);
+    luaL_where(L, level);
+  }
+  lua_pushstring(L, status == PL_INTERRUPTED ? "interrupted" : pl_message());
+  lua_concat(L, 2);
+  lua_error(L);
 }
 
 /* Handles are small to Lua's collector whatever they hold, so garbage can pile up unseen. When live memory has doubled

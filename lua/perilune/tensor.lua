@@ -136,8 +136,13 @@ local EDGE <const>, FEW <const> = 3, 8
 
 -- A slice as rows of text: all of it, or its first and last EDGE entries.
 local function rounded(dtype)
-  if dtype:find "float" then return function(x) return ("%.4f"):format(x) end end
-  return tostring
+  if not dtype:find "float" then return tostring end
+  return function(x)
+    if x ~= x then return "nan" end
+    local size = math.abs(x)
+    local plain = size == 0 or size == math.huge or (size >= 1e-4 and size < 1e6)
+    return (plain and "%.4f" or "%.4e"):format(x)
+  end
 end
 
 local function entries(t, say)

@@ -224,6 +224,18 @@ describe("after all those errors", function()
       tostring(a))
   end)
 
+  it("through a field names the line of the script", function()
+    assert.matches("^[^\n]*errors_spec%.lua:%d+: select: index 5", check.message(function() return a[5] + 1 end))
+    assert.matches("^[^\n]*errors_spec%.lua:%d+: select: index 5", check.message(function() a[5] = 1 end))
+  end)
+
+  it("numbers print rounded, and in a form that shows something", function()
+    assert.equal("tensor [6] float64 cpu { 1.2346, -0.5000, 0.0000, 1.0000e-09, -2.5000e+10, nan }",
+      tostring(pl.tensor({ 1.23456, -0.5, 0, 1e-9, -2.5e10, 0 / 0 }, { dtype = "float64" })))
+    assert.equal("tensor [] bool cpu 1", tostring(pl.tensor(true)))
+    assert.equal("tensor [2] float32 cpu { inf, -inf }", tostring(pl.tensor { math.huge, -math.huge }))
+  end)
+
   it("long tensors print their ends", function()
     assert.equal("tensor [100] int64 cpu { 1, 2, 3, ..., 98, 99, 100 }",
       tostring(pl.arange(1, 100, { dtype = "int64" })))
