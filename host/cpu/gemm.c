@@ -106,8 +106,9 @@ pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, d
   for (int axis = 0; axis < last; axis++) batches *= out->size[axis];
   if (pl_array_count(out) == 0) return PL_OK;
   if (a->size[last + 1] == 0) {
-    pl_array zero = pl_array_number(0);
-    return beta == 0 ? pl_cpu_copy(NULL, out, &zero) : PL_OK;
+    pl_array zero = pl_array_number(0), scale = pl_array_number(beta);
+    const pl_array *in[PL_OPERANDS] = {out, &scale};
+    return beta == 0 ? pl_cpu_copy(NULL, out, &zero) : pl_cpu_pointwise(NULL, PL_OP_mul, PL_VALUE, out, in);
   }
   PL_TRY(pl_cpu_blas(&blas));
   for (int64_t batch = 0; batch < batches; batch++) {

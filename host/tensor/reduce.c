@@ -231,16 +231,39 @@ static pl_status position(const pl_call *call, pl_reduction kind, pl_tensor *out
 pl_status pl_op_argmax(const pl_call *call, pl_tensor *out[]) { return position(call, PL_ARGMAX, out); }
 pl_status pl_op_argmin(const pl_call *call, pl_tensor *out[]) { return position(call, PL_ARGMIN, out); }
 
+/* Saves: operand and result. da = a g / y, and 0 where the norm is 0. */
+static pl_status norm_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
+  pl_tensor *a = NULL, *y = NULL, *ratio = NULL, *safe = NULL, *kept = NULL, *zero = pl_tensor_number(0);
+  pl_status status = pl_saved(node, 0, &a);
+  if (status == PL_OK) status = pl_saved(node, 1, &y);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_div, (pl_tensor *[3]){gout[0], y}, &ratio);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_where, (pl_tensor *[3]){y, ratio, zero}, &safe);
+  if (status == PL_OK) status = with_axes(node, safe, &kept);
+  if (status == PL_OK) status = pl_mul(a, kept, &gin[0]);
+  pl_tensor *const used[] = {a, y, ratio, safe, kept, zero};
+  for (int i = 0; i < 6; i++) pl_tensor_release(used[i]);
+  return status;
+}
+
 /* Euclidean norm over the dimensions given. */
 pl_status pl_op_norm(const pl_call *call, pl_tensor *out[]) {
-  pl_tensor *square, *sum;
-  PL_TRY(pl_pointwise_run(PL_OP_square, (pl_tensor *[3]){call->tensor[0]}, &square));
-  pl_status status = pl_sum(square, call->axes, call->integer[0], &sum);
+  pl_tensor *a = call->tensor[0], *square = NULL, *sum = NULL;
+  bool was = pl_set_recording(false);
+  pl_status status = pl_pointwise_run(PL_OP_square, (pl_tensor *[3]){a}, &square);
+  if (status == PL_OK) status = pl_sum(square, call->axes, call->integer[0], &sum);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_sqrt, (pl_tensor *[3]){sum}, out);
+  pl_set_recording(was);
   pl_tensor_release(square);
-  PL_TRY(status);
-  status = pl_pointwise_run(PL_OP_sqrt, (pl_tensor *[3]){sum}, out);
   pl_tensor_release(sum);
-  return status;
+  PL_TRY(status);
+  pl_node *node;
+  pl_record("norm", norm_back, &a, 1, out, 1, &node);
+  if (node) {
+    node->integer[0] = call->axes;
+    pl_save(node, a);
+    pl_save(node, *out);
+  }
+  return PL_OK;
 }
 
 /* One slice of `t` along an axis, as an array. */

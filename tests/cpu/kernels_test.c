@@ -191,7 +191,7 @@ static void check_sums(const pl_kernels *kernels, pl_compute compute, int n) {
   before = sum;
   for (int i = 0; i < n; i++) total += value_at(compute, &x, i);
   wide got = (wide)kernels->sum[compute](n, &x);
-  if (fabsl(total - got) > 4 * (wide)epsilon[compute] * (1 + fabsl(total)))
+  if (fabsl(total - got) > 32 * (wide)epsilon[compute] * (1 + fabsl(total)))
     complain(kernels->name, "sum", n, compute, total, got);
   kernels->accumulate[compute](n, &sum, &x);
   for (int i = 0; i < n + 5; i++) {

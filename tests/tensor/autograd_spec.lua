@@ -103,6 +103,15 @@ describe("gradients", function()
     check.near({ 1, 0, 0, 0 }, x.grad)
   end)
 
+  it("of a norm is zero at zero", function()
+    local x = leaf { { 3, 4 }, { 0, 0 } }
+    x:norm(2):sum():backward()
+    check.near({ { 0.6, 0.8 }, { 0, 0 } }, x.grad, 1e-15)
+    local y = leaf { 0, 0 }
+    y:norm():backward()
+    check.near({ 0, 0 }, y.grad)
+  end)
+
   it("keep the type of their leaf", function()
     for _, dtype in ipairs { "float16", "bfloat16", "float32", "float64" } do
       local x = pl.tensor({ { 1, 2 }, { 3, 4 } }, { dtype = dtype }):requires_grad()
