@@ -2,6 +2,7 @@
 #include "host/base/text.h"
 #include "host/bind/script.h"
 #include "host/cpu/cpu.h"
+#include "host/cuda/cuda.h"
 #include "host/device/device.h"
 #include "host/jupyter/command.h"
 
@@ -20,12 +21,7 @@ static int run_devices(int argc, char **argv) {
     return 1;
   }
   pl_text text = {0};
-  for (int i = 0; i < pl_device_count(); i++) {
-    pl_device *device = pl_device_at(i);
-    device->describe(device, &text);
-    if (text.length && text.data[text.length - 1] != '\n') pl_text_print(&text, "\n");
-  }
-  pl_text_print(&text, "cuda: this version has no CUDA device\n");
+  pl_device_describe_all(&text);
   fputs(text.data, stdout);
   pl_text_release(&text);
   return 0;
@@ -64,6 +60,7 @@ int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "--version") == 0) return show_version();
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) return show_help();
   pl_cpu_open();
+  pl_cuda_open();
   for (int i = 0; i < COMMANDS && argc > 1; i++) {
     if (strcmp(argv[1], commands[i].name) != 0) continue;
     if (!asks_for_help(argc - 1, argv + 1)) return commands[i].run(argc - 1, argv + 1);

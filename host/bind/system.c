@@ -44,6 +44,7 @@ static int memory_limit(lua_State *L) {
 
 /* devices() -> array of { name=, description= } */
 static int devices(lua_State *L) {
+  pl_device_find_all();
   lua_createtable(L, pl_device_count(), 0);
   for (int i = 0; i < pl_device_count(); i++) {
     pl_device *device = pl_device_at(i);

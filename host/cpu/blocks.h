@@ -10,10 +10,6 @@ enum { PL_BLOCK = 512, PL_BLOCK_BYTES = PL_BLOCK * 8 };
 /* Work below this many elements is not worth a second thread. */
 enum { PL_PARALLEL_MIN = 1 << 15 };
 
-/* Drops size-1 axes and merges neighbours that every one of the arrays (all of one shape) steps through in one stride.
- */
-void pl_blocks_merge(pl_array *const arrays[], int count);
-
 /* Elements [start, start + n) of `array` in row-major order as compute type, n <= PL_BLOCK: a pointer into the array
  * itself where that needs no work, else `room` (PL_BLOCK_BYTES, 64-byte aligned), filled. Arrays that are numbers fill.
  */

@@ -28,7 +28,7 @@ static pl_status prepare(job *work, const pl_array *out, const pl_array *const i
                pl_shape_text(in[i]), pl_shape_text(out));
     views[count++] = &work->operand[i];
   }
-  pl_blocks_merge(views, count);
+  pl_arrays_merge(views, count);
   return PL_OK;
 }
 
@@ -42,7 +42,7 @@ static int64_t share(int64_t count) {
 static pl_status copy_raw(const pl_array *to, const pl_array *from) {
   pl_array target = *to, source = *from;
   pl_array *views[] = {&target, &source};
-  pl_blocks_merge(views, 2);
+  pl_arrays_merge(views, 2);
   size_t size = pl_dtype_size(to->dtype);
   int64_t count = pl_array_count(&target), each = share(count);
 #pragma omp parallel for if (each < count)

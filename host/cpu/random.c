@@ -44,7 +44,7 @@ pl_status pl_cpu_random(pl_device *device, pl_distribution kind, uint64_t seed, 
   (void)device;
   pl_array view = *out;
   pl_array *views[] = {&view};
-  pl_blocks_merge(views, 1);
+  pl_arrays_merge(views, 1);
   int64_t count = pl_array_count(out);
   bool integers = kind == PL_INTEGER;
 #pragma omp parallel for if (count > PL_PARALLEL_MIN)

@@ -24,7 +24,7 @@ static job arrange(const pl_array *out, const pl_array *in) {
       *(reduce ? &work.reduced : &work.kept) *= in->size[axis];
     }
   pl_array *views[] = {&work.in};
-  pl_blocks_merge(views, 1);
+  pl_arrays_merge(views, 1);
   return work;
 }
 

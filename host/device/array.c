@@ -73,6 +73,24 @@ bool pl_array_broadcast(const pl_array *array, const pl_array *shape, pl_array *
   return true;
 }
 
+void pl_arrays_merge(pl_array *const arrays[], int count) {
+  int rank = arrays[0]->rank, kept = 0;
+  for (int axis = 0; axis < rank; axis++) {
+    int64_t size = arrays[0]->size[axis];
+    if (size == 1) continue;
+    bool joins = kept > 0;
+    for (int i = 0; i < count && joins; i++) joins = arrays[i]->stride[kept - 1] == arrays[i]->stride[axis] * size;
+    for (int i = 0; i < count; i++) {
+      pl_array *array = arrays[i];
+      int at = joins ? kept - 1 : kept;
+      array->size[at] = joins ? array->size[at] * size : size;
+      array->stride[at] = array->stride[axis];
+    }
+    if (!joins) kept++;
+  }
+  for (int i = 0; i < count; i++) arrays[i]->rank = kept;
+}
+
 const char *pl_shape_text(const pl_array *array) {
   static _Thread_local char texts[4][192];
   static _Thread_local int turn;

@@ -55,6 +55,9 @@ bool pl_array_same_shape(const pl_array *a, const pl_array *b);
 bool pl_array_same_view(const pl_array *a, const pl_array *b);
 /* Views `array` as having the sizes of `shape`, with stride 0 where it broadcasts; false when it cannot. */
 bool pl_array_broadcast(const pl_array *array, const pl_array *shape, pl_array *view);
+/* Drops size-1 axes and merges neighbours that every one of the arrays (all of one shape) steps through in one stride.
+ */
+void pl_arrays_merge(pl_array *const arrays[], int count);
 /* "[2, 3]" for messages; one of a few rotating static buffers. */
 const char *pl_shape_text(const pl_array *array);
 

@@ -34,21 +34,75 @@ void pl_device_register(pl_device *device) {
 int pl_device_count(void) { return device_count; }
 pl_device *pl_device_at(int index) { return devices[index]; }
 
-pl_status pl_device_named(const char *name, pl_device **device) {
-  pl_text known = {0};
+/* ---- kinds of devices, looked for on demand ---- */
+
+enum { FAMILIES_MAX = 4 };
+static struct {
+  const pl_device_family *family;
+  bool looked;
+  char *failure; /* why nothing was found; kept for as long as the program runs */
+} families[FAMILIES_MAX];
+static int family_count;
+
+void pl_device_family_register(const pl_device_family *family) {
+  if (family_count < FAMILIES_MAX) families[family_count++].family = family;
+}
+
+static void look(int index) {
+  if (families[index].looked) return;
+  families[index].looked = true;
+  if (families[index].family->find() != PL_OK) families[index].failure = pl_duplicate(pl_message());
+}
+
+void pl_device_find_all(void) {
+  for (int i = 0; i < family_count; i++) look(i);
+}
+
+void pl_device_describe_all(pl_text *text) {
+  pl_device_find_all();
   for (int i = 0; i < device_count; i++) {
-    if (strcmp(devices[i]->name, name) == 0) {
-      *device = devices[i];
-      pl_text_release(&known);
-      return PL_OK;
-    }
-    pl_text_print(&known, "%s'%s'", i ? ", " : "", devices[i]->name);
+    devices[i]->describe(devices[i], text);
+    pl_text_print(text, "\n");
   }
+  for (int i = 0; i < family_count; i++) {
+    if (families[i].failure) pl_text_print(text, "%s\n", families[i].failure);
+    families[i].family->describe(text);
+  }
+}
+
+/* ---- names ---- */
+
+static pl_device *find_name(const char *name) {
+  for (int i = 0; i < device_count; i++)
+    if (strcmp(devices[i]->name, name) == 0) return devices[i];
+  return NULL;
+}
+
+static pl_status unknown(const char *name) {
+  pl_text known = {0};
+  for (int i = 0; i < device_count; i++) pl_text_print(&known, "%s'%s'", i ? ", " : "", devices[i]->name);
   pl_status status =
       PL_FAIL("device: there is no '%s' here; expected one of %s", name, known.data ? known.data : "none");
   pl_text_release(&known);
   return status;
 }
+
+pl_status pl_device_named(const char *name, pl_device **device) {
+  *device = find_name(name);
+  for (int i = 0; i < family_count && !*device; i++) {
+    const char *prefix = families[i].family->prefix;
+    size_t length = strlen(prefix);
+    if (strncmp(name, prefix, length) != 0 || (name[length] != 0 && name[length] != ':')) continue;
+    look(i);
+    PL_REQUIRE(!families[i].failure, "device: there is no '%s' here: %s", name, families[i].failure);
+    char first[sizeof devices[0]->name];
+    snprintf(first, sizeof first, "%s:0", prefix);
+    *device = find_name(name[length] ? name : first);
+  }
+  return *device ? PL_OK : unknown(name);
+}
+
+/* ---- buffers ---- */
 
 /* Rounds bytes up to its class's size and says which class that is. */
 static size_t class_of(size_t bytes, int *index) {

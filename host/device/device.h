@@ -60,6 +60,8 @@ struct pl_device {
   pl_status (*softmax_gradient)(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
                                 const pl_array *g, int dim);
   pl_status (*adam)(pl_device *device, const pl_adam *step);
+  /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
+  bool half_storage;
   /* How many bytes of workspace a recurrence needs for its backward. */
   pl_status (*recurrence_workspace)(pl_device *device, const pl_recurrence *recurrence, size_t *bytes);
   pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence,
@@ -77,12 +79,26 @@ struct pl_device {
   struct pl_cache *cache;
 };
 
-/* The device of that name ("cpu", later "cuda", "cuda:N"); an error that lists what there is. */
+/* The device of that name ("cpu", "cuda:1"; "cuda" is "cuda:0"); an error that lists what there is, or says why a kind
+ * of device is missing. Looks for devices of the kind that the name begins with, if nobody has yet. */
 pl_status pl_device_named(const char *name, pl_device **device);
+/* Devices found so far; "cpu" is the first. */
 int pl_device_count(void);
 pl_device *pl_device_at(int index);
 /* Called once per device by its folder's entry point (pl_cpu_open, ...), which main.c calls. */
 void pl_device_register(pl_device *device);
+
+/* A kind of device that is costly to look for, so that it is looked for only when somebody asks. */
+typedef struct {
+  const char *prefix;              /* its devices are PREFIX:0, PREFIX:1, ... */
+  pl_status (*find)(void);         /* registers what there is; a failure says why there is nothing */
+  void (*describe)(pl_text *text); /* appends lines on the libraries behind these devices; after find */
+} pl_device_family;
+void pl_device_family_register(const pl_device_family *family);
+/* Looks for everything that nobody has looked for yet. */
+void pl_device_find_all(void);
+/* One line and more for each device and for each kind of device: what was found, or why not. */
+void pl_device_describe_all(pl_text *text);
 
 void pl_device_memory(pl_device *device, pl_memory *memory);
 /* Live bytes may not pass this: allocation fails with PL_OUT_OF_MEMORY. SIZE_MAX: no limit but the device's own. */

@@ -1,0 +1,200 @@
+/* Which GPUs there are, their contexts and streams, memory and transfers, and the struct of their primitives. */
+#include "host/cuda/primitives.h"
+
+#include "host/cuda/blas.h"
+#include "host/cuda/nvrtc.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OLDEST_ARCHITECTURE = 80 };
+
+/* The GPU whose context is current on this thread. */
+static _Thread_local const pl_cuda *current;
+
+/* ---- contexts ---- */
+
+static pl_status create(pl_cuda *cuda) {
+  PL_CUDA_TRY(pl_cu.DevicePrimaryCtxRetain(&cuda->context, cuda->handle));
+  PL_CUDA_TRY(pl_cu.CtxSetCurrent(cuda->context));
+  current = cuda;
+  PL_CUDA_TRY(pl_cu.StreamCreate(&cuda->stream, PL_CU_STREAM_NON_BLOCKING));
+  void *complaint;
+  PL_CUDA_TRY(
+      pl_cu.MemHostAlloc(&complaint, sizeof *cuda->complaint, PL_CU_HOST_ALLOC_PORTABLE | PL_CU_HOST_ALLOC_DEVICE_MAP));
+  memset(complaint, 0, sizeof *cuda->complaint);
+  cuda->complaint = complaint;
+  PL_CUDA_TRY(pl_cu.MemAlloc(&cuda->complaint_lock, sizeof(int)));
+  PL_CUDA_TRY(pl_cu.MemsetD8Async(cuda->complaint_lock, 0, sizeof(int), cuda->stream));
+  cuda->entered = true;
+  return PL_OK;
+}
+
+pl_status pl_cuda_enter(pl_device *device, pl_cuda **cuda) {
+  *cuda = device->state;
+  PL_TRY(pl_cuda_lost());
+  if (!(*cuda)->entered) return create(*cuda);
+  if (current == *cuda) return PL_OK;
+  PL_CUDA_TRY(pl_cu.CtxSetCurrent((*cuda)->context));
+  current = *cuda;
+  return PL_OK;
+}
+
+/* Raises what a kernel complained of since the last time, and takes the complaint back. */
+static pl_status raise_complaint(pl_cuda *cuda) {
+  pl_complaint said = *cuda->complaint;
+  if (said.code == 0) return PL_OK;
+  cuda->complaint->code = 0;
+  PL_CUDA_TRY(pl_cu.MemsetD8Async(cuda->complaint_lock, 0, sizeof(int), cuda->stream));
+  if (said.code == PL_COMPLAINT_DIVISION)
+    return PL_FAIL("remainder: integer division by zero (in an earlier operation on %s)", cuda->device.name);
+  return PL_FAIL("index: value %lld at position %lld is outside 1..%lld (in an earlier operation on %s)",
+                 (long long)said.value, (long long)said.position, (long long)said.limit, cuda->device.name);
+}
+
+pl_status pl_cuda_synchronize(pl_device *device) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_CUDA_TRY(pl_cu.StreamSynchronize(cuda->stream));
+  return raise_complaint(cuda);
+}
+
+/* ---- memory ---- */
+
+static pl_status allocate(pl_device *device, size_t bytes, void **data) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  pl_cu_pointer pointer;
+  pl_cu_result result = pl_cu.MemAlloc(&pointer, bytes);
+  if (result == PL_CU_OUT_OF_MEMORY) {
+    size_t available = 0, total = 0;
+    (void)pl_cu.MemGetInfo(&available, &total);
+    pl_memory now;
+    pl_device_memory(device, &now);
+    return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked, %zu live, %zu cached, peak %zu; the GPU has %zu of %zu "
+                          "bytes free",
+                          device->name, bytes, now.live, now.cached, now.peak, available, total);
+  }
+  PL_CUDA_TRY(result);
+  *data = (void *)(uintptr_t)pointer; // NOLINT: device addresses travel as pointers
+  return PL_OK;
+}
+
+static void release(pl_device *device, void *data, size_t bytes) {
+  (void)bytes;
+  pl_cuda *cuda;
+  /* After a lost context the memory is gone with it; there is nobody to tell. */
+  if (pl_cuda_enter(device, &cuda) == PL_OK) (void)PL_CUDA(pl_cu.MemFree((pl_cu_pointer)(uintptr_t)data));
+}
+
+static pl_status upload(pl_device *device, void *to, const void *host, size_t bytes) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  if (bytes == 0) return PL_OK;
+  /* From pageable memory the driver copies to its own pinned staging first: `host` may change after the call. */
+  return PL_CUDA(pl_cu.MemcpyHtoDAsync((pl_cu_pointer)(uintptr_t)to, host, bytes, cuda->stream));
+}
+
+static pl_status download(pl_device *device, void *host, const void *from, size_t bytes) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  if (bytes) PL_CUDA_TRY(pl_cu.MemcpyDtoHAsync(host, (pl_cu_pointer)(uintptr_t)from, bytes, cuda->stream));
+  return pl_cuda_synchronize(device);
+}
+
+/* ---- what there is ---- */
+
+static void describe_device(pl_device *device, pl_text *text) {
+  const pl_cuda *cuda = device->state;
+  pl_text_print(text, "%s: %s, sm_%d, %d multiprocessors, %.1f GiB memory; backends vanilla", device->name, cuda->model,
+                cuda->architecture, cuda->multiprocessors, (double)cuda->total_bytes / (1024.0 * 1024 * 1024));
+}
+
+static pl_status attribute(int which, pl_cu_device handle, int *value) {
+  return PL_CUDA(pl_cu.DeviceGetAttribute(value, which, handle));
+}
+
+static const pl_device primitives = {
+    .allocate = allocate,
+    .release = release,
+    .upload = upload,
+    .download = download,
+    .copy = pl_cuda_copy,
+    .pointwise = pl_cuda_pointwise,
+    .reduce = pl_cuda_reduce,
+    .gemm = pl_cuda_gemm,
+    .gather = pl_cuda_gather,
+    .scatter = pl_cuda_scatter,
+    .random = pl_cuda_random,
+    .softmax = pl_cuda_softmax,
+    .softmax_gradient = pl_cuda_softmax_gradient,
+    .adam = pl_cuda_adam,
+    .synchronize = pl_cuda_synchronize,
+    .describe = describe_device,
+};
+
+/* Fills in *cuda, which stays for as long as the program runs. */
+static pl_status inspect(int ordinal, pl_cuda *cuda) {
+  int major, minor;
+  cuda->ordinal = ordinal;
+  PL_CUDA_TRY(pl_cu.DeviceGet(&cuda->handle, ordinal));
+  PL_CUDA_TRY(pl_cu.DeviceGetName(cuda->model, sizeof cuda->model, cuda->handle));
+  PL_CUDA_TRY(pl_cu.DeviceTotalMem(&cuda->total_bytes, cuda->handle));
+  PL_TRY(attribute(PL_CU_DEVICE_CAPABILITY_MAJOR, cuda->handle, &major));
+  PL_TRY(attribute(PL_CU_DEVICE_CAPABILITY_MINOR, cuda->handle, &minor));
+  PL_TRY(attribute(PL_CU_DEVICE_MULTIPROCESSORS, cuda->handle, &cuda->multiprocessors));
+  PL_TRY(attribute(PL_CU_DEVICE_SHARED_BYTES_PER_BLOCK_OPTIN, cuda->handle, &cuda->shared_bytes_max));
+  cuda->architecture = 10 * major + minor;
+  PL_REQUIRE(cuda->architecture >= OLDEST_ARCHITECTURE, "cuda: GPU %d, %s, is sm_%d; expected sm_%d or newer", ordinal,
+             cuda->model, cuda->architecture, OLDEST_ARCHITECTURE);
+  cuda->device = primitives;
+  cuda->device.state = cuda;
+  snprintf(cuda->device.name, sizeof cuda->device.name, "cuda:%d", ordinal);
+  return PL_OK;
+}
+
+static pl_text left_out; /* lines on GPUs that cannot be used */
+
+static pl_status find(void) {
+  int count = 0, usable = 0;
+  PL_TRY(pl_driver_open());
+  PL_CUDA_TRY(pl_cu.DeviceGetCount(&count));
+  PL_REQUIRE(count > 0, "cuda: the NVIDIA driver is here, but it finds no GPU");
+  for (int ordinal = 0; ordinal < count; ordinal++) {
+    pl_cuda *cuda = pl_allocate(sizeof *cuda);
+    if (inspect(ordinal, cuda) == PL_OK) {
+      pl_device_register(&cuda->device);
+      usable++;
+    } else {
+      pl_text_print(&left_out, "%s\n", pl_message());
+      free(cuda);
+    }
+  }
+  PL_REQUIRE(usable > 0, "%s", left_out.data);
+  return PL_OK;
+}
+
+static void describe_libraries(pl_text *text) {
+  pl_text folder = {0};
+  if (pl_driver_version() > 0)
+    pl_text_print(text, "cuda: driver for CUDA %d.%d\n", pl_driver_version() / 1000, pl_driver_version() % 1000 / 10);
+  if (left_out.length) pl_text_print(text, "%s", left_out.data);
+  if (pl_nvrtc_open() == PL_OK)
+    pl_text_print(text, "cuda: NVRTC %s\n", pl_nvrtc_version());
+  else
+    pl_text_print(text, "%s\n", pl_message());
+  if (pl_blas_open() == PL_OK)
+    pl_text_print(text, "cuda: cuBLAS is here\n");
+  else
+    pl_text_print(text, "%s\n", pl_message());
+  if (pl_nvrtc_cache(&folder) == PL_OK)
+    pl_text_print(text, "cuda: compiled kernels are kept in %s\n", folder.data);
+  else
+    pl_text_print(text, "%s\n", pl_message());
+  pl_text_release(&folder);
+}
+
+void pl_cuda_open(void) {
+  static const pl_device_family family = {"cuda", find, describe_libraries};
+  pl_device_family_register(&family);
+}

@@ -1,0 +1,240 @@
+/* Compiling device text through NVRTC, with a cache of cubins on disk that any number of processes share. */
+#include "host/cuda/nvrtc.h"
+
+#include "host/base/file.h"
+#include "host/base/home.h"
+#include "host/cuda/driver.h"
+#include <dlfcn.h>
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct program_ *program;
+enum { COMPILATION_FAILED = 6, OPTIONS_MAX = 64 };
+
+/* X(name, parameters): nvrtcNAME. */
+#define FUNCTIONS(X)                                                                                                   \
+  X(Version, (int *major, int *minor))                                                                                 \
+  X(CreateProgram, (program * made, const char *source, const char *name, int headers, const char *const *texts,       \
+                    const char *const *names))                                                                         \
+  X(DestroyProgram, (program * made))                                                                                  \
+  X(CompileProgram, (program made, int count, const char *const *options))                                             \
+  X(GetCUBINSize, (program made, size_t * bytes))                                                                      \
+  X(GetCUBIN, (program made, char *cubin))                                                                             \
+  X(GetProgramLogSize, (program made, size_t * bytes))                                                                 \
+  X(GetProgramLog, (program made, char *log))
+
+static struct {
+#define MEMBER(name, parameters) int(*name) parameters;
+  FUNCTIONS(MEMBER)
+#undef MEMBER
+  const char *(*GetErrorString)(int result);
+} nvrtc;
+static char version[16];
+
+static pl_status check(int result, const char *expression, int line) {
+  if (result == 0) return PL_OK;
+  return pl_fail_at(PL_ERROR, expression, __FILE__, line, "NVRTC: %s", nvrtc.GetErrorString(result));
+}
+#define TRY(call) PL_TRY(check((call), #call, __LINE__))
+
+/* NVRTC's major version must not be newer than the driver's, or the driver refuses the cubins. */
+static void *open_library(void) {
+  static const char *const newest_first[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
+  bool old_driver = pl_driver_version() > 0 && pl_driver_version() < 13000;
+  return pl_library_open(newest_first + old_driver, 2 - old_driver);
+}
+
+static pl_status load(void) {
+  void *library = open_library();
+  PL_REQUIRE(library, "cuda: NVRTC (libnvrtc.so.13 or libnvrtc.so.12, as new as the driver at most) is neither in the "
+                      "library path nor in /usr/local/cuda/lib64");
+#define LOAD(name, parameters)                                                                                         \
+  *(void **)&nvrtc.name = dlsym(library, "nvrtc" #name);                                                               \
+  PL_REQUIRE(nvrtc.name, "cuda: NVRTC lacks nvrtc" #name);
+  FUNCTIONS(LOAD)
+#undef LOAD
+  *(void **)&nvrtc.GetErrorString = dlsym(library, "nvrtcGetErrorString");
+  PL_REQUIRE(nvrtc.GetErrorString, "cuda: NVRTC lacks nvrtcGetErrorString");
+  int major, minor;
+  TRY(nvrtc.Version(&major, &minor));
+  snprintf(version, sizeof version, "%d.%d", major, minor);
+  PL_REQUIRE(sodium_init() >= 0, "cuda: libsodium does not start");
+  return PL_OK;
+}
+
+pl_status pl_nvrtc_open(void) {
+  static char *failure; /* of the first attempt; kept for as long as the program runs */
+  static bool tried;
+  if (!tried) {
+    tried = true;
+    if (load() != PL_OK) failure = pl_duplicate(pl_message());
+  }
+  return failure ? PL_FAIL("%s", failure) : PL_OK;
+}
+
+const char *pl_nvrtc_version(void) { return version; }
+
+/* ---- source text ---- */
+
+/* `seen` lists the files already there, each between newlines. */
+static pl_status append_file(const char *file, pl_text *source, pl_text *seen) {
+  pl_text home = {0}, path = {0}, content = {0}, mark = {0};
+  pl_text_print(&mark, "\n%s\n", file);
+  pl_status status = PL_OK;
+  if (!seen->data || !strstr(seen->data, mark.data)) {
+    pl_text_print(seen, "%s", mark.data);
+    status = pl_home_find(&home);
+    if (status == PL_OK) pl_text_print(&path, "%s/kernels/%s", home.data, file);
+    if (status == PL_OK) status = pl_file_read(path.data, &content);
+    if (status == PL_OK) pl_text_print(source, "#line 1 \"%s\"\n", file);
+    int line = 1;
+    for (const char *at = content.data; status == PL_OK && at && *at; line++) {
+      const char *end = strchr(at, '\n');
+      size_t length = end ? (size_t)(end - at) + 1 : strlen(at);
+      char included[64];
+      if (sscanf(at, "#include \"%63[^\"\n]\"", included) == 1) {
+        status = append_file(included, source, seen);
+        pl_text_print(source, "#line %d \"%s\"\n", line + 1, file);
+      } else
+        pl_text_append(source, at, length);
+      at += length;
+    }
+  }
+  pl_text_release(&home);
+  pl_text_release(&path);
+  pl_text_release(&content);
+  pl_text_release(&mark);
+  return status;
+}
+
+pl_status pl_kernel_source(const char *file, pl_text *source) {
+  pl_text seen = {0};
+  pl_status status = append_file(file, source, &seen);
+  pl_text_release(&seen);
+  return status;
+}
+
+/* ---- the cache: a mark, the SHA-256 of the cubin, the cubin ---- */
+
+static const char mark[8] = "PLcubin1";
+
+pl_status pl_nvrtc_cache(pl_text *folder) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  pl_text_clear(folder);
+  if (base && *base)
+    pl_text_print(folder, "%s/perilune/cubin", base);
+  else {
+    PL_REQUIRE(home && *home, "cuda: neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels");
+    pl_text_print(folder, "%s/.cache/perilune/cubin", home);
+  }
+  return PL_OK;
+}
+
+static void hash_field(crypto_hash_sha256_state *state, const char *text) {
+  crypto_hash_sha256_update(state, (const unsigned char *)text, strlen(text) + 1);
+}
+
+static pl_status cache_path(const char *source, const char *options, int architecture, pl_text *folder, pl_text *path) {
+  crypto_hash_sha256_state state;
+  unsigned char hash[crypto_hash_sha256_BYTES];
+  char hex[2 * sizeof hash + 1], number[16];
+  snprintf(number, sizeof number, "sm_%d", architecture);
+  crypto_hash_sha256_init(&state);
+  hash_field(&state, version);
+  hash_field(&state, number);
+  hash_field(&state, options);
+  hash_field(&state, source);
+  crypto_hash_sha256_final(&state, hash);
+  PL_TRY(pl_nvrtc_cache(folder));
+  pl_text_clear(path);
+  pl_text_print(path, "%s/%s", folder->data, sodium_bin2hex(hex, sizeof hex, hash, sizeof hash));
+  return PL_OK;
+}
+
+/* Whether `path` held a whole cubin, now in *cubin. */
+static bool read_cached(const char *path, pl_text *cubin) {
+  pl_text file = {0};
+  unsigned char hash[crypto_hash_sha256_BYTES];
+  const size_t head = sizeof mark + sizeof hash;
+  bool whole = pl_file_read(path, &file) == PL_OK && file.length > head && memcmp(file.data, mark, sizeof mark) == 0;
+  if (whole) {
+    crypto_hash_sha256(hash, (const unsigned char *)file.data + head, file.length - head);
+    whole = memcmp(hash, file.data + sizeof mark, sizeof hash) == 0;
+  }
+  pl_text_clear(cubin);
+  if (whole) pl_text_append(cubin, file.data + head, file.length - head);
+  pl_text_release(&file);
+  return whole;
+}
+
+/* A cache that cannot be written costs time at the next start and nothing else, so that is no failure. */
+static void write_cached(const char *folder, const char *path, const pl_text *cubin) {
+  unsigned char hash[crypto_hash_sha256_BYTES];
+  crypto_hash_sha256(hash, (const unsigned char *)cubin->data, cubin->length);
+  const pl_piece pieces[] = {{mark, sizeof mark}, {hash, sizeof hash}, {cubin->data, cubin->length}};
+  if (pl_directory_create(folder) == PL_OK) (void)pl_file_write(path, pieces, 3);
+}
+
+/* ---- compilation ---- */
+
+static pl_status compile_program(program made, const char *name, const char *options, int architecture, pl_text *cubin,
+                                 pl_text *log) {
+  char target[48], *words = pl_duplicate(options), *rest = NULL;
+  const char *list[OPTIONS_MAX] = {target, "--std=c++17", "--device-as-default-execution-space"};
+  int count = 3;
+  snprintf(target, sizeof target, "--gpu-architecture=sm_%d", architecture);
+  for (char *word = strtok_r(words, " ", &rest); word && count < OPTIONS_MAX; word = strtok_r(NULL, " ", &rest))
+    list[count++] = word;
+  int result = nvrtc.CompileProgram(made, count, list);
+  free(words);
+  size_t bytes = 0;
+  pl_text said = {0};
+  if (nvrtc.GetProgramLogSize(made, &bytes) == 0 && bytes > 1) {
+    char *text = pl_allocate(bytes + 1);
+    if (nvrtc.GetProgramLog(made, text) == 0) pl_text_print(&said, "%s", text);
+    free(text);
+  }
+  pl_status status = PL_OK;
+  if (result == COMPILATION_FAILED)
+    status = PL_FAIL("cuda: %s does not compile for sm_%d with options '%s':\n%s", name, architecture, options,
+                     said.data ? said.data : "(no log)");
+  else if (result != 0)
+    status = PL_FAIL("cuda: %s for sm_%d with options '%s': NVRTC: %s %s", name, architecture, options,
+                     nvrtc.GetErrorString(result), said.data ? said.data : "");
+  if (status == PL_OK && log) {
+    pl_text_clear(log);
+    pl_text_print(log, "%s", said.data ? said.data : "");
+  }
+  pl_text_release(&said);
+  PL_TRY(status);
+  TRY(nvrtc.GetCUBINSize(made, &bytes));
+  char *data = pl_allocate(bytes ? bytes : 1);
+  status = check(nvrtc.GetCUBIN(made, data), "nvrtcGetCUBIN", __LINE__);
+  pl_text_clear(cubin);
+  if (status == PL_OK) pl_text_append(cubin, data, bytes);
+  free(data);
+  return status;
+}
+
+pl_status pl_nvrtc_compile(const char *name, const char *source, const char *options, int architecture, pl_text *cubin,
+                           pl_text *log) {
+  PL_TRY(pl_nvrtc_open());
+  pl_text folder = {0}, path = {0};
+  bool cached = cache_path(source, options, architecture, &folder, &path) == PL_OK;
+  pl_status status = PL_OK;
+  if (log || !cached || !read_cached(path.data, cubin)) {
+    program made = NULL;
+    status = check(nvrtc.CreateProgram(&made, source, name, 0, NULL, NULL), "nvrtcCreateProgram", __LINE__);
+    if (status == PL_OK) {
+      status = compile_program(made, name, options, architecture, cubin, log);
+      nvrtc.DestroyProgram(&made);
+    }
+    if (status == PL_OK && cached) write_cached(folder.data, path.data, cubin);
+  }
+  pl_text_release(&folder);
+  pl_text_release(&path);
+  return status;
+}

@@ -1,0 +1,209 @@
+/* Copies with conversion, fills, and the elementwise formulas: the choice of a kernel's variant, and its launch. */
+#include "host/cuda/pointwise.h"
+
+#include "host/cuda/layout.h"
+#include "host/cuda/primitives.h"
+#include <string.h>
+
+enum { ARRAYS = PL_OPERANDS + 1, VECTOR_MAX = 8 };
+
+/* As in kernels/pointwise.cu. */
+typedef struct {
+  void *data[ARRAYS];
+  int64_t count;
+  pl_axes shape;
+  int64_t stride[ARRAYS][PL_RANK_MAX], step[ARRAYS];
+  double number[ARRAYS];
+  int64_t integer[ARRAYS];
+  pl_complaints complaint;
+} job;
+
+/* ---- text ---- */
+
+pl_work pl_work_of(pl_dtype type) {
+  return !pl_dtype_is_float(type) ? PL_WORK_I64 : type == PL_F64 ? PL_WORK_F64 : PL_WORK_F32;
+}
+
+const char *pl_work_name(pl_work work) {
+  static const char *const names[] = {"f32", "f64", "i64"};
+  return names[work];
+}
+
+int pl_pointwise_unroll(const pl_pointwise_variant *variant) {
+  if (variant->rank > 1) return 1;
+  int elements = variant->work == PL_WORK_F32 || variant->work == PL_WORK_RAW ? 16 : 8;
+  int vectors = elements / variant->vector;
+  return vectors < 1 ? 1 : vectors > 4 ? 4 : vectors;
+}
+
+void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text) {
+  static const char *const letters[ARRAYS] = {"OUT", "A", "B", "C", "G", "Y"};
+  static const char *const forms[] = {"ABSENT", "NUMBER", "DENSE", "SPREAD", "STRIDED"};
+  static const char *const c_names[] = {"float", "double", "long long"};
+  bool raw = variant->work == PL_WORK_RAW;
+  size_t size = pl_dtype_size(variant->type[0]);
+  if (raw)
+    pl_text_print(text, "typedef unsigned %s T;\n",
+                  size == 1   ? "char"
+                  : size == 2 ? "short"
+                  : size == 4 ? "int"
+                              : "long long");
+  else
+    pl_text_print(text, "typedef %s T;\n", c_names[variant->work]);
+  pl_text_print(text, "typedef %s INDEX;\n#define RANK %d\n#define V %d\n#define U %d\n",
+                variant->small ? "int" : "long long", variant->rank, variant->vector, pl_pointwise_unroll(variant));
+  for (int i = 0; i < ARRAYS; i++)
+    pl_text_print(text, "#define TYPE_%s %s\n#define FORM_%s %s\n", letters[i],
+                  raw ? pl_layout_raw(size) : pl_layout_type(variant->type[i]), letters[i], forms[variant->form[i]]);
+  bool copy = variant->op == PL_POINTWISE_COPY;
+  pl_text_print(text, "#define CHECK_DIVISOR %d\n#define FORMULA %s\n",
+                variant->op == PL_OP_remainder && variant->formula == PL_VALUE && variant->work == PL_WORK_I64,
+                copy ? "a" : pl_pointwise_table[variant->op].text[variant->formula]);
+}
+
+/* ---- launch ---- */
+
+static uint64_t key_of(const pl_pointwise_variant *variant) {
+  _Static_assert(PL_OPS < 64 && PL_DTYPES <= 8, "an operation takes six bits of the key, a type three");
+  uint64_t key = PL_FAMILY_POINTWISE;
+  key = key << 6 | (uint64_t)variant->op;
+  key = key << 2 | variant->formula;
+  key = key << 2 | variant->work;
+  key = key << 4 | (uint64_t)variant->rank;
+  key = key << 2 | (uint64_t)__builtin_ctz((unsigned)variant->vector);
+  key = key << 1 | variant->small;
+  for (int i = 0; i < ARRAYS; i++) key = key << 6 | (uint64_t)variant->type[i] << 3 | variant->form[i];
+  return key;
+}
+
+/* The most elements that one 16-byte access of the widest array holds and that divide what must be divided. */
+static int vector_of(pl_array view[ARRAYS], const bool present[ARRAYS]) {
+  size_t widest = 1;
+  for (int i = 0; i < ARRAYS; i++)
+    if (present[i] && pl_dtype_size(view[i].dtype) > widest) widest = pl_dtype_size(view[i].dtype);
+  int vector = 16 / (int)widest < VECTOR_MAX ? 16 / (int)widest : VECTOR_MAX;
+  int rank = view[0].rank;
+  for (; vector > 1; vector /= 2) {
+    /* A single axis may end within a vector, several axes may not. */
+    if (rank > 1 && view[0].size[rank - 1] % vector != 0) continue;
+    if (!pl_layout_dense(&view[0], vector)) continue;
+    bool all = true;
+    for (int i = 1; i < ARRAYS; i++)
+      if (present[i] && rank > 0 && view[i].stride[rank - 1] == 1 && !pl_layout_dense(&view[i], vector)) all = false;
+    if (all) break;
+  }
+  return vector;
+}
+
+static pl_form form_of(const pl_array *view) {
+  if (!view->buffer) return PL_FORM_NUMBER;
+  int64_t step = view->rank ? view->stride[view->rank - 1] : 0;
+  return view->rank == 0 ? PL_FORM_SPREAD : step == 1 ? PL_FORM_DENSE : step == 0 ? PL_FORM_SPREAD : PL_FORM_STRIDED;
+}
+
+/* Merged views of the result and the operands that are arrays. */
+static pl_status arrange(const pl_array *out, const pl_array *const in[PL_OPERANDS], pl_array view[ARRAYS],
+                         bool present[ARRAYS]) {
+  pl_array *merged[ARRAYS];
+  int count = 0;
+  view[0] = *out;
+  present[0] = true;
+  merged[count++] = &view[0];
+  for (int i = 0; i < PL_OPERANDS; i++) {
+    present[i + 1] = in[i] && in[i]->buffer;
+    if (in[i]) view[i + 1] = *in[i];
+    if (!present[i + 1]) continue;
+    PL_REQUIRE(pl_array_broadcast(in[i], out, &view[i + 1]), "operand of shape %s does not broadcast to %s",
+               pl_shape_text(in[i]), pl_shape_text(out));
+    merged[count++] = &view[i + 1];
+  }
+  pl_arrays_merge(merged, count);
+  return PL_OK;
+}
+
+static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, pl_array view[ARRAYS],
+                        const bool present[ARRAYS]) {
+  job j = {.count = pl_array_count(&view[0]), .complaint = pl_complaints_of(cuda)};
+  int vector = vector_of(view, present), rank = view[0].rank;
+  variant->rank = rank;
+  variant->vector = vector;
+  variant->small = true;
+  j.shape = pl_axes_of(&view[0], rank > 1 ? vector : 1);
+  for (int i = 0; i < ARRAYS; i++) {
+    variant->type[i] = PL_BOOL;
+    if (variant->form[i] == PL_FORM_ABSENT) continue;
+    j.number[i] = view[i].number;
+    j.integer[i] = view[i].integer;
+    if (!present[i]) continue;
+    variant->type[i] = view[i].dtype;
+    variant->form[i] = i == 0 ? PL_FORM_DENSE : form_of(&view[i]);
+    if (i == 0 && rank > 0 && view[0].stride[rank - 1] != 1) variant->form[0] = PL_FORM_STRIDED;
+    variant->small = variant->small && pl_layout_small(&view[i]);
+    j.data[i] = pl_array_data(&view[i]);
+    for (int axis = 0; axis < rank; axis++) j.stride[i][axis] = view[i].stride[axis] * (axis == rank - 1 ? vector : 1);
+    j.step[i] = rank > 0 ? view[i].stride[rank - 1] : 0;
+  }
+  uint64_t key = key_of(variant);
+  pl_cu_function function = pl_cuda_kernel_found(cuda, key);
+  if (!function) {
+    pl_text prelude = {0};
+    pl_pointwise_prelude(variant, &prelude);
+    pl_status status = pl_cuda_kernel_load(cuda, key, "pointwise.cu", prelude.data, "", "pointwise", &function);
+    pl_text_release(&prelude);
+    PL_TRY(status);
+  }
+  int64_t each = (int64_t)vector * pl_pointwise_unroll(variant) * PL_POINTWISE_THREADS;
+  return pl_cuda_launch(cuda, function, (uint64_t)((j.count + each - 1) / each), 1, PL_POINTWISE_THREADS, 0,
+                        (void *[]){&j});
+}
+
+/* Promoted type of the arrays; integers that meet a float number or a float formula are computed as doubles. */
+static pl_work work_type(pl_op op, const pl_array *const in[PL_OPERANDS]) {
+  pl_dtype type = PL_BOOL;
+  bool real = pl_pointwise_table[op].domain == PL_DOMAIN_REAL;
+  for (int i = 0; i < PL_OPERANDS; i++)
+    if (in[i] && in[i]->buffer)
+      type = pl_dtype_promote(type, in[i]->dtype);
+    else if (in[i] && pl_dtype_is_float(in[i]->dtype))
+      real = true;
+  return !pl_dtype_is_float(type) && real ? PL_WORK_F64 : pl_work_of(type);
+}
+
+static void mark(pl_pointwise_variant *variant, const pl_array *const in[PL_OPERANDS]) {
+  variant->form[0] = PL_FORM_DENSE;
+  for (int i = 0; i < PL_OPERANDS; i++) variant->form[i + 1] = in[i] ? PL_FORM_NUMBER : PL_FORM_ABSENT;
+}
+
+pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
+                            const pl_array *const in[PL_OPERANDS]) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  pl_array view[ARRAYS];
+  bool present[ARRAYS];
+  PL_TRY(arrange(out, in, view, present));
+  if (pl_array_count(out) == 0) return PL_OK;
+  pl_pointwise_variant variant = {.op = op, .formula = formula, .work = work_type(op, in)};
+  PL_REQUIRE(variant.work != PL_WORK_I64 || (formula == PL_VALUE && pl_pointwise_table[op].domain != PL_DOMAIN_REAL),
+             "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));
+  mark(&variant, in);
+  return launch(cuda, &variant, view, present);
+}
+
+pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  const pl_array *in[PL_OPERANDS] = {from};
+  pl_array view[ARRAYS];
+  bool present[ARRAYS];
+  PL_TRY(arrange(to, in, view, present));
+  if (pl_array_count(to) == 0) return PL_OK;
+  bool same = from->buffer && from->dtype == to->dtype;
+  if (same && pl_array_contiguous(&view[0]) && pl_array_contiguous(&view[1]))
+    return PL_CUDA(pl_cu.MemcpyDtoDAsync((pl_cu_pointer)(uintptr_t)pl_array_data(to),
+                                         (pl_cu_pointer)(uintptr_t)pl_array_data(from),
+                                         (size_t)pl_array_count(to) * pl_dtype_size(to->dtype), cuda->stream));
+  pl_pointwise_variant variant = {.op = PL_POINTWISE_COPY,
+                                  .work = same ? PL_WORK_RAW : pl_work_of(from->buffer ? from->dtype : to->dtype)};
+  mark(&variant, in);
+  return launch(cuda, &variant, view, present);
+}

@@ -1,0 +1,25 @@
+/* The GPU's primitives, one function each; what they compute stands in host/device/device.h. All of them only put work
+ * on the device's stream. */
+#ifndef PL_CUDA_PRIMITIVES_H
+#define PL_CUDA_PRIMITIVES_H
+
+#include "host/cuda/cuda.h"
+
+/* pl_complaint.code */
+enum { PL_COMPLAINT_INDEX = 1, PL_COMPLAINT_DIVISION };
+
+pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from);
+pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
+                            const pl_array *const in[PL_OPERANDS]);
+pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+pl_status pl_cuda_gemm(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
+pl_status pl_cuda_gather(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
+pl_status pl_cuda_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);
+pl_status pl_cuda_random(pl_device *device, pl_distribution kind, uint64_t seed, uint64_t offset, double p0, double p1,
+                         const pl_array *out);
+pl_status pl_cuda_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim);
+pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
+                                   const pl_array *g, int dim);
+pl_status pl_cuda_adam(pl_device *device, const pl_adam *step);
+
+#endif

@@ -1,0 +1,191 @@
+/* Random numbers, softmax and its gradient, and the Adam step. */
+#include "host/cuda/rows.h"
+
+#include "host/cuda/layout.h"
+#include "host/cuda/primitives.h"
+#include <math.h>
+
+enum { THREADS = 256 };
+
+static const char *compute_type(pl_dtype type) { return type == PL_F64 ? "double" : "float"; }
+
+/* ---- random numbers ---- */
+
+/* As in kernels/random.cu. */
+typedef struct {
+  void *out;
+  int64_t count;
+  pl_axes shape;
+  int64_t stride[1][PL_RANK_MAX];
+  uint64_t seed, offset;
+  double p0, p1;
+} random_job;
+
+void pl_random_prelude(pl_distribution kind, pl_dtype type, int rank, pl_text *text) {
+  static const char *const kinds[] = {
+      [PL_UNIFORM] = "UNIFORM", [PL_NORMAL] = "NORMAL", [PL_BERNOULLI] = "BERNOULLI", [PL_INTEGER] = "WHOLE"};
+  pl_text_print(text, "#define KIND %s\n#define TYPE %s\n#define RANK %d\n", kinds[kind], pl_layout_type(type), rank);
+}
+
+pl_status pl_cuda_random(pl_device *device, pl_distribution kind, uint64_t seed, uint64_t offset, double p0, double p1,
+                         const pl_array *out) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  pl_array view = *out;
+  pl_arrays_merge((pl_array *[]){&view}, 1);
+  random_job job = {.out = pl_array_data(out),
+                    .count = pl_array_count(out),
+                    .shape = pl_axes_of(&view, 1),
+                    .seed = seed,
+                    .offset = offset,
+                    .p0 = p0,
+                    .p1 = p1};
+  for (int axis = 0; axis < view.rank; axis++) job.stride[0][axis] = view.stride[axis];
+  uint64_t key =
+      (uint64_t)PL_FAMILY_RANDOM << 56 | (uint64_t)kind << 16 | (uint64_t)out->dtype << 8 | (uint64_t)view.rank;
+  pl_cu_function function = pl_cuda_kernel_found(cuda, key);
+  if (!function) {
+    pl_text prelude = {0};
+    pl_random_prelude(kind, out->dtype, view.rank, &prelude);
+    pl_status status = pl_cuda_kernel_load(cuda, key, "random.cu", prelude.data, "", "random", &function);
+    pl_text_release(&prelude);
+    PL_TRY(status);
+  }
+  enum { EACH = 4 * THREADS };
+  return pl_cuda_launch(cuda, function, (uint64_t)(job.count + EACH - 1) / EACH, 1, THREADS, 0, (void *[]){&job});
+}
+
+/* ---- softmax ---- */
+
+/* As in kernels/softmax.cu. */
+typedef struct {
+  void *out;
+  const void *in, *y;
+  int64_t rows, length;
+  pl_axes shape;
+  int64_t stride[3][PL_RANK_MAX], step[3];
+} softmax_job;
+
+void pl_softmax_prelude(const pl_softmax_variant *variant, pl_text *text) {
+  pl_text_print(text,
+                "#define LOGARITHM %d\n#define GRADIENT %d\ntypedef %s T;\n#define TYPE_OUT %s\n#define TYPE_IN %s\n"
+                "#define TYPE_Y %s\n#define RANK %d\n#define W %d\n",
+                variant->kind == PL_LOG_SOFTMAX, variant->gradient, compute_type(variant->out),
+                pl_layout_type(variant->out), pl_layout_type(variant->in), pl_layout_type(variant->y), variant->rank,
+                variant->width);
+}
+
+static pl_array without(const pl_array *array, int dim) {
+  pl_array view = *array;
+  view.rank = 0;
+  for (int axis = 0; axis < array->rank; axis++) {
+    if (axis == dim) continue;
+    view.size[view.rank] = array->size[axis];
+    view.stride[view.rank++] = array->stride[axis];
+  }
+  return view;
+}
+
+static pl_status load_softmax(pl_cuda *cuda, const pl_softmax_variant *v, pl_cu_function *function) {
+  uint64_t key = (uint64_t)PL_FAMILY_SOFTMAX << 56 | (uint64_t)v->kind << 48 | (uint64_t)v->gradient << 40 |
+                 (uint64_t)v->out << 32 | (uint64_t)v->in << 24 | (uint64_t)v->y << 20 | (uint64_t)v->rank << 16 |
+                 (uint64_t)v->width;
+  *function = pl_cuda_kernel_found(cuda, key);
+  if (*function) return PL_OK;
+  pl_text prelude = {0};
+  pl_softmax_prelude(v, &prelude);
+  pl_status status = pl_cuda_kernel_load(cuda, key, "softmax.cu", prelude.data, "", "softmax", function);
+  pl_text_release(&prelude);
+  return status;
+}
+
+/* y == NULL: out = softmax(in). Otherwise in is the gradient at y and out the gradient of softmax's operand. */
+static pl_status rows(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in,
+                      const pl_array *y, int dim) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_REQUIRE(pl_dtype_is_float(in->dtype), "softmax: expected a floating-point type, got %s", pl_dtype_name(in->dtype));
+  int64_t count = pl_array_count(in);
+  if (count == 0) return PL_OK;
+  const pl_array *array[3] = {out, in, y ? y : in};
+  pl_array view[3];
+  softmax_job job = {.out = pl_array_data(out),
+                     .in = pl_array_data(in),
+                     .y = pl_array_data(array[2]),
+                     .length = in->size[dim],
+                     .rows = count / in->size[dim]};
+  for (int i = 0; i < 3; i++) {
+    view[i] = without(array[i], dim);
+    job.step[i] = array[i]->stride[dim];
+  }
+  pl_arrays_merge((pl_array *[]){&view[0], &view[1], &view[2]}, 3);
+  job.shape = pl_axes_of(&view[0], 1);
+  for (int i = 0; i < 3; i++)
+    for (int axis = 0; axis < view[0].rank; axis++) job.stride[i][axis] = view[i].stride[axis];
+  /* Side by side along another axis: one thread for each row reads what its neighbours read beside it. */
+  bool across = job.step[1] != 1 && job.rows >= 64;
+  pl_softmax_variant variant = {.kind = kind,
+                                .gradient = y != NULL,
+                                .out = out->dtype,
+                                .in = in->dtype,
+                                .y = array[2]->dtype,
+                                .rank = view[0].rank,
+                                .width = across || job.length <= 8 ? 1
+                                         : job.length <= 1024      ? 32
+                                                                   : THREADS};
+  pl_cu_function function;
+  PL_TRY(load_softmax(cuda, &variant, &function));
+  int64_t each = THREADS / variant.width;
+  return pl_cuda_launch(cuda, function, (uint64_t)((job.rows + each - 1) / each), 1, THREADS, 0, (void *[]){&job});
+}
+
+pl_status pl_cuda_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim) {
+  return rows(device, kind, out, in, NULL, dim);
+}
+
+pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
+                                   const pl_array *g, int dim) {
+  return rows(device, kind, gin, g, y, dim);
+}
+
+/* ---- Adam ---- */
+
+/* As in kernels/adam.cu. */
+typedef struct {
+  void *parameter, *first, *second;
+  const void *gradient;
+  int64_t count;
+  double beta1, beta2, rate, epsilon, root, joined, shrink;
+} adam_job;
+
+void pl_adam_prelude(pl_dtype type, pl_text *text) { pl_text_print(text, "typedef %s T;\n", compute_type(type)); }
+
+pl_status pl_cuda_adam(pl_device *device, const pl_adam *step) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  const pl_array *p = step->parameter;
+  PL_REQUIRE(p->dtype == PL_F32 || p->dtype == PL_F64, "adam: parameters of float32 or float64 only, got %s",
+             pl_dtype_name(p->dtype));
+  adam_job job = {.parameter = pl_array_data(p),
+                  .first = pl_array_data(step->first),
+                  .second = pl_array_data(step->second),
+                  .gradient = pl_array_data(step->gradient),
+                  .count = pl_array_count(p),
+                  .beta1 = step->beta1,
+                  .beta2 = step->beta2,
+                  .rate = step->rate / step->correction1,
+                  .epsilon = step->epsilon,
+                  .root = 1 / sqrt(step->correction2),
+                  .joined = step->decoupled ? 0 : step->decay,
+                  .shrink = step->decoupled ? 1 - step->rate * step->decay : 1};
+  uint64_t key = (uint64_t)PL_FAMILY_ADAM << 56 | p->dtype;
+  pl_cu_function function = pl_cuda_kernel_found(cuda, key);
+  if (!function) {
+    pl_text prelude = {0};
+    pl_adam_prelude(p->dtype, &prelude);
+    pl_status status = pl_cuda_kernel_load(cuda, key, "adam.cu", prelude.data, "", "adam", &function);
+    pl_text_release(&prelude);
+    PL_TRY(status);
+  }
+  return pl_cuda_launch(cuda, function, (uint64_t)(job.count + THREADS - 1) / THREADS, 1, THREADS, 0, (void *[]){&job});
+}

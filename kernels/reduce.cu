@@ -1,0 +1,192 @@
+// Sums, extrema and their positions. The array is seen as [kept..., reduced...]; each kept place gets one result, or one
+// partial result per slice of the reduced range, which a second launch brings together. The order of every addition is
+// fixed by the shapes, so results repeat bit for bit. The text before this file defines
+//   KIND            SUM, LARGEST or SMALLEST
+//   POSITION        1 for argmax and argmin: the result is the position, 1-based
+//   ACC             the type to compute in (a typedef, as INDEX)
+//   TYPE_IN, TYPE_OUT
+//   KEPT, REDUCED   axes of each kind after merging
+//   V               neighbours that a thread takes at once: along the reduced axis in rows, along the kept one in columns
+//   W               rows: threads that share one row, 1, 32 or 256
+//   PARTIAL_IN      1: positions come with the values, from an earlier launch
+//   PARTIAL_OUT     1: positions and values are left for a later launch
+//   FINISH          1: one result per kept place at its place in out; 0: row-major [slice, kept]
+#include "layout.cuh"
+#define SUM 0
+#define LARGEST 1
+#define SMALLEST 2
+
+struct job {
+  const void *in;
+  const i64 *in_position;
+  void *out;
+  i64 *out_position;
+  i64 kept, reduced, slice; // counts; `slice` reduced elements per grid row
+  axes kept_shape, reduced_shape;
+  i64 kept_stride[2][RANK_MAX]; // of in, out
+  i64 reduced_stride[1][RANK_MAX];
+};
+
+enum { THREADS = 256, UNROLL = 4 };
+
+struct best {
+  ACC value;
+#if POSITION
+  i64 position;
+#endif
+};
+
+inline best nothing() {
+  best b;
+  b.value = KIND == SUM ? (ACC)0 : KIND == LARGEST ? lowest<ACC>() : highest<ACC>();
+#if POSITION
+  b.position = highest<i64>();
+#endif
+  return b;
+}
+
+inline bool is_nan(ACC x) { return !(x == x); }
+
+// The earlier of equals stays, a NaN wins.
+inline best join(best x, best y) {
+  if constexpr (KIND == SUM) {
+    x.value += y.value;
+    return x;
+  } else {
+#if POSITION
+    bool better = is_nan(x.value) != is_nan(y.value) ? is_nan(y.value)
+                  : x.value == y.value || is_nan(x.value)
+                      ? y.position < x.position
+                      : (KIND == LARGEST ? y.value > x.value : y.value < x.value);
+#else
+    bool better = !is_nan(x.value) && (is_nan(y.value) || (KIND == LARGEST ? y.value > x.value : y.value < x.value));
+#endif
+    return better ? y : x;
+  }
+}
+
+inline best item(const job &j, TYPE_IN value, i64 position, INDEX offset) {
+  best b;
+  b.value = read<ACC>(value);
+#if POSITION
+  b.position = PARTIAL_IN ? j.in_position[offset] : position;
+#endif
+  return b;
+}
+
+inline best across(best b, int lane_mask) {
+  best other;
+  other.value = __shfl_xor_sync(0xFFFFFFFF, b.value, lane_mask);
+#if POSITION
+  other.position = __shfl_xor_sync(0xFFFFFFFF, b.position, lane_mask);
+#endif
+  return other;
+}
+
+inline void leave(const job &j, i64 kept, best b) {
+#if FINISH
+  INDEX at[2];
+  locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)kept, at);
+#if POSITION
+  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(b.position + 1);
+#else
+  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(b.value);
+#endif
+#else
+  i64 at = (i64)blockIdx.y * j.kept + kept;
+  ((ACC *)j.out)[at] = b.value;
+#if POSITION
+  j.out_position[at] = b.position;
+#endif
+#endif
+}
+
+// The reduced elements lie side by side: W threads walk along one row.
+extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant__ job j) {
+  const int lane = threadIdx.x % W;
+  const i64 row = (i64)blockIdx.x * (THREADS / W) + threadIdx.x / W;
+  const i64 first = (i64)blockIdx.y * j.slice, end = first + j.slice < j.reduced ? first + j.slice : j.reduced;
+  best total[UNROLL];
+#pragma unroll
+  for (int u = 0; u < UNROLL; u++) total[u] = nothing();
+  if (row < j.kept) {
+    INDEX base[2];
+    locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)row, base);
+    const TYPE_IN *in = (const TYPE_IN *)j.in + base[0];
+    for (i64 start = first + lane * V; start < end; start += W * V * UNROLL) {
+      pack<TYPE_IN, V> values[UNROLL];
+      INDEX offset[UNROLL][1];
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        i64 at = start + u * W * V;
+        if (at >= end) continue;
+        locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, (INDEX)at, offset[u]);
+        values[u] = load<TYPE_IN, V>(in + offset[u][0]);
+      }
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        i64 at = start + u * W * V;
+        if (at >= end) continue;
+#pragma unroll
+        for (int v = 0; v < V; v++) total[u] = join(total[u], item(j, values[u].at[v], at + v, base[0] + offset[u][0] + v));
+      }
+    }
+  }
+  best b = join(join(total[0], total[1]), join(total[2], total[3]));
+  if constexpr (W > 1) {
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) b = join(b, across(b, mask));
+  }
+  if constexpr (W == THREADS) {
+    __shared__ best of_warp[THREADS / 32];
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = b;
+    __syncthreads();
+    b = of_warp[0];
+    for (int i = 1; i < THREADS / 32; i++) b = join(b, of_warp[i]);
+  }
+  if (lane == 0 && row < j.kept) leave(j, row, b);
+}
+
+// Kept elements lie side by side: a block takes 32 V of them, and each of its 8 warps every eighth reduced one.
+extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_constant__ job j) {
+  const int x = threadIdx.x % 32, y = threadIdx.x / 32;
+  const i64 column = ((i64)blockIdx.x * 32 + x) * V;
+  const i64 first = (i64)blockIdx.y * j.slice, end = first + j.slice < j.reduced ? first + j.slice : j.reduced;
+  best total[V];
+#pragma unroll
+  for (int v = 0; v < V; v++) total[v] = nothing();
+  if (column < j.kept) {
+    INDEX base[2];
+    locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)column, base);
+    const TYPE_IN *in = (const TYPE_IN *)j.in + base[0];
+    for (i64 start = first + y; start < end; start += 8 * UNROLL) {
+      pack<TYPE_IN, V> values[UNROLL];
+      INDEX offset[UNROLL][1];
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        i64 at = start + u * 8;
+        if (at >= end) continue;
+        locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, (INDEX)at, offset[u]);
+        values[u] = load<TYPE_IN, V>(in + offset[u][0]);
+      }
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) {
+        i64 at = start + u * 8;
+        if (at >= end) continue;
+#pragma unroll
+        for (int v = 0; v < V; v++)
+          total[v] = join(total[v], item(j, values[u].at[v], at, base[0] + offset[u][0] + v));
+      }
+    }
+  }
+  __shared__ best of_warp[8][32 * V];
+#pragma unroll
+  for (int v = 0; v < V; v++) of_warp[y][v * 32 + x] = total[v];
+  __syncthreads();
+  for (int i = threadIdx.x; i < 32 * V; i += THREADS) {
+    best b = of_warp[0][i];
+    for (int warp = 1; warp < 8; warp++) b = join(b, of_warp[warp][i]);
+    i64 kept = ((i64)blockIdx.x * 32 + i % 32) * V + i / 32;
+    if (kept < j.kept) leave(j, kept, b);
+  }
+}

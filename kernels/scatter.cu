@@ -1,0 +1,147 @@
+// Additions along one axis at 1-based indices, in the order of the source, so that results repeat bit for bit: no float
+// is ever added atomically. The text before this file defines
+//   TYPE        f32, f64 or i64
+//   TYPE_INDEX  i64, i32, u8, ...
+//   RANK        axes of a line's place after merging
+#include "layout.cuh"
+
+// ---- one index per element: a thread for each line along the axis ----
+
+struct line_job {
+  TYPE *out;
+  const TYPE *in;
+  const TYPE_INDEX *index;
+  i64 lines, length; // elements of one line in the source
+  axes shape;        // of the lines
+  i64 stride[3][RANK_MAX]; // of out, in, index
+  i64 step[3];             // along the axis
+  i64 limit;               // of out along the axis
+  complaints complaint;
+};
+
+extern "C" __global__ void __launch_bounds__(256) scatter_lines(const __grid_constant__ line_job j) {
+  i64 line = (i64)blockIdx.x * 256 + threadIdx.x, offset[3];
+  if (line >= j.lines) return;
+  locate<RANK, 3, i64>(j.shape, j.stride, line, offset);
+  for (i64 i = 0; i < j.length; i++) {
+    i64 place = (i64)read<i64>(j.index[offset[2] + i * j.step[2]]) - 1;
+    if (place < 0 || place >= j.limit)
+      complain(j.complaint, COMPLAINT_INDEX, place + 1, offset[2] + i * j.step[2] + 1, j.limit);
+    else
+      j.out[offset[0] + place * j.step[0]] += j.in[offset[1] + i * j.step[1]];
+  }
+}
+
+// ---- one index per slice: positions sorted by index, then each run of equals added up by one thread per line ----
+
+struct sort_job {
+  const TYPE_INDEX *index; // read in the first pass
+  i64 step, limit;
+  const u32 *key_in, *position_in; // read in later passes
+  u32 *key_out, *position_out;
+  u32 *counts; // [256, tiles]
+  u32 count, tiles, shift;
+  complaints complaint;
+};
+
+enum { TILE = 1024, DIGITS = 256 };
+
+inline u32 key_of(const sort_job &j, u32 i) {
+  if (!j.index) return j.key_in[i];
+  i64 place = (i64)read<i64>(j.index[i * j.step]) - 1;
+  return place < 0 || place >= j.limit ? (u32)j.limit : (u32)place; // what is out of range sorts behind all
+}
+
+// How often each digit occurs in each tile. One warp per tile.
+extern "C" __global__ void __launch_bounds__(32) sort_count(const __grid_constant__ sort_job j) {
+  __shared__ u32 seen[DIGITS];
+  for (int d = threadIdx.x; d < DIGITS; d += 32) seen[d] = 0;
+  __syncwarp();
+  for (u32 i = blockIdx.x * TILE + threadIdx.x; i < (blockIdx.x + 1) * TILE && i < j.count; i += 32) {
+    u32 key = key_of(j, i);
+    if (j.index && key == j.limit)
+      complain(j.complaint, COMPLAINT_INDEX, (i64)read<i64>(j.index[i * j.step]), (i64)i + 1, j.limit);
+    atomicAdd(&seen[key >> j.shift & (DIGITS - 1)], 1); // whole numbers: any order gives the same
+  }
+  __syncwarp();
+  for (int d = threadIdx.x; d < DIGITS; d += 32) j.counts[(u32)d * j.tiles + blockIdx.x] = seen[d];
+}
+
+// Running sums of counts, digit by digit and tile by tile. One block.
+extern "C" __global__ void __launch_bounds__(1024) sort_scan(const __grid_constant__ sort_job j) {
+  __shared__ u32 part[1024];
+  const u32 total = DIGITS * j.tiles, each = (total + 1023) / 1024;
+  const u32 first = threadIdx.x * each, end = first + each < total ? first + each : total;
+  u32 sum = 0;
+  for (u32 i = first; i < end; i++) sum += j.counts[i];
+  part[threadIdx.x] = sum;
+  __syncthreads();
+  for (int reach = 1; reach < 1024; reach *= 2) {
+    u32 before = threadIdx.x >= reach ? part[threadIdx.x - reach] : 0;
+    __syncthreads();
+    part[threadIdx.x] += before;
+    __syncthreads();
+  }
+  u32 running = part[threadIdx.x] - sum;
+  for (u32 i = first; i < end; i++) {
+    u32 count = j.counts[i];
+    j.counts[i] = running;
+    running += count;
+  }
+}
+
+// Moves keys and positions to their places by this digit; equals keep their order. One warp per tile.
+extern "C" __global__ void __launch_bounds__(32) sort_move(const __grid_constant__ sort_job j) {
+  __shared__ u32 next[DIGITS];
+  for (int d = threadIdx.x; d < DIGITS; d += 32) next[d] = j.counts[(u32)d * j.tiles + blockIdx.x];
+  __syncwarp();
+  for (u32 start = blockIdx.x * TILE; start < (blockIdx.x + 1) * TILE && start < j.count; start += 32) {
+    u32 i = start + threadIdx.x;
+    bool here = i < j.count;
+    u32 key = here ? key_of(j, i) : 0, position = !here ? 0 : j.index ? i : j.position_in[i];
+    u32 digit = here ? key >> j.shift & (DIGITS - 1) : DIGITS; // lanes past the end are equals of nobody else
+    u32 equals = __match_any_sync(0xFFFFFFFF, digit);
+    u32 rank = __popc(equals & ((1u << threadIdx.x) - 1));
+    u32 place = here ? next[digit] + rank : 0;
+    __syncwarp();
+    if (here && rank == 0) next[digit] += __popc(equals);
+    __syncwarp();
+    if (here) {
+      j.key_out[place] = key;
+      j.position_out[place] = position;
+    }
+  }
+}
+
+struct run_job {
+  TYPE *out;
+  const TYPE *in;
+  const u32 *key, *position;
+  i64 count, lines; // slices in the source; elements of a slice
+  axes shape;       // of a slice
+  i64 stride[2][RANK_MAX]; // of out, in within a slice
+  i64 step[2];             // along the axis
+  i64 limit;
+};
+
+// The thread at the head of a run of equal keys adds it up for its line.
+extern "C" __global__ void __launch_bounds__(256) scatter_runs(const __grid_constant__ run_job j) {
+  i64 id = (i64)blockIdx.x * 256 + threadIdx.x, head = id / j.lines, line = id % j.lines, offset[2];
+  if (head >= j.count) return;
+  u32 key = j.key[head];
+  if (key == j.limit || (head > 0 && j.key[head - 1] == key)) return;
+  locate<RANK, 2, i64>(j.shape, j.stride, line, offset);
+  TYPE sum = j.out[offset[0] + key * j.step[0]];
+  const TYPE *in = j.in + offset[1];
+  i64 at = head;
+  // Four at a time, so that their loads are under way together; the additions stay in order.
+  for (; at + 4 <= j.count && j.key[at + 3] == key; at += 4) {
+    TYPE value[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) value[i] = in[j.position[at + i] * j.step[1]];
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum += value[i];
+  }
+  for (; at < j.count && j.key[at] == key; at++) sum += in[j.position[at] * j.step[1]];
+  j.out[offset[0] + key * j.step[0]] = sum;
+}

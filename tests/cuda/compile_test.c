@@ -1,0 +1,186 @@
+/* Compiles the kernels of kernels/ for every supported architecture through NVRTC: each formula of the elementwise
+ * table, and each variant that the primitives choose from. Needs no GPU; skips itself where NVRTC is missing. */
+#include "host/cuda/index.h"
+#include "host/cuda/nvrtc.h"
+#include "host/cuda/pointwise.h"
+#include "host/cuda/reduce.h"
+#include "host/cuda/rows.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SKIPPED = 77 };
+static const int architectures[] = {80, 86, 89, 90, 100, 120};
+enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
+static int compiled, failed;
+
+static void compile_for(const char *file, const char *prelude, int architecture) {
+  pl_text source = {0}, cubin = {0};
+  if (prelude) pl_text_print(&source, "%s", prelude);
+  pl_status status = pl_kernel_source(file, &source);
+  if (status == PL_OK) status = pl_nvrtc_compile(file, source.data, "", architecture, &cubin, NULL);
+  compiled++;
+  if (status != PL_OK || cubin.length < 4 || memcmp(cubin.data, "\177ELF", 4) != 0) {
+    failed++;
+    fprintf(stderr, "FAILED: %s\n%s\n", status == PL_OK ? "not an ELF file" : pl_message(), prelude);
+  }
+  pl_text_release(&source);
+  pl_text_release(&cubin);
+}
+
+/* A text compiles for one architecture as for another unless it uses what one of them lacks, so most variants take
+ * turns; `everywhere` insists on all of them. */
+static void compile(const char *file, pl_text *prelude, bool everywhere) {
+  static int turn;
+  for (int i = 0; i < ARCHITECTURES; i++)
+    if (everywhere || i == turn % ARCHITECTURES) compile_for(file, prelude->data, architectures[i]);
+  turn++;
+  pl_text_clear(prelude);
+}
+
+/* ---- elementwise ---- */
+
+static pl_dtype storage_of(pl_work work) {
+  return work == PL_WORK_F64 ? PL_F64 : work == PL_WORK_I64 ? PL_I64 : PL_F32;
+}
+
+static pl_pointwise_variant formula(pl_op op, pl_formula which, pl_work work, pl_text *prelude) {
+  pl_pointwise_variant v = {.op = (int)op, .formula = which, .work = work, .rank = 1, .vector = 2, .small = true};
+  unsigned reads = pl_pointwise_reads(op, which);
+  bool test = pl_pointwise_table[op].domain == PL_DOMAIN_TEST && which == PL_VALUE;
+  v.type[0] = test ? PL_BOOL : storage_of(work);
+  v.form[0] = PL_FORM_DENSE;
+  for (int i = 0; i < PL_OPERANDS; i++) {
+    v.type[i + 1] = storage_of(work);
+    v.form[i + 1] = reads >> i & 1 ? PL_FORM_DENSE : PL_FORM_ABSENT;
+  }
+  pl_pointwise_prelude(&v, prelude);
+  return v;
+}
+
+static void all_formulas(void) {
+  pl_text prelude = {0};
+  for (int op = 0; op < PL_OPS; op++)
+    for (int which = 0; which < PL_FORMULAS; which++) {
+      if (strcmp(pl_pointwise_table[op].text[which], "0") == 0) continue;
+      for (int work = PL_WORK_F32; work <= PL_WORK_I64; work++) {
+        if (work == PL_WORK_I64 && (which != PL_VALUE || pl_pointwise_table[op].domain == PL_DOMAIN_REAL)) continue;
+        formula((pl_op)op, (pl_formula)which, (pl_work)work, &prelude);
+        compile("pointwise.cu", &prelude, false);
+      }
+    }
+  pl_text_release(&prelude);
+}
+
+/* Conversions between all types, and every form, rank and width. */
+static void all_copies(void) {
+  pl_text prelude = {0};
+  pl_pointwise_variant v = {.op = PL_POINTWISE_COPY, .rank = 1, .vector = 2, .small = true};
+  v.form[0] = v.form[1] = PL_FORM_DENSE;
+  for (int to = 0; to < PL_DTYPES; to++)
+    for (int from = 0; from < PL_DTYPES; from++) {
+      v.type[0] = (pl_dtype)to, v.type[1] = (pl_dtype)from;
+      v.work = to == from ? PL_WORK_RAW : pl_work_of((pl_dtype)from);
+      pl_pointwise_prelude(&v, &prelude);
+      compile("pointwise.cu", &prelude, to == PL_BF16 || from == PL_BF16);
+    }
+  v.type[0] = v.type[1] = PL_F32;
+  v.work = PL_WORK_F32;
+  for (int form = PL_FORM_NUMBER; form <= PL_FORM_STRIDED; form++)
+    for (int rank = 0; rank <= PL_RANK_MAX; rank++)
+      for (int small = 0; small < 2; small++) {
+        v.form[1] = (pl_form)form, v.rank = rank, v.small = small, v.vector = 1 << (rank + form) % 4;
+        pl_pointwise_prelude(&v, &prelude);
+        compile("pointwise.cu", &prelude, false);
+      }
+  pl_text_release(&prelude);
+}
+
+/* ---- the others ---- */
+
+static void reduction(pl_reduction kind, pl_dtype type, int width, bool partial_in, bool partial_out, bool everywhere) {
+  pl_text prelude = {0};
+  bool position = kind == PL_ARGMAX || kind == PL_ARGMIN;
+  pl_reduce_variant v = {.kind = kind,
+                         .work = pl_work_of(type),
+                         .in = type,
+                         .out = position ? PL_I64 : type,
+                         .kept = width == 32 ? 2 : 1,
+                         .reduced = width == 1 ? 2 : 1,
+                         .vector = position ? 1 : 2,
+                         .width = width,
+                         .small = width != 1,
+                         .partial_in = position && partial_in,
+                         .partial_out = partial_out};
+  pl_reduce_prelude(&v, &prelude);
+  compile("reduce.cu", &prelude, everywhere);
+  pl_text_release(&prelude);
+}
+
+static void all_reductions(void) {
+  static const int widths[] = {0, 1, 32, 256};
+  for (int kind = PL_SUM; kind <= PL_ARGMIN; kind++)
+    for (int type = 0; type < PL_DTYPES; type++)
+      for (int w = 0; w < 4; w++)
+        for (int part = 0; part < 3; part++)
+          if (part == 0 || type == PL_F32 || type == PL_I64)
+            reduction((pl_reduction)kind, (pl_dtype)type, widths[w], part == 1, part == 2,
+                      kind == PL_SUM && type == PL_BF16);
+}
+
+static void all_indices(void) {
+  static const pl_dtype index[] = {PL_U8, PL_I32, PL_I64}, sums[] = {PL_F32, PL_F64, PL_I64};
+  pl_text prelude = {0};
+  for (int i = 0; i < 3; i++)
+    for (int rank = 0; rank < 4; rank++) {
+      for (size_t bytes = 1; bytes <= 8; bytes *= 2) {
+        pl_gather_variant v = {bytes, index[i], rank, rank > 1 ? (int)(16 / bytes) : 1, rank % 2 == 0};
+        pl_gather_prelude(&v, &prelude);
+        compile("gather.cu", &prelude, bytes == 4 && rank == 2);
+      }
+      for (int s = 0; s < 3; s++) {
+        pl_scatter_variant v = {sums[s], index[i], rank};
+        pl_scatter_prelude(&v, &prelude);
+        compile("scatter.cu", &prelude, s == 0 && rank == 1);
+      }
+    }
+  pl_text_release(&prelude);
+}
+
+static void all_rows(void) {
+  static const int widths[] = {1, 32, 256};
+  pl_text prelude = {0};
+  for (int kind = PL_UNIFORM; kind <= PL_INTEGER; kind++)
+    for (int type = 0; type < PL_DTYPES; type++) {
+      pl_random_prelude((pl_distribution)kind, (pl_dtype)type, 1 + type % 3, &prelude);
+      compile("random.cu", &prelude, type == PL_F32);
+    }
+  for (int type = PL_F16; type <= PL_F64; type++)
+    for (int way = 0; way < 4; way++)
+      for (int w = 0; w < 3; w++) {
+        pl_softmax_variant v = {
+            (pl_softmax_kind)(way & 1), way > 1, (pl_dtype)type, (pl_dtype)type, (pl_dtype)type, 1, widths[w]};
+        pl_softmax_prelude(&v, &prelude);
+        compile("softmax.cu", &prelude, type == PL_F32 && w == 1);
+      }
+  for (int type = PL_F32; type <= PL_F64; type++) {
+    pl_adam_prelude((pl_dtype)type, &prelude);
+    compile("adam.cu", &prelude, true);
+  }
+  pl_text_release(&prelude);
+}
+
+int main(void) {
+  if (pl_nvrtc_open() != PL_OK) {
+    printf("skipped: %s\n", pl_message());
+    return SKIPPED;
+  }
+  all_formulas();
+  all_copies();
+  all_reductions();
+  all_indices();
+  all_rows();
+  printf("%d compilations with NVRTC %s, %d failed\n", compiled, pl_nvrtc_version(), failed);
+  return failed > 0;
+}
