@@ -96,11 +96,40 @@ function check.strided(t)
   return forms
 end
 
---- Live buffers on the CPU after a full collection.
+--- Live buffers on all devices after a full collection.
 function check.buffers()
   collectgarbage()
   collectgarbage()
-  return pl.memory().cpu.buffers
+  local buffers = 0
+  for _, memory in pairs(pl.memory()) do buffers = buffers + memory.buffers end
+  return buffers
+end
+
+--- Runs call(table.unpack(inputs)) and its backward with room for no further buffer, then for one, and so on until it
+-- succeeds; fails when an attempt that ran out of memory left a buffer.
+function check.starved(call, inputs, path)
+  local smallest <const> = 512 -- bytes of a small buffer
+  local device = inputs[1] and inputs[1].device or "cpu"
+  local leaves, failed = {}, 0
+  for i, t in ipairs(inputs) do leaves[i] = t:detach():clone():requires_grad() end
+  local seeds = {}
+  loss_of(seeds, pl.no_grad(call, table.unpack(leaves)))
+  local function attempt()
+    local loss = loss_of(seeds, call(table.unpack(leaves)))
+    if pl.is_tensor(loss) and loss:needs_grad() then loss:backward() end
+  end
+  local before = check.buffers()
+  repeat
+    pl.memory_limit(math.max(1, pl.memory()[device].live + failed * smallest), device)
+    local ok, message = pcall(attempt)
+    pl.memory_limit(nil, device)
+    for _, t in ipairs(leaves) do t.grad = nil end
+    assert(ok or message:find "out of memory", message)
+    message = nil -- luacheck: ignore
+    assert.equal(before, check.buffers(), ("%s: buffers left with room for %d"):format(path, failed))
+    if not ok then failed = failed + 1 end
+  until ok
+  assert.is_true(failed > 0, path .. ": was never short of memory")
 end
 
 return check
