@@ -77,7 +77,7 @@ end
 
 local function read_size(text)
   local batch, steps, units = text:match("^(%d+)x(%d+)x(%d+)$")
-  if not batch then error(("option --sizes: got '%s', expected BATCHxTIMExUNITS"):format(text), 0) end
+  if not batch then error(("option --sizes: expected BATCHxTIMExUNITS, got '%s'"):format(text), 0) end
   return tonumber(batch), tonumber(steps), tonumber(units)
 end
 

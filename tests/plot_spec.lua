@@ -1,11 +1,6 @@
 -- Plots: what reaches gnuplot, files that appear whole or not at all, and errors, with a real and a false gnuplot.
 local plot = require "perilune.plot"
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  return message
-end
+local message_of = require "tests.message_of"
 
 local function read(path)
   local file = io.open(path, "rb")

@@ -1,11 +1,6 @@
 -- pl.progress as a log sees it: the numbers it gives, the few lines it writes, and loops that end early.
 local pl = require "perilune"
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  return message
-end
+local message_of = require "tests.message_of"
 
 -- Lines that a piece of code writes to standard error when it is not a terminal, from a program of its own.
 local function lines_of(code)
@@ -49,8 +44,8 @@ describe("pl.progress", function()
   end)
 
   it("names what is wrong", function()
-    assert.matches("argument 'last': got 1.5, expected an integer", message_of(pl.progress, 1, 1.5))
-    assert.matches("argument 'first': got nil", message_of(pl.progress))
-    assert.matches("argument 'label': got a number", message_of(pl.progress, 1, 2, 3))
+    assert.matches("last: expected an integer, got 1.5", message_of(pl.progress, 1, 1.5))
+    assert.matches("first: expected an integer, got nil", message_of(pl.progress))
+    assert.matches("label: expected a string, got a number", message_of(pl.progress, 1, 2, 3))
   end)
 end)

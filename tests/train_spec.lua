@@ -1,12 +1,7 @@
 -- The training loop: what it records, evaluates, stops at, refuses and leaves behind.
 local pl = require "perilune"
 local near = require "tests.nn.near"
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  return message
-end
+local message_of = require "tests.message_of"
 
 -- A linear model that learns y = 2 x, and the options of a loop that trains it.
 local function setting(steps)
@@ -88,7 +83,7 @@ describe("train.loop", function()
     os.remove(option.log)
     assert.are.same({ "2 step", "4 step", "4 evaluation" }, steps)
     option.log = "/nonexistent/log"
-    assert.matches("option 'log': /nonexistent/log: No such file", message_of(pl.train.loop, option))
+    assert.matches("log: /nonexistent/log: No such file", message_of(pl.train.loop, option))
   end)
 
   it("stops with an error that names the step when the loss is not finite", function()
@@ -129,12 +124,13 @@ describe("train.loop", function()
     option.batches = option.batch
     assert.matches("unknown option 'batches'; expected batch", message_of(pl.train.loop, option))
     option.batches, option.model = nil, 4
-    assert.matches("option 'model': got a number, expected a module", message_of(pl.train.loop, option))
+    assert.matches("model: expected a module, got a number", message_of(pl.train.loop, option))
     option = setting(1)
     option.batch = nil
-    assert.matches("argument 'batch': got nothing, expected a function", message_of(pl.train.loop, option))
+    assert.matches("batch: expected a function, got nothing", message_of(pl.train.loop, option))
     option = setting(1)
     option.evaluate = function() return "good" end
-    assert.matches("'evaluate' returned a string", message_of(pl.train.loop, option))
+    assert.matches("evaluate: expected it to return a number or a table of numbers, got a string",
+      message_of(pl.train.loop, option))
   end)
 end)

@@ -19,7 +19,7 @@ Optimizer.__index = Optimizer
 
 local function check_parameters(who, list)
   check.kind(who, "params", list, "table")
-  if #list == 0 then check.fail("%s: argument 'params': got an empty list, expected at least one tensor", who) end
+  if #list == 0 then check.fail("%s: params: expected at least one tensor, got an empty list", who) end
   for i, tensor in ipairs(list) do
     check.tensor(who, ("params[%d]"):format(i), tensor)
     core.retain(tensor)
@@ -52,7 +52,7 @@ local function read_groups(class, params, options)
     check_parameters(who, group.params)
     check_values(who, group, class.ranges)
     for _, tensor in ipairs(group.params) do
-      if seen[tensor] then check.fail("%s: argument 'params': a tensor is there twice (group %d)", who, i) end
+      if seen[tensor] then check.fail("%s: params: a tensor is there twice (group %d)", who, i) end
       seen[tensor] = true
     end
     group.scale = defaults.lr > 0 and group.lr / defaults.lr or 1
@@ -130,8 +130,8 @@ function Optimizer:load_state_dict(dict)
   local own = self:state_dict()
   for name, tensor in pairs(own) do
     check.tensor(who, name, dict[name])
-    local got, expected = table.concat(dict[name].shape, ","), table.concat(tensor.shape, ",")
-    if got ~= expected then check.fail("%s: %s has shape {%s}, expected {%s}", who, name, got, expected) end
+    local got, expected = check.shape_text(dict[name].shape), check.shape_text(tensor.shape)
+    if got ~= expected then check.fail("%s: %s: expected shape %s, got %s", who, name, expected, got) end
   end
   for name in pairs(dict) do
     if not own[name] then check.fail("%s: '%s' is not part of this optimiser's state", who, tostring(name)) end

@@ -145,7 +145,7 @@ function options.parse(declaration, arguments)
       if not text then return nil, ("option --%s needs a value (%s)"):format(name, row[2]) end
     end
     local value, expected = types[row[2]](row, text)
-    if value == nil then return nil, ("option --%s: got '%s', expected %s"):format(name, text, expected) end
+    if value == nil then return nil, ("option --%s: expected %s, got '%s'"):format(name, expected, text) end
     values[(name:gsub("-", "_"))] = value
     i = i + 1
   end

@@ -117,7 +117,7 @@ end
 local function integer(value, name)
   local whole = math.tointeger(value)
   if not whole then
-    error(("progress: argument '%s': got %s, expected an integer"):format(name, tostring(value)), 3)
+    error(("progress: %s: expected an integer, got %s"):format(name, tostring(value)), 3)
   end
   return whole
 end
@@ -126,7 +126,7 @@ end
 return function(first, last, label)
   local from, to = integer(first, "first"), integer(last, "last")
   if label ~= nil and type(label) ~= "string" then
-    error(("progress: argument 'label': got a %s, expected a string"):format(type(label)), 2)
+    error(("progress: label: expected a string, got a %s"):format(type(label)), 2)
   end
   local now = core.time()
   local bar = setmetatable({

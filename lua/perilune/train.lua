@@ -15,10 +15,10 @@ local known <const> = {
 local function read_options(given)
   local who, option = "train.loop", check.options("train.loop", given, known)
   if not module.is_module(option.model) then
-    check.fail("%s: option 'model': got a %s, expected a module", who, type(option.model))
+    check.fail("%s: model: expected a module, got a %s", who, type(option.model))
   end
   if type(option.optimizer) ~= "table" or not option.optimizer.step then
-    check.fail("%s: option 'optimizer': got a %s, expected an optimiser of pl.optim", who, type(option.optimizer))
+    check.fail("%s: optimizer: expected an optimiser of pl.optim, got a %s", who, type(option.optimizer))
   end
   check.integer(who, "steps", option.steps)
   check.callable(who, "batch", option.batch)
@@ -37,7 +37,7 @@ end
 local function open_log(path)
   if not path then return nil end
   local file, message = io.open(path, "a")
-  if not file then check.fail("train.loop: option 'log': %s", message) end
+  if not file then check.fail("train.loop: log: %s", message) end
   file:setvbuf("line")
   return file
 end
@@ -79,7 +79,7 @@ local function evaluate(option, step)
   option.model:train()
   if type(result) == "number" then result = { value = result } end
   if type(result) ~= "table" then
-    check.fail("train.loop: option 'evaluate' returned a %s, expected a number or a table of numbers", type(result))
+    check.fail("train.loop: evaluate: expected it to return a number or a table of numbers, got a %s", type(result))
   end
   return result, stop
 end

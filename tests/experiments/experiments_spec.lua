@@ -114,6 +114,6 @@ describe("experiments", function()
     end
     status, text = run("speed", "--sizes 1x4")
     assert.are.equal(1, status)
-    assert.matches("option %-%-sizes: got '1x4', expected BATCHxTIMExUNITS", text)
+    assert.matches("option %-%-sizes: expected BATCHxTIMExUNITS, got '1x4'", text)
   end)
 end)

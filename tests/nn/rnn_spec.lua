@@ -2,17 +2,12 @@
 local pl = require "perilune"
 local nn = pl.nn
 local near = require "tests.nn.near"
+local message_of = require "tests.message_of"
 
 local B <const>, T <const>, I <const> = 3, 5, 4
 local f64 <const> = { dtype = "float64" }
 
 local function input() return pl.randn { B, T, I, dtype = "float64" } end
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  return message
-end
 
 local function reversed(list, length)
   local result = {}
@@ -129,18 +124,19 @@ describe("nn.RNN", function()
 
   it("names what is wrong", function()
     local function build(options) return message_of(nn.RNN, options) end
-    assert.matches("'input_size': got nothing", build { hidden_size = 3 })
-    assert.matches("'hidden_size': got 7, expected a multiple of the 2 heads",
+    assert.matches("input_size: expected an integer of at least 1, got nothing", build { hidden_size = 3 })
+    assert.matches("hidden_size: expected a multiple of the 2 heads, got 7",
       build { input_size = 1, hidden_size = 7, heads = 2 })
     assert.matches("unknown option 'hiden_size'", build { input_size = 1, hiden_size = 7 })
-    assert.matches("option 'cell': no cell 'lstmm'; there are elman",
+    assert.matches("cell: no cell 'lstmm'; there are elman",
       build { input_size = 1, hidden_size = 2, cell = "lstmm" })
-    assert.matches("option 'cell': got a number", build { input_size = 1, hidden_size = 2, cell = 3 })
+    assert.matches("cell: expected a name or an object made by pl.cell, got a number",
+      build { input_size = 1, hidden_size = 2, cell = 3 })
     assert.matches("has no gate 'f' with a bias",
       build { input_size = 1, hidden_size = 2, cell = "gru", forget_bias = 1 })
     assert.matches("declares no param 'p'", build { input_size = 1, hidden_size = 2, params = { p = 1 } })
     local m = nn.RNN { input_size = 4, hidden_size = 2 }
-    assert.matches("argument 'x': got shape {2,3}, expected 3 dimensions", message_of(m, pl.zeros { 2, 3 }))
+    assert.matches("x: expected 3 dimensions, got shape %[2, 3%]", message_of(m, pl.zeros { 2, 3 }))
     assert.matches("expected a last dimension of 4", message_of(m, pl.zeros { 2, 3, 5 }))
   end)
 end)

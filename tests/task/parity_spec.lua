@@ -1,5 +1,6 @@
 -- The parity task: labels recomputed from the bits, reproducible batches, accuracy.
 local pl = require "perilune"
+local message_of = require "tests.message_of"
 
 local function bits_of(batch)
   local rows = {}
@@ -11,12 +12,6 @@ local function bits_of(batch)
     end
   end
   return rows
-end
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  return message
 end
 
 describe("task.parity", function()
@@ -115,10 +110,10 @@ describe("task.parity", function()
   end)
 
   it("names what is wrong", function()
-    assert.matches("'max': got 2, expected an integer of at least 3", message_of(pl.task.parity, { max = 2 }))
-    assert.matches("'labels': got 'first', expected one of every, last",
+    assert.matches("max: expected an integer of at least 3, got 2", message_of(pl.task.parity, { max = 2 }))
+    assert.matches("labels: expected one of every, last, got 'first'",
       message_of(pl.task.parity, { labels = "first" }))
     assert.matches("unknown option 'length'", message_of(pl.task.parity, { length = 2 }))
-    assert.matches("'curriculum.every'", message_of(pl.task.parity, { curriculum = { start = 2 } }))
+    assert.matches("curriculum.every: expected", message_of(pl.task.parity, { curriculum = { start = 2 } }))
   end)
 end)

@@ -1,5 +1,5 @@
 -- Checks of arguments shared by layers, optimisers, tasks and the training loop: each raises an error that names the
--- argument, what came and what was expected, at the line of the user who called.
+-- argument, what was expected and what came, at the line of the user who called.
 local check = {}
 
 local function shown(value)
@@ -25,7 +25,7 @@ function check.fail(message, ...)
 end
 
 local function wrong(who, name, value, expected)
-  check.fail("%s: argument '%s': got %s, expected %s", who, name, shown(value), expected)
+  check.fail("%s: %s: expected %s, got %s", who, name, expected, shown(value))
 end
 
 --- An integer of at least `minimum` (default 1).
@@ -93,16 +93,20 @@ function check.options(who, given, known)
   return values
 end
 
+--- The sizes of a tensor as messages write them: "[2, 3]".
+function check.shape_text(shape)
+  return "[" .. table.concat(shape, ", ") .. "]"
+end
+
 --- A tensor; with `dims`, of that many dimensions; with `last`, whose last dimension has that size.
 function check.tensor(who, name, value, dims, last)
   if not require("perilune").is_tensor(value) then wrong(who, name, value, "a tensor") end
   local shape = value.shape
   if dims and #shape ~= dims then
-    check.fail("%s: argument '%s': got shape {%s}, expected %d dimensions", who, name, table.concat(shape, ","), dims)
+    check.fail("%s: %s: expected %d dimensions, got shape %s", who, name, dims, check.shape_text(shape))
   end
   if last and shape[#shape] ~= last then
-    check.fail("%s: argument '%s': got shape {%s}, expected a last dimension of %d", who, name,
-      table.concat(shape, ","), last)
+    check.fail("%s: %s: expected a last dimension of %d, got shape %s", who, name, last, check.shape_text(shape))
   end
   return value
 end

@@ -6,7 +6,7 @@ local module = require "perilune.nn.module"
 local function fill(self, name, modules)
   for i, one in ipairs(modules) do
     if not module.is_module(one) and not (name == "nn.Sequential" and type(one) == "function") then
-      check.fail("%s: argument %d: got a %s, expected a module", name, i, type(one))
+      check.fail("%s: module %d: expected a module, got a %s", name, i, type(one))
     end
     self[i] = one
   end

@@ -59,7 +59,7 @@ function MLP:init(inputs, hidden, outputs, options)
   for _, size in ipairs(sizes) do check.integer("nn.MLP", "hidden", size) end
   local bias = { bias = option.bias }
   if option.gated then
-    if #sizes ~= 1 then check.fail("nn.MLP: argument 'hidden': got %d sizes, expected 1 when gated", #sizes) end
+    if #sizes ~= 1 then check.fail("nn.MLP: hidden: expected 1 size when gated, got %d", #sizes) end
     self.gate = layers.Linear(inputs, sizes[1], bias)
     self.up = layers.Linear(inputs, sizes[1], bias)
     self.down = layers.Linear(sizes[1], outputs, bias)

@@ -143,9 +143,9 @@ local function differences(own, state)
   for _, name in ipairs(sorted_keys(own)) do
     if state[name] ~= nil then
       check.tensor("load_state_dict", name, state[name])
-      local got, expected = table.concat(state[name].shape, ","), table.concat(own[name].shape, ",")
+      local got, expected = check.shape_text(state[name].shape), check.shape_text(own[name].shape)
       if got ~= expected then
-        problems[#problems + 1] = ("%s has shape {%s}, expected {%s}"):format(name, got, expected)
+        problems[#problems + 1] = ("%s: expected shape %s, got %s"):format(name, expected, got)
       end
     end
   end

@@ -53,7 +53,7 @@ function GroupNorm:init(groups, channels, options)
   self.groups = check.integer("nn.GroupNorm", "groups", groups)
   self.channels = check.integer("nn.GroupNorm", "channels", channels)
   if channels % groups ~= 0 then
-    check.fail("nn.GroupNorm: argument 'channels': got %d, expected a multiple of the %d groups", channels, groups)
+    check.fail("nn.GroupNorm: channels: expected a multiple of the %d groups, got %d", groups, channels)
   end
   self.eps = check.number("nn.GroupNorm", "eps", option.eps, 0)
   self.channels_last = option.channels_last
@@ -76,8 +76,8 @@ function GroupNorm:forward(x)
   local shape = x.shape
   local channels = shape[self.channels_last and #shape or 2]
   if channels ~= self.channels then
-    check.fail("nn.GroupNorm: argument 'x': got shape {%s}, expected %d channels in dimension %d",
-      table.concat(shape, ","), self.channels, self.channels_last and #shape or 2)
+    check.fail("nn.GroupNorm: x: expected %d channels in dimension %d, got shape %s", self.channels,
+      self.channels_last and #shape or 2, check.shape_text(shape))
   end
   local rows = self.channels_last and x:numel() // channels or shape[1]
   local grouped = x:reshape { rows, self.groups, x:numel() // (rows * self.groups) }

@@ -12,11 +12,11 @@ local Layer = module.class("nn.RNN.Layer")
 local function find_cell(cell)
   if type(cell) == "string" then
     local ok, found = pcall(function() return pl.cells[cell] end)
-    if not ok then check.fail("nn.RNN: option 'cell': %s", (found:gsub("^[^\n]-:%d+: ", ""))) end
+    if not ok then check.fail("nn.RNN: cell: %s", (found:gsub("^[^\n]-:%d+: ", ""))) end
     return found
   end
   if not require("perilune.cell").is_cell(cell) then
-    check.fail("nn.RNN: option 'cell': got a %s, expected a name or an object made by pl.cell", type(cell))
+    check.fail("nn.RNN: cell: expected a name or an object made by pl.cell, got a %s", type(cell))
   end
   return cell
 end
@@ -32,7 +32,7 @@ local function set_forget_bias(self, value)
       return
     end
   end
-  check.fail("nn.RNN: option 'forget_bias': the cell '%s' has no gate 'f' with a bias", self.cell.name)
+  check.fail("nn.RNN: forget_bias: the cell '%s' has no gate 'f' with a bias", self.cell.name)
 end
 
 local function check_params(cell, values)
@@ -40,7 +40,7 @@ local function check_params(cell, values)
     local declared = false
     for _, one in ipairs(cell.params) do declared = declared or one == name end
     if not declared then
-      check.fail("nn.RNN: option 'params': the cell '%s' declares no param '%s'", cell.name, tostring(name))
+      check.fail("nn.RNN: params: the cell '%s' declares no param '%s'", cell.name, tostring(name))
     end
   end
 end
@@ -120,11 +120,11 @@ local function read_sizes(option)
   else
     local hidden = check.integer("nn.RNN", "hidden_size", option.hidden_size)
     if hidden % heads ~= 0 then
-      check.fail("nn.RNN: option 'hidden_size': got %d, expected a multiple of the %d heads", hidden, heads)
+      check.fail("nn.RNN: hidden_size: expected a multiple of the %d heads, got %d", heads, hidden)
     end
     if option.head_dim and option.head_dim * heads ~= hidden then
-      check.fail("nn.RNN: option 'head_dim': got %s, expected %d (hidden_size / heads)", tostring(option.head_dim),
-        hidden // heads)
+      check.fail("nn.RNN: head_dim: expected %d (hidden_size / heads), got %s", hidden // heads,
+        tostring(option.head_dim))
     end
     option.head_dim = hidden // heads
   end
