@@ -139,4 +139,30 @@ describe("nn.RNN", function()
     assert.matches("x: expected 3 dimensions, got shape %[2, 3%]", message_of(m, pl.zeros { 2, 3 }))
     assert.matches("expected a last dimension of 4", message_of(m, pl.zeros { 2, 3, 5 }))
   end)
+
+  it("takes nothing but x, states and lengths, and says which is wrong", function()
+    local m = nn.RNN { input_size = I, hidden_size = 2, cell = "gru", bidirectional = true }
+    local function call(...) return message_of(m, input():float(), ...) end
+    local form = "; the call is rnn%(x %[, states %[, lengths%]%]%)"
+    local list = "nn.RNN: states: expected a list of at most 2 tensors, one per layer and direction, got "
+    assert.matches(list .. "the key 'lengths'" .. form, call { lengths = { 5, 3, 2 } })
+    assert.matches(list .. "the key 'foo'" .. form, call { foo = 1 })
+    local state = pl.zeros { 1, B, 1, 1, 2 }
+    assert.matches(list .. "the key 3" .. form, call { state, state, state })
+    assert.matches(list .. "7", call(7))
+    assert.matches("nn.RNN: states%[2%]: expected a tensor, got 7", call { [2] = 7 })
+    assert.are.same({ B, T, 4 }, m(input():float(), { [2] = state }).shape)
+    local rows = "nn.RNN: lengths: expected 3 integers in 1..5, one per row of x, got "
+    assert.matches(rows .. "the key 'lengths'", call(nil, { lengths = { 5, 3, 2 } }))
+    assert.matches(rows .. "the key 4", call(nil, { 5, 3, 2, 1 }))
+    assert.matches(rows .. "5", call(nil, 5))
+    assert.matches(rows .. "shape %[3, 1%]", call(nil, pl.ones { 3, 1, dtype = "int64" }))
+    for _, wrong in ipairs { { 5, 0, 2 }, { 5, 6, 2 }, { 5, 2.5, 2 }, { 5, "2", 2 }, { 5, nil, 2 } } do
+      assert.matches("nn.RNN: lengths%[2%]: expected an integer in 1..5, got ", call(nil, wrong))
+    end
+    assert.matches("nn.RNN: lengths%[1%]: expected an integer in 1..5, got 2.0", call(nil, pl.tensor { 2, 2, 2 }))
+    assert.matches("at most 3 arguments %(x, states, lengths%), got 4", call(nil, nil, {}))
+    assert.matches("x: expected at least one row and one time step, got shape %[0, 5, 4%]",
+      message_of(m, pl.zeros { 0, T, I }))
+  end)
 end)

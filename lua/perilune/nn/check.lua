@@ -2,11 +2,13 @@
 -- argument, what was expected and what came, at the line of the user who called.
 local check = {}
 
-local function shown(value)
+--- A value as messages write it.
+function check.shown(value)
   if type(value) == "number" then return tostring(value) end
   if type(value) == "string" then return "'" .. value .. "'" end
   return value == nil and "nothing" or "a " .. type(value)
 end
+local shown = check.shown
 
 --- The level of the first caller outside the library's own Lua files, for error().
 local function user_level()

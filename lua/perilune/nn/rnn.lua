@@ -156,13 +156,59 @@ function RNN:init(options)
   end
 end
 
-local function check_input(self, x, states)
-  check.tensor("nn.RNN", "x", x, 3, self.input_size)
-  if states ~= nil then check.kind("nn.RNN", "states", states, "table") end
+-- `states` may hold a tensor, or nothing, at 1 .. layers * directions.
+local function check_states(self, states)
+  local count = self.layers * self.directions
+  local list = ("a list of at most %d tensors, one per layer and direction"):format(count)
+  if type(states) ~= "table" then check.fail("nn.RNN: states: expected %s, got %s", list, check.shown(states)) end
+  for slot, tensor in pairs(states) do
+    if math.type(slot) ~= "integer" or slot < 1 or slot > count then
+      check.fail("nn.RNN: states: expected %s, got the key %s; the call is rnn(x [, states [, lengths]])", list,
+        check.shown(slot))
+    end
+    check.tensor("nn.RNN", ("states[%d]"):format(slot), tensor)
+  end
 end
 
-function RNN:forward(x, states, lengths)
-  check_input(self, x, states)
+-- `lengths` is a list or a tensor of integers in 1 .. T, one per row of x.
+local function check_lengths(lengths, batch, steps)
+  local expected = ("%d integers in 1..%d, one per row of x"):format(batch, steps)
+  local list = lengths
+  if pl.is_tensor(lengths) then
+    if #lengths.shape ~= 1 then
+      check.fail("nn.RNN: lengths: expected %s, got shape %s", expected, check.shape_text(lengths.shape))
+    end
+    list = lengths:totable()
+  elseif type(lengths) ~= "table" then
+    check.fail("nn.RNN: lengths: expected %s, got %s", expected, check.shown(lengths))
+  end
+  for key in pairs(list) do
+    if math.type(key) ~= "integer" or key < 1 or key > batch then
+      check.fail("nn.RNN: lengths: expected %s, got the key %s", expected, check.shown(key))
+    end
+  end
+  for row = 1, batch do
+    local length = list[row]
+    if math.type(length) ~= "integer" or length < 1 or length > steps then
+      check.fail("nn.RNN: lengths[%d]: expected an integer in 1..%d, got %s", row, steps, check.shown(length))
+    end
+  end
+end
+
+local function check_call(self, x, states, lengths)
+  check.tensor("nn.RNN", "x", x, 3, self.input_size)
+  if x.shape[1] < 1 or x.shape[2] < 1 then
+    check.fail("nn.RNN: x: expected at least one row and one time step, got shape %s", check.shape_text(x.shape))
+  end
+  if states ~= nil then check_states(self, states) end
+  if lengths ~= nil then check_lengths(lengths, x.shape[1], x.shape[2]) end
+end
+
+function RNN:forward(x, states, lengths, ...)
+  if select("#", ...) > 0 then
+    check.fail("nn.RNN: expected at most 3 arguments (x, states, lengths), got %d", 3 + select("#", ...))
+  end
+  check_call(self, x, states, lengths)
   local given, last, rows = states or {}, {}, nil
   if self.directions == 2 then rows = reversal(x.shape[1], x.shape[2], lengths, x.device) end
   for i = 1, self.layers do
