@@ -263,13 +263,8 @@ static int restore_recording(lua_State *L) {
   return 0;
 }
 
-static int finish_no_grad(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
-  return lua_gettop(L) - 1;
-}
-
 /* no_grad(f, ...) -> what f returns. What recording was is kept in a value to be closed, not by a protected call, which
- * would cut the traceback of an error in f. */
+ * would cut the traceback of an error in f. f cannot yield: others would run without recording until it is resumed. */
 static int no_grad(lua_State *L) {
   if (!lua_isfunction(L, 1)) return luaL_error(L, "no_grad: f: expected a function, got %s", luaL_typename(L, 1));
   bool *was = lua_newuserdatauv(L, sizeof *was, 0);
@@ -278,8 +273,8 @@ static int no_grad(lua_State *L) {
   lua_insert(L, 1);
   lua_toclose(L, 1);
   pl_set_recording(false);
-  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish_no_grad);
-  return finish_no_grad(L, LUA_OK, 0);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  return lua_gettop(L) - 1;
 }
 
 static int grad_enabled(lua_State *L) {
