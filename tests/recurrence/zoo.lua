@@ -1,4 +1,4 @@
--- Cells for the tests: the four built-in ones and eight further ones, which between them use every feature of pl.cell.
+-- Cells for the tests: the four built-in ones and nine further ones, which between them use every feature of pl.cell.
 -- Each entry: { cell = object, smooth = whether central differences apply, states = ranges of initial states }.
 
 local pl = require "perilune"
@@ -108,6 +108,17 @@ add(pl.cell {
   step = function(gate, state)
     local slow = 0.5 * state.slow + pl.stop_gradient(gate.x * state.h)
     return { h = pl.tanh(gate.x + pl.stop_gradient(slow) * state.one), slow = slow, one = 1 }
+  end,
+}, { smooth = false })
+
+-- A param whose value decides and enters nothing: its gradient is zero.
+add(pl.cell {
+  name = "threshold",
+  states = { "h" },
+  gates = { "x" },
+  params = { "limit" },
+  step = function(gate, state, k)
+    return { h = pl.where(pl.gt(gate.x, k.limit), pl.tanh(gate.x), 0.5 * state.h) }
   end,
 }, { smooth = false })
 

@@ -170,13 +170,13 @@ local function check_states(self, states)
   end
 end
 
--- `lengths` is a list or a tensor of integers in 1 .. T, one per row of x.
+-- `lengths` is a list or a tensor of integers in 0 .. T, one per row of x.
 local function check_lengths(lengths, batch, steps)
-  local expected = ("%d integers in 1..%d, one per row of x"):format(batch, steps)
+  local expected = ("%d integers in 0..%d, one per row of x"):format(batch, steps)
   local list = lengths
   if pl.is_tensor(lengths) then
-    if #lengths.shape ~= 1 then
-      check.fail("nn.RNN: lengths: expected %s, got shape %s", expected, check.shape_text(lengths.shape))
+    if #lengths.shape ~= 1 or not lengths.dtype:match("^u?int") then
+      check.fail("nn.RNN: lengths: expected %s, got %s %s", expected, check.shape_text(lengths.shape), lengths.dtype)
     end
     list = lengths:totable()
   elseif type(lengths) ~= "table" then
@@ -189,8 +189,8 @@ local function check_lengths(lengths, batch, steps)
   end
   for row = 1, batch do
     local length = list[row]
-    if math.type(length) ~= "integer" or length < 1 or length > steps then
-      check.fail("nn.RNN: lengths[%d]: expected an integer in 1..%d, got %s", row, steps, check.shown(length))
+    if type(length) ~= "number" or not math.tointeger(length) or length < 0 or length > steps then
+      check.fail("nn.RNN: lengths[%d]: expected an integer in 0..%d, got %s", row, steps, check.shown(length))
     end
   end
 end

@@ -74,6 +74,21 @@ local function stacked(lists)
   return core.stack(states, 1)
 end
 
+-- `t`, from which every input of the call can be reached: one that has no part in it (h behind the cut, a param that is
+-- only compared) then has a gradient of zeros, as on the other ways. `nothing` is a zero made of all inputs.
+local function tied(t, nothing) return nothing and core.where(0, nothing, t) or t end
+
+local function nothing_of(x)
+  if not core.grad_enabled() then return nil end
+  local nothing = core.where(0, x.Wx:sum(), 0)
+  local function add(t) nothing = t and nothing + core.where(0, t:sum(), 0) or nothing end
+  add(x.R)
+  add(x.b)
+  add(x.initial)
+  for _, param in ipairs(x.params) do add(param) end
+  return nothing
+end
+
 --- Runs the checked call `x` (see perilune.rnn.arguments). Returns states [S or 1,B,T,N,D] (nil for outputs = "last")
 -- and last [S,B,1,N,D], both in the type x.work.
 return function(x)
@@ -104,5 +119,6 @@ return function(x)
   end
   local last = {}
   for s, name in ipairs(cell.states) do last[s] = { state[name] } end
-  return kept > 0 and stacked(history) or nil, stacked(last)
+  local nothing = nothing_of(x)
+  return kept > 0 and tied(stacked(history), nothing) or nil, tied(stacked(last), nothing)
 end
