@@ -18,8 +18,8 @@ pl_status pl_fail_at(pl_status status, const char *expression, const char *file,
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  const char *slash = strstr(file, "host/");
-  if (slash) file = slash;
+  const char *slash = strstr(file, "/host/");
+  if (slash) file = slash + 1;
   if (expression)
     snprintf(message, sizeof message, "%.1600s (%.200s, %s:%d)", text, expression, file, line);
   else

@@ -47,8 +47,8 @@ typedef struct {
 } reading;
 
 static int fail(reading *r, const argument *a, const char *expected, int index) {
-  return luaL_error(r->L, "%s: %s: expected %s, got %s", r->s->operation->name, a->name, expected,
-                    lua_isnone(r->L, index) ? "nothing" : luaL_typename(r->L, index));
+  return pl_error(r->L, "%s: %s: expected %s, got %s", r->s->operation->name, a->name, expected,
+                  lua_isnone(r->L, index) ? "nothing" : luaL_typename(r->L, index));
 }
 
 static int64_t integer_at(reading *r, const argument *a, int index) {
@@ -62,8 +62,8 @@ static int64_t integer_at(reading *r, const argument *a, int index) {
 static int axis_at(reading *r, const argument *a, int index, int rank) {
   int64_t dim = integer_at(r, a, index), from_front = dim < 0 ? rank + dim : dim - 1;
   if (dim == 0 || from_front < 0 || from_front >= rank)
-    luaL_error(r->L, "%s: %s: dimension %d is outside 1..%d (or -%d..-1)", r->s->operation->name, a->name, (int)dim,
-               rank, rank);
+    pl_error(r->L, "%s: %s: dimension %d is outside 1..%d (or -%d..-1)", r->s->operation->name, a->name, (int)dim, rank,
+             rank);
   return (int)from_front;
 }
 
@@ -81,7 +81,7 @@ static void read_tensor(reading *r, const argument *a, int index) {
 static void read_list(reading *r, const argument *a, int index) {
   if (!lua_istable(r->L, index)) fail(r, a, "a table of tensors", index);
   int count = (int)lua_rawlen(r->L, index); /* raw: only the table itself keeps the tensors from the collector */
-  if (count == 0) luaL_error(r->L, "%s: %s: expected at least one tensor", r->s->operation->name, a->name);
+  if (count == 0) pl_error(r->L, "%s: %s: expected at least one tensor", r->s->operation->name, a->name);
   r->call.list = lua_newuserdatauv(r->L, (size_t)count * sizeof *r->call.list, 0);
   lua_insert(r->L, 1); /* kept below the arguments while they are read */
   for (int i = 0; i < count; i++) {
@@ -97,7 +97,7 @@ static void read_dim(reading *r, const argument *a, int index) {
   if (a->optional && lua_isnoneornil(r->L, index)) {
     int from_front = a->fallback < 0 ? rank + (int)a->fallback : (int)a->fallback - 1;
     if (from_front < 0 || from_front >= rank)
-      luaL_error(r->L, "%s: a tensor without dimensions has no dimension %d", r->s->operation->name, (int)a->fallback);
+      pl_error(r->L, "%s: a tensor without dimensions has no dimension %d", r->s->operation->name, (int)a->fallback);
     r->call.integer[r->integers++] = from_front;
   } else
     r->call.integer[r->integers++] = axis_at(r, a, index, rank);
@@ -142,7 +142,7 @@ static void read_shape(reading *r, const argument *a, int index) {
   bool table = lua_istable(r->L, index);
   int count = table ? (int)luaL_len(r->L, index) : lua_gettop(r->L) - index + 1;
   if (count > PL_RANK_MAX)
-    luaL_error(r->L, "%s: %s: at most %d dimensions, got %d", r->s->operation->name, a->name, PL_RANK_MAX, count);
+    pl_error(r->L, "%s: %s: at most %d dimensions, got %d", r->s->operation->name, a->name, PL_RANK_MAX, count);
   for (int i = 0; i < count; i++) {
     if (table)
       lua_geti(r->L, index, i + 1);
@@ -150,8 +150,8 @@ static void read_shape(reading *r, const argument *a, int index) {
       lua_pushvalue(r->L, index + i);
     r->call.shape[i] = integer_at(r, a, lua_gettop(r->L));
     if (r->call.shape[i] < -1)
-      luaL_error(r->L, "%s: %s: sizes must not be negative, got %d", r->s->operation->name, a->name,
-                 (int)r->call.shape[i]);
+      pl_error(r->L, "%s: %s: sizes must not be negative, got %d", r->s->operation->name, a->name,
+               (int)r->call.shape[i]);
     lua_pop(r->L, 1);
   }
   r->call.rank = count > 0 ? count : 0;
@@ -167,7 +167,7 @@ static void read_order(reading *r, const argument *a, int index) {
     r->call.shape[i] = dim;
   }
   if (r->call.rank != rank || seen != (1u << rank) - 1)
-    luaL_error(r->L, "%s: %s: expected each dimension 1..%d exactly once", r->s->operation->name, a->name, rank);
+    pl_error(r->L, "%s: %s: expected each dimension 1..%d exactly once", r->s->operation->name, a->name, rank);
 }
 
 static void read_given(reading *r, const argument *a, int index) {
@@ -194,8 +194,8 @@ static void check_names(reading *r, int from, int index) {
     for (int i = from; i < r->s->count && lua_type(r->L, -2) == LUA_TSTRING; i++)
       known = known || strcmp(r->s->argument[i].name, lua_tostring(r->L, -2)) == 0;
     if (!known)
-      luaL_error(r->L, "%s: unknown option '%s'", r->s->operation->name,
-                 lua_type(r->L, -2) == LUA_TSTRING ? lua_tostring(r->L, -2) : "?");
+      pl_error(r->L, "%s: unknown option '%s'", r->s->operation->name,
+               lua_type(r->L, -2) == LUA_TSTRING ? lua_tostring(r->L, -2) : "?");
   }
 }
 
@@ -219,7 +219,7 @@ static void read_all(reading *r) {
     const argument *last = &r->s->argument[r->s->count - 1];
     int most = r->s->count - (last->code == 'a'), given = lua_gettop(r->L) - (base - 1);
     if (given > most && last->code != 's' && last->code != 'S')
-      luaL_error(r->L, "%s: expected at most %d arguments, got %d", r->s->operation->name, most, given);
+      pl_error(r->L, "%s: expected at most %d arguments, got %d", r->s->operation->name, most, given);
   }
 }
 
@@ -240,7 +240,7 @@ static int call_operation(lua_State *L) {
   pl_tensor **place[2];
   luaL_checkstack(L, 4, "results");
   for (int i = 0; i < s->operation->outputs; i++) place[i] = pl_push_handle(L);
-  pl_run(L, run_operation, &run);
+  pl_run(L, s->operation->name, run_operation, &run);
   int results = 0;
   for (int i = 0; i < s->operation->outputs; i++) {
     *place[i] = run.out[i];
@@ -275,15 +275,15 @@ static int call_pointwise(lua_State *L) {
       run.operand[i] = &numbers[i];
     } else {
       if (!pl_is_tensor(L, i + 1))
-        return luaL_error(L, "%s: %s: expected a tensor or a number, got %s", row->name, names[i],
-                          lua_isnone(L, i + 1) ? "nothing" : luaL_typename(L, i + 1));
+        return pl_error(L, "%s: %s: expected a tensor or a number, got %s", row->name, names[i],
+                        lua_isnone(L, i + 1) ? "nothing" : luaL_typename(L, i + 1));
       run.operand[i] = pl_check_tensor(L, i + 1, row->name, names[i]);
     }
   }
   if (lua_gettop(L) > row->arity)
-    return luaL_error(L, "%s: expected %d arguments, got %d", row->name, row->arity, lua_gettop(L));
+    return pl_error(L, "%s: expected %d arguments, got %d", row->name, row->arity, lua_gettop(L));
   pl_tensor **place = pl_push_handle(L);
-  pl_run(L, run_pointwise, &run);
+  pl_run(L, row->name, run_pointwise, &run);
   *place = run.out;
   return 1;
 }
@@ -304,8 +304,8 @@ static int call_operator(lua_State *L) {
 }
 
 static int refuse_order(lua_State *L) {
-  return luaL_error(L,
-                    "tensors cannot be compared with < and <=, which give one boolean in Lua; use pl.lt, le, gt or ge");
+  return pl_error(L,
+                  "tensors cannot be compared with < and <=, which give one boolean in Lua; use pl.lt, le, gt or ge");
 }
 
 static void register_operators(lua_State *L) {

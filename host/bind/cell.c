@@ -20,15 +20,15 @@ static lua_Integer integer_field(lua_State *L, int index, const char *name, lua_
   lua_getfield(L, index, name);
   lua_Integer value = lua_tointegerx(L, -1, &exact);
   if (!exact || value < low || value > high)
-    luaL_error(L, "cell: %s: expected an integer in %d..%d, got %s", name, (int)low, (int)high,
-               luaL_tolstring(L, -1, NULL));
+    pl_error(L, "cell: %s: expected an integer in %d..%d, got %s", name, (int)low, (int)high,
+             luaL_tolstring(L, -1, NULL));
   lua_pop(L, 1);
   return value;
 }
 
 static int table_field(lua_State *L, int index, const char *name) {
   if (lua_getfield(L, index, name) != LUA_TTABLE)
-    luaL_error(L, "cell: %s: expected a table, got %s", name, luaL_typename(L, -1));
+    pl_error(L, "cell: %s: expected a table, got %s", name, luaL_typename(L, -1));
   return (int)luaL_len(L, -1);
 }
 
@@ -37,17 +37,17 @@ static uint8_t register_at(lua_State *L, int position, int low, int high) {
   lua_geti(L, -1, position);
   lua_Integer value = lua_tointegerx(L, -1, &exact);
   if (!exact || value < low || value >= high)
-    luaL_error(L, "cell: a program uses register %s outside %d..%d", luaL_tolstring(L, -1, NULL), low, high - 1);
+    pl_error(L, "cell: a program uses register %s outside %d..%d", luaL_tolstring(L, -1, NULL), low, high - 1);
   lua_pop(L, 1);
   return (uint8_t)value;
 }
 
 /* The instruction on top of the stack: { operation, target, a, b, c }. */
 static pl_instruction read_instruction(lua_State *L, const pl_program *program) {
-  if (!lua_istable(L, -1)) luaL_error(L, "cell: code: expected tables, got %s", luaL_typename(L, -1));
+  if (!lua_istable(L, -1)) pl_error(L, "cell: code: expected tables, got %s", luaL_typename(L, -1));
   lua_geti(L, -1, 1);
   pl_op op = lua_type(L, -1) == LUA_TSTRING ? pl_pointwise_named(lua_tostring(L, -1)) : PL_OPS;
-  if (op == PL_OPS) luaL_error(L, "cell: unknown operation '%s'", luaL_tolstring(L, -1, NULL));
+  if (op == PL_OPS) pl_error(L, "cell: unknown operation '%s'", luaL_tolstring(L, -1, NULL));
   lua_pop(L, 1);
   int fixed = program->inputs + program->constants, all = program->registers;
   return (pl_instruction){.op = (uint8_t)op,
@@ -80,7 +80,7 @@ static void read_program(lua_State *L, int index, const char *name, int inputs, 
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
-  if (table_field(L, at, "outputs") != outputs) luaL_error(L, "cell: %s: expected %d outputs", name, outputs);
+  if (table_field(L, at, "outputs") != outputs) pl_error(L, "cell: %s: expected %d outputs", name, outputs);
   program->output = pl_allocate((size_t)outputs * sizeof *program->output);
   program->outputs = outputs;
   for (int i = 0; i < outputs; i++) {
@@ -111,9 +111,9 @@ static int new_cell(lua_State *L) {
   cell->key = pl_duplicate(luaL_checkstring(L, -1));
   lua_pop(L, 1);
   cell->gates = table_field(L, 1, "gates");
-  if (cell->gates > PL_GATES_MAX) return luaL_error(L, "cell: at most %d gates, got %d", PL_GATES_MAX, cell->gates);
+  if (cell->gates > PL_GATES_MAX) return pl_error(L, "cell: at most %d gates, got %d", PL_GATES_MAX, cell->gates);
   for (int i = 0; i < cell->gates; i++) {
-    if (lua_geti(L, -1, i + 1) != LUA_TTABLE) return luaL_error(L, "cell: gates: expected tables");
+    if (lua_geti(L, -1, i + 1) != LUA_TTABLE) return pl_error(L, "cell: gates: expected tables");
     cell->has_input[i] = flag(L, "input");
     cell->has_recurrent[i] = flag(L, "recurrent");
     cell->has_bias[i] = flag(L, "bias");
@@ -123,7 +123,7 @@ static int new_cell(lua_State *L) {
   cell->states = (int)integer_field(L, 1, "states", 1, PL_STATES_MAX);
   cell->params = (int)integer_field(L, 1, "params", 0, PL_PARAMS_MAX);
   cell->saves = (int)integer_field(L, 1, "saves", 0, PL_SAVES_MAX);
-  if (table_field(L, 1, "initial") != cell->states) return luaL_error(L, "cell: initial: expected a number per state");
+  if (table_field(L, 1, "initial") != cell->states) return pl_error(L, "cell: initial: expected a number per state");
   for (int i = 0; i < cell->states; i++) {
     lua_geti(L, -1, i + 1);
     cell->initial[i] = luaL_checknumber(L, -1);
@@ -163,12 +163,12 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
   run->r.product = run->input->array.dtype;
   if (lua_getfield(L, index, "product") != LUA_TNIL) run->r.product = pl_dtype_named(luaL_checkstring(L, -1));
   if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
-    luaL_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
+    pl_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
   if (lua_getfield(L, index, "lengths") == LUA_TNIL) return;
   luaL_checktype(L, -1, LUA_TTABLE);
   int table = lua_gettop(L), count = (int)luaL_len(L, table);
   int64_t batch = run->input->array.rank > 0 ? run->input->array.size[0] : 0;
-  if (count != batch) luaL_error(L, "recurrence: lengths: expected %d entries, got %d", (int)batch, count);
+  if (count != batch) pl_error(L, "recurrence: lengths: expected %d entries, got %d", (int)batch, count);
   int64_t *lengths = lua_newuserdatauv(L, (size_t)(count ? count : 1) * sizeof *lengths, 0);
   for (int i = 0; i < count; i++) {
     lua_geti(L, table, i + 1);
@@ -195,7 +195,7 @@ static int recurrence(lua_State *L) {
   }
   read_recurrence_options(L, 7, &run);
   pl_tensor **states = pl_push_handle(L), **last = pl_push_handle(L);
-  pl_run(L, run_recurrence, &run);
+  pl_run(L, "rnn", run_recurrence, &run);
   *states = run.states;
   *last = run.last;
   if (!run.states) {

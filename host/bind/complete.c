@@ -65,12 +65,28 @@ static void offer_keys(search *s) {
   }
 }
 
+/* Offers the list __names of the metatable of the value on top: what its __index function would find. */
+static void offer_names(search *s) {
+  lua_State *L = s->L;
+  if (s->methods || !lua_getmetatable(L, -1)) return;
+  lua_pushliteral(L, "__names");
+  lua_rawget(L, -2);
+  if (lua_istable(L, -1))
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      size_t length;
+      const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
+      if (name) offer(s, name, length);
+    }
+  lua_pop(L, 2);
+}
+
 /* Offers the fields of the value on top of the stack and pops it. */
 static void offer_fields(search *s) {
   int depth = 0;
-  do
+  do {
+    offer_names(s);
     if (lua_istable(s->L, -1)) offer_keys(s);
-  while (to_next_table(s->L) && ++depth < INDEX_DEPTH_MAX);
+  } while (to_next_table(s->L) && ++depth < INDEX_DEPTH_MAX);
   if (depth == INDEX_DEPTH_MAX) lua_pop(s->L, 1);
 }
 

@@ -9,15 +9,15 @@ pl_dtype pl_check_dtype(lua_State *L, int index, const char *function) {
   const char *name = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
   pl_dtype dtype = name ? pl_dtype_named(name) : PL_DTYPES;
   if (dtype == PL_DTYPES)
-    luaL_error(L, "%s: dtype: expected float64, float32, bfloat16, float16, int64, int32, uint8 or bool, got %s%s%s",
-               function, name ? "'" : "", name ? name : luaL_typename(L, index), name ? "'" : "");
+    pl_error(L, "%s: dtype: expected float64, float32, bfloat16, float16, int64, int32, uint8 or bool, got %s%s%s",
+             function, name ? "'" : "", name ? name : luaL_typename(L, index), name ? "'" : "");
   return dtype;
 }
 
 pl_device *pl_check_device(lua_State *L, int index, const char *function) {
   pl_device *device = NULL;
   if (lua_type(L, index) != LUA_TSTRING)
-    luaL_error(L, "%s: device: expected a name, got %s", function, luaL_typename(L, index));
+    pl_error(L, "%s: device: expected a name, got %s", function, luaL_typename(L, index));
   pl_raise_unless_ok(L, pl_device_named(lua_tostring(L, index), &device));
   return device;
 }
@@ -28,19 +28,19 @@ pl_array pl_check_number(lua_State *L, int index, pl_dtype dtype, const char *fu
   if (pl_dtype_is_float(dtype))
     return lua_isinteger(L, index) ? pl_array_integer(integer) : pl_array_number(lua_tonumber(L, index));
   if (!exact)
-    luaL_error(L, "%s: %s: expected an integer for %s, got %s", function, argument, pl_dtype_name(dtype),
-               luaL_tolstring(L, index, NULL));
+    pl_error(L, "%s: %s: expected an integer for %s, got %s", function, argument, pl_dtype_name(dtype),
+             luaL_tolstring(L, index, NULL));
   static const lua_Integer low[] = {[PL_BOOL] = LUA_MININTEGER, 0, INT32_MIN, LUA_MININTEGER};
   static const lua_Integer high[] = {[PL_BOOL] = LUA_MAXINTEGER, UINT8_MAX, INT32_MAX, LUA_MAXINTEGER};
   if (integer < low[dtype] || integer > high[dtype])
-    luaL_error(L, "%s: %s: %I is out of the range of %s", function, argument, integer, pl_dtype_name(dtype));
+    pl_error(L, "%s: %s: %I is out of the range of %s", function, argument, integer, pl_dtype_name(dtype));
   return pl_array_integer(dtype == PL_BOOL ? integer != 0 : integer);
 }
 
 lua_Integer pl_check_integer(lua_State *L, int index, const char *function, const char *argument) {
   int exact;
   lua_Integer value = lua_tointegerx(L, index, &exact);
-  if (!exact) luaL_error(L, "%s: %s: expected an integer, got %s", function, argument, luaL_tolstring(L, index, NULL));
+  if (!exact) pl_error(L, "%s: %s: expected an integer, got %s", function, argument, luaL_tolstring(L, index, NULL));
   return value;
 }
 
@@ -56,8 +56,8 @@ typedef struct {
 static void read_options(lua_State *L, int index, const char *function, form *f) {
   if (lua_isnoneornil(L, index)) return;
   if (!lua_istable(L, index))
-    luaL_error(L, "%s: options: expected a table such as { dtype = \"float64\" }, got %s", function,
-               luaL_typename(L, index));
+    pl_error(L, "%s: options: expected a table such as { dtype = \"float64\" }, got %s", function,
+             luaL_typename(L, index));
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
     if (lua_isinteger(L, -2)) continue; /* sizes stand in the same table */
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
@@ -66,7 +66,7 @@ static void read_options(lua_State *L, int index, const char *function, form *f)
     else if (strcmp(name, "device") == 0)
       f->device = pl_check_device(L, lua_gettop(L), function);
     else
-      luaL_error(L, "%s: unknown option '%s' (dtype and device are known)", function, name);
+      pl_error(L, "%s: unknown option '%s' (dtype and device are known)", function, name);
   }
 }
 
@@ -74,17 +74,17 @@ static void read_options(lua_State *L, int index, const char *function, form *f)
 static form read_form(lua_State *L, int index, const char *function, pl_dtype dtype) {
   form f = {.dtype = dtype, .device = pl_device_at(0)};
   if (!lua_istable(L, index))
-    luaL_error(L, "%s: shape: expected a table of sizes, got %s", function, luaL_typename(L, index));
+    pl_error(L, "%s: shape: expected a table of sizes, got %s", function, luaL_typename(L, index));
   lua_Integer rank = luaL_len(L, index);
-  if (rank > PL_RANK_MAX) luaL_error(L, "%s: shape: at most %d dimensions, got %d", function, PL_RANK_MAX, (int)rank);
+  if (rank > PL_RANK_MAX) pl_error(L, "%s: shape: at most %d dimensions, got %d", function, PL_RANK_MAX, (int)rank);
   f.rank = (int)rank;
   for (int i = 0; i < f.rank; i++) {
     int exact;
     lua_geti(L, index, i + 1);
     f.size[i] = lua_tointegerx(L, -1, &exact);
     if (!exact || f.size[i] < 0)
-      luaL_error(L, "%s: shape: size %d: expected an integer of 0 or more, got %s", function, i + 1,
-                 luaL_tolstring(L, -1, NULL));
+      pl_error(L, "%s: shape: size %d: expected an integer of 0 or more, got %s", function, i + 1,
+               luaL_tolstring(L, -1, NULL));
     lua_pop(L, 1);
   }
   read_options(L, index, function, &f);
@@ -93,13 +93,13 @@ static form read_form(lua_State *L, int index, const char *function, pl_dtype dt
 
 static double check_number(lua_State *L, int index, const char *function, const char *argument) {
   if (lua_type(L, index) != LUA_TNUMBER)
-    luaL_error(L, "%s: %s: expected a number, got %s", function, argument, luaL_typename(L, index));
+    pl_error(L, "%s: %s: expected a number, got %s", function, argument, luaL_typename(L, index));
   return lua_tonumber(L, index);
 }
 
 static void require_float(lua_State *L, const form *f, const char *function) {
   if (!pl_dtype_is_float(f->dtype))
-    luaL_error(L, "%s: dtype: expected a floating-point type, got %s", function, pl_dtype_name(f->dtype));
+    pl_error(L, "%s: dtype: expected a floating-point type, got %s", function, pl_dtype_name(f->dtype));
 }
 
 /* ---- full, and random tensors ---- */
@@ -125,9 +125,9 @@ static pl_status run_random(void *context) {
   return pl_random(x->f.device, x->f.dtype, x->f.rank, x->f.size, x->kind, x->p0, x->p1, &x->out);
 }
 
-static int finish(lua_State *L, pl_status (*run)(void *), filling *x) {
+static int finish(lua_State *L, const char *name, pl_status (*run)(void *), filling *x) {
   pl_tensor **place = pl_push_handle(L);
-  pl_run(L, run, x);
+  pl_run(L, name, run, x);
   *place = x->out;
   return 1;
 }
@@ -137,40 +137,40 @@ static int full(lua_State *L) {
   lua_settop(L, 4);
   const char *name = luaL_optstring(L, 4, "full");
   if (lua_type(L, 2) != LUA_TNUMBER && !lua_isboolean(L, 2))
-    return luaL_error(L, "%s: value: expected a number, got %s", name, luaL_typename(L, 2));
+    return pl_error(L, "%s: value: expected a number, got %s", name, luaL_typename(L, 2));
   filling x = {.f = read_form(L, 1, name, PL_F32)};
   read_options(L, 3, name, &x.f);
   if (lua_isboolean(L, 2)) lua_pushinteger(L, lua_toboolean(L, 2)), lua_replace(L, 2);
   x.value.array = pl_check_number(L, 2, x.f.dtype, name, "value");
-  return finish(L, run_full, &x);
+  return finish(L, "full", run_full, &x);
 }
 
 static int rand_(lua_State *L) {
   filling x = {.f = read_form(L, 1, "rand", PL_F32), .kind = PL_UNIFORM, .p0 = 0, .p1 = 1};
   require_float(L, &x.f, "rand");
-  return finish(L, run_random, &x);
+  return finish(L, "rand", run_random, &x);
 }
 
 static int randn(lua_State *L) {
   filling x = {.f = read_form(L, 1, "randn", PL_F32), .kind = PL_NORMAL, .p0 = 0, .p1 = 1};
   require_float(L, &x.f, "randn");
-  return finish(L, run_random, &x);
+  return finish(L, "randn", run_random, &x);
 }
 
 static int bernoulli(lua_State *L) {
   double p = check_number(L, 1, "bernoulli", "p");
-  if (!(p >= 0 && p <= 1)) return luaL_error(L, "bernoulli: p: expected 0 <= p <= 1, got %f", p);
+  if (!(p >= 0 && p <= 1)) return pl_error(L, "bernoulli: p: expected 0 <= p <= 1, got %f", p);
   filling x = {.f = read_form(L, 2, "bernoulli", PL_F32), .kind = PL_BERNOULLI, .p0 = p};
-  return finish(L, run_random, &x);
+  return finish(L, "bernoulli", run_random, &x);
 }
 
 static int randint(lua_State *L) {
   lua_settop(L, 3);
   lua_Integer low = pl_check_integer(L, 1, "randint", "low"), high = pl_check_integer(L, 2, "randint", "high");
-  if (low > high) return luaL_error(L, "randint: low %I is above high %I", low, high);
-  if (low < -(1LL << 53) || high > 1LL << 53) return luaL_error(L, "randint: bounds past 2^53 are not supported");
+  if (low > high) return pl_error(L, "randint: low %I is above high %I", low, high);
+  if (low < -(1LL << 53) || high > 1LL << 53) return pl_error(L, "randint: bounds past 2^53 are not supported");
   filling x = {.f = read_form(L, 3, "randint", PL_I64), .kind = PL_INTEGER, .p0 = (double)low, .p1 = (double)high};
-  return finish(L, run_random, &x);
+  return finish(L, "randint", run_random, &x);
 }
 
 static int seed(lua_State *L) {
@@ -196,7 +196,7 @@ static void prepare(lua_State *L, upload *u) {
   int64_t count = 1;
   for (int i = 0; i < u->f.rank; i++)
     if (__builtin_mul_overflow(count, u->f.size[i], &count) || count > INT64_MAX / 16)
-      luaL_error(L, "tensor: shape: too many elements");
+      pl_error(L, "tensor: shape: too many elements");
   u->integers = !pl_dtype_is_float(u->f.dtype);
   u->values = lua_newuserdatauv(L, (size_t)count * 8 + 8, 0);
   u->at.real = u->values;
@@ -214,7 +214,7 @@ static pl_status run_upload(void *context) {
 
 static int finish_upload(lua_State *L, upload *u) {
   pl_tensor **place = pl_push_handle(L);
-  pl_run(L, run_upload, u);
+  pl_run(L, "tensor", run_upload, u);
   *place = u->out;
   return 1;
 }
@@ -223,10 +223,10 @@ static int finish_upload(lua_State *L, upload *u) {
 static void measure(lua_State *L, int index, form *f) {
   lua_pushvalue(L, index);
   while (lua_istable(L, -1)) {
-    if (f->rank == PL_RANK_MAX) luaL_error(L, "tensor: data: nested deeper than %d", PL_RANK_MAX);
+    if (f->rank == PL_RANK_MAX) pl_error(L, "tensor: data: nested deeper than %d", PL_RANK_MAX);
     lua_Integer length = luaL_len(L, -1);
     if (length == 0 && lua_next(L, (lua_pushnil(L), -2)))
-      luaL_error(L, "tensor: data: expected a sequence, got a table with the key '%s'", luaL_tolstring(L, -2, NULL));
+      pl_error(L, "tensor: data: expected a sequence, got a table with the key '%s'", luaL_tolstring(L, -2, NULL));
     f->size[f->rank++] = length;
     if (length == 0) {
       lua_pushnil(L);
@@ -241,7 +241,7 @@ static void measure(lua_State *L, int index, form *f) {
 static void put(lua_State *L, upload *u) {
   bool truth = lua_isboolean(L, -1);
   if (!truth && lua_type(L, -1) != LUA_TNUMBER)
-    luaL_error(L, "tensor: data: expected a number, got %s", luaL_typename(L, -1));
+    pl_error(L, "tensor: data: expected a number, got %s", luaL_typename(L, -1));
   if (u->integers)
     *u->at.whole++ = truth ? lua_toboolean(L, -1) : pl_check_number(L, -1, u->f.dtype, "tensor", "data").integer;
   else
@@ -254,11 +254,11 @@ static void flatten(lua_State *L, upload *u, int depth) {
     return;
   }
   if (!lua_istable(L, -1))
-    luaL_error(L, "tensor: data: ragged: expected a table at depth %d, got %s", depth + 1, luaL_typename(L, -1));
+    pl_error(L, "tensor: data: ragged: expected a table at depth %d, got %s", depth + 1, luaL_typename(L, -1));
   lua_Integer length = luaL_len(L, -1);
   if (length != u->f.size[depth])
-    luaL_error(L, "tensor: data: ragged: a table at depth %d has %d entries, the first one there has %d", depth + 1,
-               (int)length, (int)u->f.size[depth]);
+    pl_error(L, "tensor: data: ragged: a table at depth %d has %d entries, the first one there has %d", depth + 1,
+             (int)length, (int)u->f.size[depth]);
   luaL_checkstack(L, 2, "nested data");
   for (lua_Integer i = 1; i <= length; i++) {
     lua_geti(L, -1, i);
@@ -269,9 +269,9 @@ static void flatten(lua_State *L, upload *u, int depth) {
 
 static int tensor(lua_State *L) {
   lua_settop(L, 2);
-  if (pl_is_tensor(L, 1)) return luaL_error(L, "tensor: data: expected numbers, got a tensor; use clone or to");
+  if (pl_is_tensor(L, 1)) return pl_error(L, "tensor: data: expected numbers, got a tensor; use clone or to");
   if (!lua_istable(L, 1) && lua_type(L, 1) != LUA_TNUMBER && !lua_isboolean(L, 1))
-    return luaL_error(L, "tensor: data: expected a number or a nested table, got %s", luaL_typename(L, 1));
+    return pl_error(L, "tensor: data: expected a number or a nested table, got %s", luaL_typename(L, 1));
   upload u = {.f = {.dtype = PL_F32, .device = pl_device_at(0)}};
   measure(L, 1, &u.f);
   read_options(L, 2, "tensor", &u.f);
@@ -287,11 +287,11 @@ static int arange(lua_State *L) {
   lua_settop(L, 4);
   double first = check_number(L, 1, "arange", "first"), last = check_number(L, 2, "arange", "last");
   double step = options == 4 && !lua_isnil(L, 3) ? check_number(L, 3, "arange", "step") : 1;
-  if (step == 0) return luaL_error(L, "arange: step: expected a number other than 0");
+  if (step == 0) return pl_error(L, "arange: step: expected a number other than 0");
   /* A last step that rounding cuts short by a hair still counts. */
   double steps = (last - first) / step + 1e-9;
   upload u = {.f = {.rank = 1, .dtype = PL_F32, .device = pl_device_at(0)}};
-  if (!(steps <= 1e12)) return luaL_error(L, "arange: %f elements are too many", steps);
+  if (!(steps <= 1e12)) return pl_error(L, "arange: %f elements are too many", steps);
   u.f.size[0] = steps < 0 ? 0 : (int64_t)steps + 1;
   read_options(L, options, "arange", &u.f);
   prepare(L, &u);
@@ -307,7 +307,7 @@ static int linspace(lua_State *L) {
   lua_settop(L, 4);
   double first = check_number(L, 1, "linspace", "first"), last = check_number(L, 2, "linspace", "last");
   lua_Integer n = pl_check_integer(L, 3, "linspace", "n");
-  if (n < 0) return luaL_error(L, "linspace: n: expected 0 or more, got %I", n);
+  if (n < 0) return pl_error(L, "linspace: n: expected 0 or more, got %I", n);
   upload u = {.f = {.rank = 1, .size = {n}, .dtype = PL_F32, .device = pl_device_at(0)}};
   read_options(L, 4, "linspace", &u.f);
   require_float(L, &u.f, "linspace");
@@ -334,21 +334,21 @@ static pl_status run_conversion(void *context) {
 static int to(lua_State *L) {
   pl_tensor *self = pl_check_tensor(L, 1, "to", "self");
   conversion c = {.self = self, .dtype = self->array.dtype, .device = pl_tensor_device(self)};
-  if (lua_gettop(L) < 2) return luaL_error(L, "to: expected the name of a type or a device");
+  if (lua_gettop(L) < 2) return pl_error(L, "to: expected the name of a type or a device");
   for (int i = 2; i <= lua_gettop(L); i++) {
     if (lua_istable(L, i)) {
       form f = {.dtype = c.dtype, .device = c.device};
       read_options(L, i, "to", &f);
       c.dtype = f.dtype, c.device = f.device;
     } else if (lua_type(L, i) != LUA_TSTRING)
-      return luaL_error(L, "to: expected the name of a type or a device, got %s", luaL_typename(L, i));
+      return pl_error(L, "to: expected the name of a type or a device, got %s", luaL_typename(L, i));
     else if (pl_dtype_named(lua_tostring(L, i)) != PL_DTYPES)
       c.dtype = pl_dtype_named(lua_tostring(L, i));
     else if (pl_device_named(lua_tostring(L, i), &c.device) != PL_OK)
-      return luaL_error(L, "to: '%s' is neither a type nor a device here: %s", lua_tostring(L, i), pl_message());
+      return pl_error(L, "to: '%s' is neither a type nor a device here: %s", lua_tostring(L, i), pl_message());
   }
   pl_tensor **place = pl_push_handle(L);
-  pl_run(L, run_conversion, &c);
+  pl_run(L, "to", run_conversion, &c);
   *place = c.out;
   return 1;
 }
@@ -374,7 +374,7 @@ static pl_status run_download(void *context) {
 /* The elements as doubles or integers in a userdata that is left on the stack. */
 static void *values_of(lua_State *L, pl_tensor *self) {
   download d = {.self = self, .values = lua_newuserdatauv(L, (size_t)pl_tensor_count(self) * 8 + 8, 0)};
-  pl_run(L, run_download, &d);
+  pl_run(L, "totable", run_download, &d);
   return d.values;
 }
 
@@ -410,7 +410,7 @@ static int totable(lua_State *L) {
 static int item(lua_State *L) {
   pl_tensor *self = pl_check_tensor(L, 1, "item", "self");
   if (pl_tensor_count(self) != 1)
-    return luaL_error(L, "item: expected a tensor of one element, got shape %s", pl_shape_text(&self->array));
+    return pl_error(L, "item: expected a tensor of one element, got shape %s", pl_shape_text(&self->array));
   push_value(L, self, values_of(L, self), 0);
   return 1;
 }

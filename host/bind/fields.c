@@ -47,6 +47,11 @@ static const luaL_Reg fields[] = {{"shape", shape}, {"dtype", dtype},     {"devi
 /* upvalues: methods, fields */
 static int get(lua_State *L) {
   if (lua_type(L, 2) == LUA_TNUMBER) {
+    const pl_array *array = &pl_check_tensor(L, 1, "[]", "self")->array;
+    if (array->rank > 0 && lua_tointeger(L, 2) == array->size[0] + 1) { /* so that ipairs comes to its end */
+      lua_pushnil(L);
+      return 1;
+    }
     lua_getfield(L, lua_upvalueindex(1), "select");
     lua_insert(L, 1);
     lua_pushinteger(L, 1);
@@ -68,23 +73,28 @@ static int set(lua_State *L) {
     pl_tensor *self = pl_check_tensor(L, 1, "grad", "self");
     pl_tensor *value = lua_isnil(L, 3) ? NULL : pl_check_tensor(L, 3, "grad", "value");
     if (value && (!pl_array_same_shape(&value->array, &self->array) || value->array.dtype != self->array.dtype))
-      return luaL_error(L, "grad: expected %s %s, got %s %s", pl_dtype_name(self->array.dtype),
-                        pl_shape_text(&self->array), pl_dtype_name(value->array.dtype), pl_shape_text(&value->array));
+      return pl_error(L, "grad: expected %s %s, got %s %s", pl_dtype_name(self->array.dtype),
+                      pl_shape_text(&self->array), pl_dtype_name(value->array.dtype), pl_shape_text(&value->array));
     /* A gradient has no gradient itself: chains of them could close into a ring that is never freed. */
     if (value && (pl_tensor_tracked(value) || value->gradient))
-      return luaL_error(L, "grad: expected a tensor outside the graph (detach it)");
+      return pl_error(L, "grad: expected a tensor outside the graph (detach it)");
     if (value && (!self->wants_gradient || self->node))
-      return luaL_error(L, "grad: only a leaf that requires a gradient can hold one");
+      return pl_error(L, "grad: only a leaf that requires a gradient can hold one");
     if (value && pl_tensor_device(value) != pl_tensor_device(self))
-      return luaL_error(L, "grad: expected a tensor on %s, got one on %s", pl_tensor_device(self)->name,
-                        pl_tensor_device(value)->name);
-    if (value) pl_raise_unless_ok(L, pl_contiguous(value, &value)); /* backward adds to it in place */
+      return pl_error(L, "grad: expected a tensor on %s, got one on %s", pl_tensor_device(self)->name,
+                      pl_tensor_device(value)->name);
+    if (value) {
+      pl_raise_unless_ok(L, pl_contiguous(value, &value)); /* backward adds to it */
+      pl_tensor *own = pl_tensor_alias(&value->array); /* and sees by the shared buffer that it is the user's, too */
+      pl_tensor_release(value);
+      value = own;
+    }
     pl_tensor_release(self->gradient);
     self->gradient = value;
     return 0;
   }
   if (lua_type(L, 2) != LUA_TNUMBER)
-    return luaL_error(L, "a tensor has no field '%s' that can be set", luaL_tolstring(L, 2, NULL));
+    return pl_error(L, "a tensor has no field '%s' that can be set", luaL_tolstring(L, 2, NULL));
   lua_getfield(L, lua_upvalueindex(1), "copy_");
   lua_getfield(L, lua_upvalueindex(1), "select");
   lua_pushvalue(L, 1);
@@ -193,7 +203,7 @@ static int in_place(lua_State *L, pl_op op, const char *name) {
   read_operand(L, 2, &c);
   if (op == PL_OP_add && !lua_isnoneornil(L, 3)) {
     if (lua_type(L, 3) != LUA_TNUMBER)
-      return luaL_error(L, "%s: alpha: expected a number, got %s", name, luaL_typename(L, 3));
+      return pl_error(L, "%s: alpha: expected a number, got %s", name, luaL_typename(L, 3));
     c.scale.array = pl_check_number(L, 3, c.self->array.dtype, name, "alpha");
     c.scaled = c.operand.array.buffer != NULL;
     if (!c.scaled) { /* in Lua's own arithmetic: integers stay integers */
@@ -203,7 +213,7 @@ static int in_place(lua_State *L, pl_op op, const char *name) {
       c.operand.array = pl_check_number(L, -1, c.self->array.dtype, name, "value");
     }
   }
-  pl_run(L, run_pointwise, &c);
+  pl_run(L, c.name, run_pointwise, &c);
   lua_settop(L, 1);
   return 1;
 }
@@ -214,7 +224,7 @@ static int mul_(lua_State *L) { return in_place(L, PL_OP_mul, "mul_"); }
 static int assign(lua_State *L, const char *name) {
   change c = {.self = pl_check_tensor(L, 1, name, "self"), .name = name};
   read_operand(L, 2, &c);
-  pl_run(L, run_copy, &c);
+  pl_run(L, c.name, run_copy, &c);
   lua_settop(L, 1);
   return 1;
 }
@@ -222,8 +232,7 @@ static int assign(lua_State *L, const char *name) {
 static int copy_(lua_State *L) { return assign(L, "copy_"); }
 
 static int fill_(lua_State *L) {
-  if (lua_type(L, 2) != LUA_TNUMBER)
-    return luaL_error(L, "fill_: value: expected a number, got %s", luaL_typename(L, 2));
+  if (lua_type(L, 2) != LUA_TNUMBER) return pl_error(L, "fill_: value: expected a number, got %s", luaL_typename(L, 2));
   return assign(L, "fill_");
 }
 
@@ -266,7 +275,7 @@ static int restore_recording(lua_State *L) {
 /* no_grad(f, ...) -> what f returns. What recording was is kept in a value to be closed, not by a protected call, which
  * would cut the traceback of an error in f. f cannot yield: others would run without recording until it is resumed. */
 static int no_grad(lua_State *L) {
-  if (!lua_isfunction(L, 1)) return luaL_error(L, "no_grad: f: expected a function, got %s", luaL_typename(L, 1));
+  if (!lua_isfunction(L, 1)) return pl_error(L, "no_grad: f: expected a function, got %s", luaL_typename(L, 1));
   bool *was = lua_newuserdatauv(L, sizeof *was, 0);
   *was = pl_recording();
   luaL_setmetatable(L, RECORDING);
@@ -314,6 +323,9 @@ void pl_register_fields(lua_State *L) {
   lua_setfield(L, -2, "__newindex");
   lua_pushcfunction(L, length);
   lua_setfield(L, -2, "__len");
+  lua_createtable(L, (int)(sizeof fields / sizeof *fields), 0); /* for completion, which calls no functions */
+  for (int i = 0; fields[i].name; i++) lua_pushstring(L, fields[i].name), lua_seti(L, -2, i + 1);
+  lua_setfield(L, -2, "__names");
   lua_setfield(L, -2, "tensor_metatable");
   lua_getfield(L, LUA_REGISTRYINDEX, PL_METHODS);
   lua_setfield(L, -2, "methods");

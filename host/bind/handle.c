@@ -1,10 +1,11 @@
 /* Handles, scopes, and errors. */
 #include "host/bind/handle.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Where a scope closed, shared by the handles that it dropped. */
+/* "closed at" and where, shared by the handles that a scope dropped. */
 typedef struct {
   int count;
   char text[];
@@ -22,6 +23,7 @@ struct scope {
   scope *outer;
   handle *first;
   lua_State *thread; /* the coroutine that opened it, kept alive as its user value */
+  char opened[96];   /* the line that opened it */
   bool open;
 };
 
@@ -96,11 +98,11 @@ static const char *described(lua_State *L, int index) {
 
 static handle *check_handle(lua_State *L, int index, const char *function, const char *argument) {
   handle *h = luaL_testudata(L, index, PL_TENSOR);
-  if (!h) luaL_error(L, "%s: %s: expected a tensor, got %s", function, argument, described(L, index));
+  if (!h) pl_error(L, "%s: %s: expected a tensor, got %s", function, argument, described(L, index));
   if (!h->tensor && h->dropped)
-    luaL_error(L, "%s: %s: this tensor was dropped when its scope closed at %s (t:keep() moves one outward)", function,
-               argument, h->dropped->text);
-  if (!h->tensor) luaL_error(L, "%s: %s: this tensor was never made", function, argument);
+    pl_error(L, "%s: %s: this tensor was dropped when its scope %s (t:keep() moves one outward)", function, argument,
+             h->dropped->text);
+  if (!h->tensor) pl_error(L, "%s: %s: this tensor was never made", function, argument);
   return h;
 }
 
@@ -114,9 +116,19 @@ pl_tensor *pl_optional_tensor(lua_State *L, int index, const char *function, con
 
 /* ---- scopes ---- */
 
+/* Writes "file:line" of the running Lua function; empty where there is none (a scope closed by an error). */
+static void write_place(lua_State *L, char *text, size_t size) {
+  luaL_where(L, 1);
+  snprintf(text, size, "%s", lua_tostring(L, -1));
+  size_t length = strlen(text);
+  while (length > 0 && strchr(": ", text[length - 1])) text[--length] = 0;
+  lua_pop(L, 1);
+}
+
 static int new_scope(lua_State *L) {
   scope *s = lua_newuserdatauv(L, sizeof *s, 1);
   *s = (scope){.outer = innermost, .thread = L, .open = true};
+  write_place(L, s->opened, sizeof s->opened);
   lua_pushthread(L);
   lua_setiuservalue(L, -2, 1);
   luaL_setmetatable(L, SCOPE);
@@ -138,13 +150,10 @@ static int close_scope(lua_State *L) {
   if (!s->open) return 0;
   leave(s);
   if (!s->first) return 0;
-  luaL_where(L, 1);
-  const char *where = lua_tostring(L, -1);
-  size_t length = strlen(where);
-  while (length > 0 && strchr(": ", where[length - 1])) length--;
-  if (length == 0) where = "?", length = 1;
-  place *p = pl_allocate(sizeof *p + length + 1);
-  memcpy(p->text, where, length);
+  char closed[96];
+  write_place(L, closed, sizeof closed);
+  place *p = pl_allocate(sizeof *p + sizeof closed + sizeof s->opened + 16);
+  sprintf(p->text, closed[0] ? "closed at %s" : "closed (opened at %s)", closed[0] ? closed : s->opened);
   p->count = 1;
   while (s->first) {
     handle *h = s->first;
@@ -189,6 +198,13 @@ static int retain(lua_State *L) {
   return 1;
 }
 
+/* dropped(t) -> why a handle has no tensor any more, or nil */
+static int dropped(lua_State *L) {
+  handle *h = luaL_testudata(L, 1, PL_TENSOR);
+  lua_pushstring(L, h && h->dropped ? h->dropped->text : NULL);
+  return 1;
+}
+
 static int is_tensor(lua_State *L) {
   lua_pushboolean(L, pl_is_tensor(L, 1));
   return 1;
@@ -196,18 +212,25 @@ static int is_tensor(lua_State *L) {
 
 /* ---- errors and memory ---- */
 
-void pl_raise_unless_ok(lua_State *L, pl_status status) {
-  if (status == PL_OK) return;
+int pl_error(lua_State *L, const char *format, ...) {
   lua_Debug frame;
   int level = 1;
-  luaL_where(L, level);
-  while (lua_rawlen(L, -1) == 0 && lua_getstack(L, ++level, &frame)) { /* t[5] calls select from C, which has no line */
-    lua_pop(L, 1);
-    luaL_where(L, level);
+  for (; lua_getstack(L, level, &frame); level++) {
+    lua_getinfo(L, "Sl", &frame);
+    if (frame.currentline > 0 && !strstr(frame.source, "/lua/perilune/")) break;
   }
-  lua_pushstring(L, status == PL_INTERRUPTED ? "interrupted" : pl_message());
+  luaL_where(L, lua_getstack(L, level, &frame) ? level : 1);
+  va_list arguments;
+  va_start(arguments, format);
+  lua_pushvfstring(L, format, arguments);
+  va_end(arguments);
   lua_concat(L, 2);
-  lua_error(L);
+  return lua_error(L);
+}
+
+void pl_raise_unless_ok(lua_State *L, pl_status status) {
+  if (status == PL_OK) return;
+  pl_error(L, "%s", status == PL_INTERRUPTED ? "interrupted" : pl_message());
 }
 
 /* Handles are small to Lua's collector whatever they hold, so garbage can pile up unseen. When live memory has doubled
@@ -231,18 +254,22 @@ static void collect_over_budget(lua_State *L) {
   budget = live * 2 > BUDGET_MIN ? live * 2 : BUDGET_MIN;
 }
 
-void pl_run(lua_State *L, pl_status (*work)(void *context), void *context) {
+void pl_run(lua_State *L, const char *operation, pl_status (*work)(void *context), void *context) {
   collect_over_budget(L);
   pl_status status = work(context);
   if (status == PL_OUT_OF_MEMORY) {
     lua_gc(L, LUA_GCCOLLECT);
     status = work(context);
   }
+  /* Messages from the devices do not know for which operation they worked. */
+  if (status == PL_ERROR && strncmp(pl_message(), operation, strlen(operation)) != 0)
+    pl_error(L, "%s: %s", operation, pl_message());
   pl_raise_unless_ok(L, status);
 }
 
 void pl_register_handle(lua_State *L) {
-  static const luaL_Reg functions[] = {{"scope", new_scope}, {"retain", retain}, {"is_tensor", is_tensor}, {0}};
+  static const luaL_Reg functions[] = {
+      {"scope", new_scope}, {"retain", retain}, {"is_tensor", is_tensor}, {"dropped", dropped}, {0}};
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, PL_TENSOR);
   lua_pushcfunction(L, collect_handle);

@@ -20,12 +20,17 @@ pl_tensor *pl_check_tensor(lua_State *L, int index, const char *function, const 
 pl_tensor *pl_optional_tensor(lua_State *L, int index, const char *function, const char *argument);
 bool pl_is_tensor(lua_State *L, int index);
 
+/* As luaL_error, but the place that it names is the user's line: frames of the program's own Lua files are passed over.
+ */
+int pl_error(lua_State *L, const char *format, ...);
+
 /* Raises the message of a failed status; does nothing for PL_OK. */
 void pl_raise_unless_ok(lua_State *L, pl_status status);
 
-/* Runs an operation: a collection before it when live memory has outgrown its budget, and once more after a collection
- * when memory ran out. Raises when it fails; `work` must leave nothing behind in that case. */
-void pl_run(lua_State *L, pl_status (*work)(void *context), void *context);
+/* Runs an operation, whose name begins every message: a collection before it when live memory has outgrown its budget,
+ * and once more after a collection when memory ran out. Raises when it fails; `work` must leave nothing behind in that
+ * case. */
+void pl_run(lua_State *L, const char *operation, pl_status (*work)(void *context), void *context);
 
 /* Sets scope, retain and is_tensor in the table on top of the stack, and makes the metatable, whose table of methods is
  * left in the registry under PL_METHODS. */

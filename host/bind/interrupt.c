@@ -197,11 +197,44 @@ static int coroutine_close(lua_State *L) {
   return 2;
 }
 
+/* ---- xpcall ---- */
+
+/* upvalue: the user's message handler. Lua calls it with hooks off when the interrupt itself raised the error, and a
+ * handler that loops could then never be stopped: it is passed over. */
+static int call_handler(lua_State *L) {
+  lua_settop(L, 1);
+  if (pl_interrupt_pending()) return 1;
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static int finish_xpcall(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+/* upvalue: Lua's own xpcall */
+static int tracked_xpcall(lua_State *L) {
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_pushvalue(L, 2);
+  lua_pushcclosure(L, call_handler, 1);
+  lua_replace(L, 2);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, finish_xpcall);
+  return lua_gettop(L);
+}
+
 static const luaL_Reg tracked[] = {
     {"resume", coroutine_resume}, {"wrap", coroutine_wrap}, {"close", coroutine_close}, {NULL, NULL}};
 
-void pl_interrupt_track_coroutines(lua_State *L) {
+void pl_interrupt_track(lua_State *L) {
   lua_getglobal(L, "coroutine");
   luaL_setfuncs(L, tracked, 0);
   lua_pop(L, 1);
+  lua_getglobal(L, "xpcall");
+  lua_pushcclosure(L, tracked_xpcall, 1);
+  lua_setglobal(L, "xpcall");
 }

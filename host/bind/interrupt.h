@@ -13,8 +13,9 @@
  * before the first one took effect ends the process. */
 void pl_interrupt_install(bool script);
 
-/* Replaces resume, wrap and close of the table `coroutine` by versions that keep track of what runs. */
-void pl_interrupt_track_coroutines(lua_State *L);
+/* Replaces resume, wrap and close of the table `coroutine` by versions that keep track of what runs, and xpcall by one
+ * whose message handler an interrupt does not enter. */
+void pl_interrupt_track(lua_State *L);
 
 /* lua_pcall with a traceback as message handler, as the outermost call: from here on an interrupt is heard, and none
  * leaks out. On failure a string "message\nstack traceback:\n..." is on the stack; *interrupted (may be NULL) says

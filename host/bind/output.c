@@ -210,6 +210,11 @@ static int io_lines(lua_State *L) {
   return name && name[3] == 'i' ? lines_of_input(L, 2) : call_original(L);
 }
 
+/* os.exit would end the process with everything the front end still expects of it. */
+static int refuse_exit(lua_State *L) {
+  return luaL_error(L, "os.exit: a session ends from its front end (shut down or restart); use error to stop a cell");
+}
+
 /* ---- putting them in place ---- */
 
 /* Replaces field `name` of the table at `table` by `f`, which keeps the old one and the standard files as upvalues;
@@ -236,6 +241,8 @@ void pl_output_redirect(lua_State *L) {
     lua_getglobal(L, "os");
     lua_pushcfunction(L, pl_shell_execute);
     lua_setfield(L, -2, "execute");
+    lua_pushcfunction(L, refuse_exit);
+    lua_setfield(L, -2, "exit");
     replace(L, io, io, "write", io_write, "output");
     replace(L, methods, io, "write", file_write, "output");
   }

@@ -10,7 +10,7 @@
 static int open_everything(lua_State *L) {
   const char *home = lua_touserdata(L, 1);
   luaL_openlibs(L);
-  pl_interrupt_track_coroutines(L);
+  pl_interrupt_track(L);
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "path");
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", home, home, lua_tostring(L, -1));

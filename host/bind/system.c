@@ -37,7 +37,7 @@ static int memory_limit(lua_State *L) {
   pl_device *device = optional_device(L, 2, "memory_limit");
   lua_Integer bytes = lua_isnoneornil(L, 1) ? 0 : pl_check_integer(L, 1, "memory_limit", "bytes");
   if (!lua_isnoneornil(L, 1) && bytes <= 0)
-    return luaL_error(L, "memory_limit: bytes: expected a positive number or nil, got %I", bytes);
+    return pl_error(L, "memory_limit: bytes: expected a positive number or nil, got %I", bytes);
   pl_device_limit(device, bytes > 0 ? (size_t)bytes : SIZE_MAX);
   return 0;
 }
@@ -70,7 +70,7 @@ static int synchronize(lua_State *L) {
 static int threads(lua_State *L) {
   pl_device *device = pl_device_at(0);
   lua_Integer n = lua_isnoneornil(L, 1) ? 0 : pl_check_integer(L, 1, "threads", "n");
-  if (!lua_isnoneornil(L, 1) && (n < 1 || n > 4096)) return luaL_error(L, "threads: n: expected 1..4096, got %I", n);
+  if (!lua_isnoneornil(L, 1) && (n < 1 || n > 4096)) return pl_error(L, "threads: n: expected 1..4096, got %I", n);
   lua_pushinteger(L, device->threads ? device->threads(device, (int)n) : 1);
   return 1;
 }
@@ -86,8 +86,7 @@ static int now(lua_State *L) {
 /* ---- files ---- */
 
 static const char *check_path(lua_State *L, const char *function) {
-  if (lua_type(L, 1) != LUA_TSTRING)
-    luaL_error(L, "%s: path: expected a string, got %s", function, luaL_typename(L, 1));
+  if (lua_type(L, 1) != LUA_TSTRING) pl_error(L, "%s: path: expected a string, got %s", function, luaL_typename(L, 1));
   return lua_tostring(L, 1);
 }
 
@@ -105,7 +104,7 @@ static pl_named_tensor *read_named(lua_State *L, int *count) {
   *count = 0;
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_error(L, "save: tensors: expected { name = tensor }, got a key of type %s", luaL_typename(L, -2));
+      pl_error(L, "save: tensors: expected { name = tensor }, got a key of type %s", luaL_typename(L, -2));
     ++*count;
   }
   pl_named_tensor *list = lua_newuserdatauv(L, (size_t)(*count + 1) * sizeof *list, 0);
@@ -122,20 +121,20 @@ static int save(lua_State *L) {
   lua_settop(L, 2);
   bool single = pl_is_tensor(L, 2);
   if (!single && !lua_istable(L, 2))
-    return luaL_error(L, "save: tensors: expected { name = tensor } or a tensor, got %s", luaL_typename(L, 2));
+    return pl_error(L, "save: tensors: expected { name = tensor } or a tensor, got %s", luaL_typename(L, 2));
   if (ends_with(path, ".npy")) {
     int count = 1;
     pl_named_tensor one = {.tensor = single ? pl_check_tensor(L, 2, "save", "tensor") : NULL}, *list = &one;
     if (!single) list = read_named(L, &count);
-    if (count != 1) return luaL_error(L, "save: .npy holds one tensor, got %d; use .safetensors", count);
+    if (count != 1) return pl_error(L, "save: .npy holds one tensor, got %d; use .safetensors", count);
     pl_raise_unless_ok(L, pl_save_npy(path, list->tensor));
   } else if (ends_with(path, ".safetensors")) {
     int count;
-    if (single) return luaL_error(L, "save: .safetensors holds { name = tensor }, got a bare tensor");
+    if (single) return pl_error(L, "save: .safetensors holds { name = tensor }, got a bare tensor");
     pl_named_tensor *list = read_named(L, &count);
     pl_raise_unless_ok(L, pl_save_safetensors(path, list, count));
   } else
-    return luaL_error(L, "save: path: expected a name ending in .safetensors or .npy, got '%s'", path);
+    return pl_error(L, "save: path: expected a name ending in .safetensors or .npy, got '%s'", path);
   return 0;
 }
 
@@ -154,7 +153,7 @@ static int load(lua_State *L) {
     return 1;
   }
   if (!ends_with(path, ".safetensors"))
-    return luaL_error(L, "load: path: expected a name ending in .safetensors or .npy, got '%s'", path);
+    return pl_error(L, "load: path: expected a name ending in .safetensors or .npy, got '%s'", path);
   pl_named_tensor *list;
   int count;
   pl_raise_unless_ok(L, pl_load_safetensors(path, device, &list, &count));
@@ -187,7 +186,7 @@ static int make_directory(lua_State *L) {
 
 static double number_field(lua_State *L, const char *name) {
   if (lua_getfield(L, 1, name) != LUA_TNUMBER)
-    luaL_error(L, "adam_step: %s: expected a number, got %s", name, luaL_typename(L, -1));
+    pl_error(L, "adam_step: %s: expected a number, got %s", name, luaL_typename(L, -1));
   double value = lua_tonumber(L, -1);
   lua_pop(L, 1);
   return value;
@@ -212,7 +211,7 @@ static int adam_step(lua_State *L) {
   static const char *const lists[] = {"parameters", "first", "second"};
   for (int i = 0; i < 3; i++)
     if (lua_getfield(L, 1, lists[i]) != LUA_TTABLE)
-      return luaL_error(L, "adam_step: %s: expected a table of tensors, got %s", lists[i], luaL_typename(L, -1));
+      return pl_error(L, "adam_step: %s: expected a table of tensors, got %s", lists[i], luaL_typename(L, -1));
   int count = (int)luaL_len(L, 2);
   for (int i = 1; i <= count; i++) {
     pl_tensor *t[3];

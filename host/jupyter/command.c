@@ -18,8 +18,12 @@ static int complain(const char *message) {
   return 1;
 }
 
+/* word NULL: something is missing at the end. */
 static int misused(const char *word, const char *usage) {
-  fprintf(stderr, "perilune: unexpected '%s'\nusage: %s\n", word, usage);
+  if (word)
+    fprintf(stderr, "perilune: unexpected '%s'\nusage: %s\n", word, usage);
+  else
+    fprintf(stderr, "perilune: an argument is missing\nusage: %s\n", usage);
   return 1;
 }
 
@@ -87,14 +91,13 @@ int pl_kernel_command(int argc, char **argv) {
 }
 
 int pl_notebook_command(int argc, char **argv) {
-  if (argc < 2 || strcmp(argv[1], "run") != 0)
-    return misused(argc < 2 ? "end of the command" : argv[1], pl_notebook_usage);
+  if (argc < 2 || strcmp(argv[1], "run") != 0) return misused(argc < 2 ? NULL : argv[1], pl_notebook_usage);
   const char *path = NULL, *output = NULL, *timeout = NULL;
   pl_notebook_options run = {0};
   const option options[] = {
       {"-o", &output, NULL}, {"--timeout", &timeout, NULL}, {"--allow-errors", NULL, &run.allow_errors}, {0}};
   if (!read_options(argc, argv, 2, options, &path, pl_notebook_usage)) return 1;
-  if (!path) return misused("end of the command", pl_notebook_usage);
+  if (!path) return misused(NULL, pl_notebook_usage);
   char *end = NULL;
   if (timeout) run.timeout_s = strtod(timeout, &end);
   if (timeout && (*end || !(run.timeout_s > 0))) return complain("--timeout expects a number of seconds above 0");

@@ -232,11 +232,22 @@ static pl_status add_into(pl_tensor **sum, pl_tensor *gradient) {
 
 static pl_status collect(pl_tensor *leaf, pl_tensor *gradient) {
   if (leaf->gradient) {
-    /* In place, so that whoever holds t.grad sees the sum. */
+    /* In the same tensor, so that whoever holds t.grad sees the sum; in a buffer of its own, when the old one is
+     * shared. */
+    pl_array sum = leaf->gradient->array;
     const pl_array *in[PL_OPERANDS] = {&leaf->gradient->array, &gradient->array};
     pl_device *device = pl_tensor_device(leaf);
-    leaf->gradient->array.buffer->version++;
-    return device->pointwise(device, PL_OP_add, PL_VALUE, &leaf->gradient->array, in);
+    bool shared = sum.buffer->count > 1;
+    if (shared) {
+      pl_array_pack(&sum);
+      sum.offset = 0;
+      PL_TRY(pl_buffer_new(device, (size_t)pl_array_count(&sum) * pl_dtype_size(sum.dtype), &sum.buffer));
+    }
+    sum.buffer->version++;
+    pl_status status = device->pointwise(device, PL_OP_add, PL_VALUE, &sum, in);
+    if (shared) pl_buffer_release(status == PL_OK ? leaf->gradient->array.buffer : sum.buffer);
+    if (status == PL_OK) leaf->gradient->array = sum;
+    return status;
   }
   bool own = gradient->count == 1 && gradient->array.buffer->count == 1 && pl_array_contiguous(&gradient->array);
   if (own)

@@ -217,11 +217,11 @@ pl_status pl_op_rms_norm(const pl_call *call, pl_tensor *out[]) { return norm("r
 pl_status pl_op_dropout(const pl_call *call, pl_tensor *out[]) {
   pl_tensor *x = call->tensor[0], *mask, *scaled;
   double p = call->number[0];
-  PL_REQUIRE(p >= 0 && p < 1, "dropout: p: expected 0 <= p < 1, got %g", p);
+  PL_REQUIRE(p >= 0 && p <= 1, "dropout: p: expected 0 <= p <= 1, got %g", p);
   PL_REQUIRE(pl_dtype_is_float(x->array.dtype), "dropout: expected a floating-point type, got %s",
              pl_dtype_name(x->array.dtype));
   PL_TRY(pl_random(pl_tensor_device(x), x->array.dtype, x->array.rank, x->array.size, PL_BERNOULLI, 1 - p, 0, &mask));
-  pl_tensor *factor = pl_tensor_number(1 / (1 - p));
+  pl_tensor *factor = pl_tensor_number(p < 1 ? 1 / (1 - p) : 0);
   pl_status status = pl_mul(mask, factor, &scaled);
   pl_tensor_release(mask);
   pl_tensor_release(factor);

@@ -32,14 +32,18 @@ local from_core <const> = {
 }
 
 for _, name in ipairs(from_core) do pl[name] = core[name] end
-for _, row in ipairs(core.operations) do
-  if row.name ~= "cross_entropy_rows" then pl[row.name] = core[row.name] end
-end
+for _, row in ipairs(core.operations) do pl[row.name] = core[row.name] end
 function pl.password(prompt) return core.input(prompt, true) end
 for name, f in pairs(require "perilune.tensor") do pl[name] = f end
 for name, f in pairs(require "perilune.pointwise") do pl[name] = f end
 
+-- What can be completed after "pl.", loaded or not.
+local names = {}
+for name in pairs(modules) do names[#names + 1] = name end
+for name in pairs(from_module) do names[#names + 1] = name end
+
 return setmetatable(pl, {
+  __names = names,
   __index = function(_, name)
     local value
     if modules[name] then

@@ -104,6 +104,9 @@ end
 
 -- Losses -------------------------------------------------------------------------------------------------------------
 
+-- The operation itself gives one loss per row; what scripts call reduces them.
+local losses_of_rows = core.cross_entropy
+
 local loss_options <const> = { ignore_index = true, reduction = true, label_smoothing = true }
 
 --- Cross-entropy of logits [.., C] against labels [..] in 1..C (an integer tensor, or a table of integers).
@@ -122,13 +125,13 @@ function tensor.cross_entropy(logits, labels, options)
     error(('cross_entropy: reduction: expected "mean", "sum" or "none", got %s'):format(tostring(reduction)), 2)
   end
   if type(labels) == "table" then labels = core.tensor(labels, { dtype = "int64", device = logits.device }) end
-  local losses = core.cross_entropy_rows(logits, labels, ignored or 0, ignored ~= nil, options.label_smoothing or 0.0)
+  local losses = losses_of_rows(logits, labels, ignored or 0, ignored ~= nil, options.label_smoothing or 0.0)
   if reduction == "none" then return losses end
   if reduction == "sum" then return losses:sum() end
   if ignored == nil then return losses:mean() end
   return losses:sum() / core.ne(labels, ignored):sum()
 end
-core.cross_entropy = tensor.cross_entropy
+core.cross_entropy, methods.cross_entropy = tensor.cross_entropy, tensor.cross_entropy
 
 -- Text ---------------------------------------------------------------------------------------------------------------
 
@@ -167,6 +170,8 @@ local function block(t, indent, number)
 end
 
 local function describe(t)
+  local dropped = core.dropped(t)
+  if dropped then return "tensor (dropped: its scope " .. dropped .. ")" end
   local scope <close> = core.scope() -- luacheck: ignore scope
   local head = ("tensor [%s] %s %s"):format(table.concat(t.shape, ", "), t.dtype, t.device)
   if t:numel() == 0 then return head end

@@ -97,6 +97,20 @@ describe("notebook run", function()
     assert.equal("Interrupted", result.cells[1].outputs[1].ename)
   end)
 
+  it("stops a message handler that never returns", function()
+    notebook { "while true do xpcall(function() while true do end end, function() while true do end end) end" }
+    local result, _, status = run "--timeout 0.3"
+    assert.equal(1, status)
+    assert.equal("Interrupted", result.cells[1].outputs[1].ename)
+  end)
+
+  it("is not ended by a cell", function()
+    notebook { "os.exit(0)" }
+    local result, _, status = run()
+    assert.equal(1, status)
+    assert.matches("os.exit: a session ends from its front end", result.cells[1].outputs[1].evalue)
+  end)
+
   it("says what is wrong with a file", function()
     notebook({ "1" }, function(text) return text:sub(1, #text // 2) end)
     assert.matches("is not a whole notebook: line", (select(2, run())))

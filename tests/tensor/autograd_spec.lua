@@ -349,6 +349,18 @@ describe("no_grad", function()
   end)
 end)
 
+describe("a gradient that the user sets", function()
+  it("is added to, but not in the user's tensor", function()
+    local w, g = pl.ones { 2 }:requires_grad(), pl.ones { 2 }
+    w.grad = g
+    local seen = w.grad
+    pl.sum(w * 2):backward()
+    check.near({ 1, 1 }, g)
+    check.near({ 3, 3 }, w.grad)
+    check.near({ 3, 3 }, seen)
+  end)
+end)
+
 describe("detach", function()
   it("shares the memory and stops the gradient", function()
     local x = leaf { 1, 2 }

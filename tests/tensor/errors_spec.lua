@@ -124,7 +124,7 @@ local cases <const> = {
   { call("layer_norm", a, nil, nil, "x"), "layer_norm: eps: expected a number, got string" },
   { call("layer_norm", whole), "layer_norm: expected a floating%-point tensor of at least one dimension, got int64" },
   { call("rms_norm", a, { weight = vector, epsilon = 1 }), "rms_norm: unknown option 'epsilon'" },
-  { call("dropout", a, 1), "dropout: p: expected 0 <= p < 1, got 1" },
+  { call("dropout", a, 1.5), "dropout: p: expected 0 <= p <= 1, got 1.5" },
   { call("dropout", a), "dropout: p: expected a number, got nothing" },
   { call("dropout", whole, 0.5), "dropout: expected a floating%-point type, got int64" },
 

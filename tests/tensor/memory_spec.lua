@@ -329,7 +329,7 @@ describe("a failing call", function()
       function() return pl.cross_entropy(leaf, { 1, 9 }, { ignore_index = 1, label_smoothing = 0.1 }) end,
       function() return a:scatter_add(2, pl.tensor({ { 9 } }, { dtype = "int64" }), pl.ones { 1, 1 }) end,
       function() return a:layer_norm(pl.ones { 2 }) end, function() return a:rms_norm(b) end,
-      function() return a:dropout(1) end, function() return pl.zeros({ 0 }):max() end,
+      function() return a:dropout(1.5) end, function() return pl.zeros({ 0 }):max() end,
       function() return pl.zeros({ 0, 2 }):max(1) end, function() return pl.zeros({ 0 }):logsumexp() end,
       function() return a:var({ 1, 2, 3 }) end, function() return pl.ones({ 1 }):var() end,
       function() return pl.tensor { { 1, 2 }, { 3 } } end, function() return pl.tensor { 1, "x" } end,
@@ -341,7 +341,7 @@ describe("a failing call", function()
       function() return pl.load "/nowhere/x.npy" end, function() return pl.load "/nowhere/x.safetensors" end,
       function() return pl.save("/nowhere/x.npy", a) end, function()
         return pl.save("/nowhere/x.safetensors", { a = a }) end,
-      function() return a:max({ 1, 2 }) end, function() return a:split { 1 } end, function() return a[3] end,
+      function() return a:max({ 1, 2 }) end, function() return a:split { 1 } end, function() return a[4] end,
       function() a[1] = b end, function() return pl.where(a, b, 1) end, function() return a:narrow(1, 2, 2) end,
       function() return pl.no_grad(function() return a + b end) end,
     }

@@ -341,7 +341,7 @@ local examples <const> = {
     { index = whole { { 1, 3 }, { 2, 3 } }, call = function(index) return pl.one_hot(index, 4) end },
     known = function() return pl.one_hot(pl.tensor({ 2, 1 }):long(), 2), { { 0, 1 }, { 1, 0 } } end,
   },
-  cross_entropy_rows = {
+  cross_entropy = {
     { { 3, 4 }, index = whole { 4, 1, 2 }, call = function(a, labels) return pl.cross_entropy(a, labels) end },
     { { 2, 3, 4 }, index = whole { { 4, 1, 2 }, { 1, 1, 3 } },
       call = function(a, labels) return pl.cross_entropy(a, labels, { label_smoothing = 0.2, reduction = "sum" }) end },

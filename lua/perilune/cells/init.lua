@@ -13,6 +13,7 @@ local function load_cell(cells, name)
 end
 
 return setmetatable({}, {
+  __names = names,
   __index = load_cell,
   __pairs = function(cells)
     local i = 0
