@@ -3,6 +3,7 @@
 
 #include "host/cuda/blas.h"
 #include "host/cuda/nvrtc.h"
+#include "host/cuda/recurrence.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,8 +107,9 @@ static pl_status download(pl_device *device, void *host, const void *from, size_
 
 static void describe_device(pl_device *device, pl_text *text) {
   const pl_cuda *cuda = device->state;
-  pl_text_print(text, "%s: %s, sm_%d, %d multiprocessors, %.1f GiB memory; backends vanilla", device->name, cuda->model,
-                cuda->architecture, cuda->multiprocessors, (double)cuda->total_bytes / (1024.0 * 1024 * 1024));
+  pl_text_print(text, "%s: %s, sm_%d, %d multiprocessors, %.1f GiB memory; backends alternating, vanilla", device->name,
+                cuda->model, cuda->architecture, cuda->multiprocessors,
+                (double)cuda->total_bytes / (1024.0 * 1024 * 1024));
 }
 
 static pl_status attribute(int which, pl_cu_device handle, int *value) {
@@ -129,6 +131,10 @@ static const pl_device primitives = {
     .softmax = pl_cuda_softmax,
     .softmax_gradient = pl_cuda_softmax_gradient,
     .adam = pl_cuda_adam,
+    .half_storage = true,
+    .recurrence_workspace = pl_cuda_recurrence_workspace,
+    .recurrence_forward = pl_cuda_recurrence_forward,
+    .recurrence_backward = pl_cuda_recurrence_backward,
     .synchronize = pl_cuda_synchronize,
     .describe = describe_device,
 };

@@ -49,14 +49,15 @@ int pl_cell_biases(const pl_cell *cell);
 bool pl_program_reads(const pl_program *program, int input);
 
 /* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless
- * said. Axes are in the order given. NULL marks what is absent. */
+ * said, and a gradient's is that of what it belongs to. Axes are in the order given. NULL marks what is absent. */
 typedef struct {
   const pl_cell *cell;
   int64_t batch, steps, heads, dim;
-  pl_dtype type;    /* of the arithmetic and of every array: PL_F32 or PL_F64 */
+  pl_dtype type;    /* of the arithmetic: PL_F32 or PL_F64 */
+  pl_dtype storage; /* of input and of the states given out; not `type` only where the device says so */
   pl_dtype product; /* h (and R) are rounded to this type before the product and in the output; == type: no rounding */
   const pl_array *input;                /* Wx [B,T,Gw,N,D] */
-  const pl_array *recurrent;            /* R [Gr,N,D,D], gate[d] += sum_p R[g,n,d,p] h[p] */
+  const pl_array *recurrent;            /* R [Gr,N,D,D], gate[d] += sum_p R[g,n,d,p] h[p]; any type where storage may */
   const pl_array *bias;                 /* [Gb,N,D] */
   const pl_array *param[PL_PARAMS_MAX]; /* each [N,D] */
   const pl_array *initial;              /* [S,B,1,N,D]; NULL: cell->initial everywhere */

@@ -113,14 +113,20 @@ static pl_status check_all(pl_recurrence *r, pl_tensor *input, pl_tensor *recurr
   PL_REQUIRE(input->array.rank == 5, "rnn: Wx: expected [B, T, Gw, N, D], got %s", pl_shape_text(&input->array));
   const int64_t *size = input->array.size;
   r->batch = size[0], r->steps = size[1], r->heads = size[3], r->dim = size[4];
-  r->type = input->array.dtype;
-  PL_REQUIRE(r->type == PL_F32 || r->type == PL_F64, "rnn: Wx: the recurrence computes in float32 or float64, got %s",
-             pl_dtype_name(r->type));
+  bool half = pl_tensor_device(input)->half_storage;
+  r->storage = input->array.dtype;
+  r->type = half && (r->storage == PL_F16 || r->storage == PL_BF16) ? PL_F32 : r->storage;
+  PL_REQUIRE(r->type == PL_F32 || r->type == PL_F64, "rnn: Wx: the recurrence on %s takes %sfloat32 or float64, got %s",
+             pl_tensor_device(input)->name, half ? "float16, bfloat16, " : "", pl_dtype_name(r->type));
   PL_REQUIRE((recurrent != NULL) == (pl_cell_recurrents(cell) > 0) && (bias != NULL) == (pl_cell_biases(cell) > 0),
              "rnn: R and b must be given exactly when the cell has recurrent and bias parts");
+  PL_TRY(check("Wx", input, input, r->storage, 5,
+               (int64_t[]){r->batch, r->steps, pl_cell_inputs(cell), r->heads, r->dim}));
+  pl_dtype recurrent_type = recurrent && half ? recurrent->array.dtype : r->type;
+  PL_REQUIRE(pl_dtype_is_float(recurrent_type), "rnn: R: expected a floating-point type, got %s",
+             pl_dtype_name(recurrent_type));
   PL_TRY(
-      check("Wx", input, input, r->type, 5, (int64_t[]){r->batch, r->steps, pl_cell_inputs(cell), r->heads, r->dim}));
-  PL_TRY(check("R", recurrent, input, r->type, 4, (int64_t[]){pl_cell_recurrents(cell), r->heads, r->dim, r->dim}));
+      check("R", recurrent, input, recurrent_type, 4, (int64_t[]){pl_cell_recurrents(cell), r->heads, r->dim, r->dim}));
   PL_TRY(check("b", bias, input, r->type, 3, (int64_t[]){pl_cell_biases(cell), r->heads, r->dim}));
   PL_TRY(check("states", initial, input, r->type, 5, (int64_t[]){cell->states, r->batch, 1, r->heads, r->dim}));
   for (int i = 0; i < cell->params; i++)
@@ -149,7 +155,7 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
   for (int i = 0; i < input_count; i++) tracked = tracked || (inputs[i] && pl_tensor_tracked(inputs[i]));
   int64_t size[5] = {outputs == 'h' ? 1 : cell->states, r.batch, r.steps, r.heads, r.dim};
   pl_buffer *workspace = NULL;
-  pl_status status = outputs == 'l' ? PL_OK : pl_tensor_new(device, r.type, 5, size, &made[0]);
+  pl_status status = outputs == 'l' ? PL_OK : pl_tensor_new(device, r.storage, 5, size, &made[0]);
   size[0] = cell->states;
   size[2] = 1;
   if (status == PL_OK) status = pl_tensor_new(device, r.type, 5, size, &made[1]);

@@ -1,6 +1,5 @@
 /* Compiles the kernels of the recurrence for every cell of tests/recurrence/zoo.lua, every type and every source of the
  * product, for all architectures that the program supports. Needs NVRTC and no GPU; exits with 77 without NVRTC. */
-#include "host/base/home.h"
 #include "host/bind/state.h"
 #include "host/cpu/cpu.h"
 #include "host/cuda/nvrtc.h"
@@ -88,9 +87,12 @@ int main(void) {
     printf("skipped: %s\n", pl_message());
     return SKIPPED;
   }
+  /* Without a place for them, thousands of cubins that nobody will run are not kept. */
+  unsetenv("XDG_CACHE_HOME");
+  unsetenv("HOME");
   lua_State *L;
   pl_cpu_open();
-  if (pl_state_new(&L) != PL_OK || luaL_dostring(L, "package.path = package.path .. ';./?.lua'\n"
+  if (pl_state_new(&L) != PL_OK || luaL_dostring(L, "package.path = package.path .. ';" PERILUNE_SOURCE "/?.lua'\n"
                                                     "return (require 'tests.recurrence.zoo')") != LUA_OK) {
     printf("cannot load the cells: %s\n", L ? lua_tostring(L, -1) : pl_message());
     return 1;

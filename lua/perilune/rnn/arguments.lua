@@ -14,6 +14,9 @@ local known_options = {
   recurrent_grad_cut = true, recurrent_grad_clip = true, forward_clip = true,
 }
 
+-- Ways that read Wx and R, and write states, in 16 bits; the others get them in the type of the arithmetic.
+local takes_halves = { fused = true, alternating = true }
+
 -- The type of the arithmetic for each type of Wx, and the types that its products may have.
 local work_types = { float64 = "float64", float32 = "float32", float16 = "float32", bfloat16 = "float32" }
 local product_types = { float64 = { "float64" }, float32 = { "float32", "bfloat16", "float16" } }
@@ -61,14 +64,15 @@ local function check_shape(name, t, axes)
   if not fits then fail("%s: expected [%s], got %s", name, table.concat(expected, ", "), got(t)) end
 end
 
--- A tensor that goes with Wx: on its device, of a type that loses nothing by conversion to the arithmetic's.
-local function belonging(x, name, t, axes)
+-- A tensor that goes with Wx: on its device, of a type that loses nothing by conversion to the arithmetic's. With
+-- `half` it stays in 16 bits.
+local function belonging(x, name, t, axes, half)
   check_shape(name, t, axes)
   if t.device ~= x.device then fail("%s: expected it on %s (where Wx is), got %s", name, x.device, t.device) end
   if t.dtype ~= x.dtype and t.dtype ~= x.work and t.dtype ~= x.product then
     fail("%s: expected type %s (Wx has %s), got %s", name, x.work, x.dtype, t.dtype)
   end
-  return t.dtype == x.work and t or t:to(x.work)
+  return (half or t.dtype == x.work) and t or t:to(x.work)
 end
 
 -- A weight that the cell may not have: nil exactly when it has no gate with that part.
@@ -81,7 +85,7 @@ local function weight(x, name, t, part, axes)
     return nil
   end
   table.insert(axes, 1, { name == "R" and "Gr" or "Gb", count })
-  return belonging(x, name, t, axes)
+  return belonging(x, name, t, axes, name == "R" and takes_halves[x.backend])
 end
 
 local function check_lengths(x, lengths)
@@ -136,13 +140,28 @@ local function check_product(x, dtype)
   fail("dtype: expected %s (Wx has %s), got %s", table.concat(allowed, ", "), x.dtype, got(dtype))
 end
 
+-- How to run: opts.plan's way, opts.backend, or what suits.
+local function choose_backend(x, opts)
+  local problem = {
+    cell = x.cell, batch = x.batch, heads = x.heads, head_dim = x.dim, dtype = x.dtype, device = x.device,
+  }
+  local wanted = opts.backend
+  if opts.plan ~= nil then
+    if not plan.is_plan(opts.plan) then fail("plan: expected an object made by pl.rnn_plan, got %s", got(opts.plan)) end
+    if wanted ~= nil then fail("plan: give either plan or backend, not both") end
+    plan.check_fits(opts.plan, problem)
+    wanted = opts.plan.backend
+  end
+  return plan.choose(problem, wanted)
+end
+
 local outputs = { all = true, h = true, last = true }
 
 --- Everything about one call, checked:
 -- { cell, batch, steps, heads, dim, device, dtype (of Wx), work (type of the arithmetic), product (type of the
 --   products), Wx, R, b, params (list, declared order), initial or nil, lengths or nil, outputs, cut, clip,
 --   forward_clip, backend }
--- with all tensors in the type `work`.
+-- with all tensors in the type `work`, but Wx and R as they came where the way takes 16 bits.
 function arguments.check(Wx, R, b, opts)
   check_options(opts)
   local x = { cell = arguments.cell(opts.cell) }
@@ -151,8 +170,9 @@ function arguments.check(Wx, R, b, opts)
   x.device, x.dtype, x.work = Wx.device, Wx.dtype, work_types[Wx.dtype]
   if not x.work then fail("Wx: expected a floating-point type, got %s", Wx.dtype) end
   x.product = check_product(x, opts.dtype)
+  x.backend = choose_backend(x, opts)
   local n, d = { "N", x.heads }, { "D", x.dim }
-  x.Wx = Wx.dtype == x.work and Wx or Wx:to(x.work)
+  x.Wx = (takes_halves[x.backend] or Wx.dtype == x.work) and Wx or Wx:to(x.work)
   x.R = weight(x, "R", R, "recurrent", { n, d, d })
   x.b = weight(x, "b", b, "bias", { n, d })
   x.params = check_params(x, opts.params)
@@ -167,17 +187,6 @@ function arguments.check(Wx, R, b, opts)
   if type(x.cut) ~= "boolean" then fail("recurrent_grad_cut: expected true or false, got %s", got(x.cut)) end
   x.clip = positive("recurrent_grad_clip", opts.recurrent_grad_clip)
   x.forward_clip = positive("forward_clip", opts.forward_clip)
-  local problem = {
-    cell = x.cell, batch = x.batch, heads = x.heads, head_dim = x.dim, dtype = x.dtype, device = x.device,
-  }
-  local wanted = opts.backend
-  if opts.plan ~= nil then
-    if not plan.is_plan(opts.plan) then fail("plan: expected an object made by pl.rnn_plan, got %s", got(opts.plan)) end
-    if wanted ~= nil then fail("plan: give either plan or backend, not both") end
-    plan.check_fits(opts.plan, problem)
-    wanted = opts.plan.backend
-  end
-  x.backend = plan.choose(problem, wanted)
   return x
 end
 

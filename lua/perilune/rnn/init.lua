@@ -20,7 +20,7 @@ local function run(Wx, R, b, opts)
   local x = arguments.check(Wx, R, b, opts)
   local way = ways[x.backend] or require "perilune.rnn.vanilla"
   local states, last = way(x)
-  if states and x.dtype ~= x.work then states = states:to(x.dtype) end
+  if states and states.dtype ~= x.dtype then states = states:to(x.dtype) end
   return states, last
 end
 

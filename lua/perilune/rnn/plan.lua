@@ -4,9 +4,10 @@ local core = require "perilune.core"
 
 local plan = {}
 
--- In order of preference. `device` is the kind of device a way runs on; nil: any.
+-- In order of preference. `device` is the kind of device a way runs on; nil: any. `missing`: why it cannot run yet.
 local backends = {
-  { name = "fused", device = "cuda", what = "one persistent launch for all time steps" },
+  { name = "fused", device = "cuda", what = "one persistent launch for all time steps",
+    missing = "is not in this version" },
   { name = "alternating", device = "cuda", what = "a matrix product, then a pointwise kernel, per time step" },
   { name = "reference", device = "cpu", what = "all time steps in C, the cell's programs over blocks of elements" },
   { name = "vanilla", what = "the step function on tensors, one time step after another, through autograd" },
@@ -24,6 +25,7 @@ local function unfit(backend, problem)
   if backend.device and backend.device ~= kind(problem.device) then
     return ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
   end
+  return backend.missing
 end
 
 --- The way to run `problem` = { device =, ... } when `wanted` ("auto", nil or a name) is asked for. Returns its name

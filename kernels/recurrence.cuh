@@ -1,0 +1,182 @@
+// What the kernels of the recurrence share: element types, places, the chain from step to step, and the product of a
+// step on tensor cores. Before it come kernels/formulas.cuh and generated text: the types T (arithmetic), S (Wx and the
+// states given out) and P (products), the arguments, the cell, and for STEP_PRODUCT == 1 the sizes COLUMNS, CHUNKS, ROWS.
+
+// Only passes outside the time loop use these two, on arrays of any type.
+static __device__ T load_typed(const char *data, int type, long long i) {
+  if (type == PL_BF16) return widen(((const bf16 *)data)[i]);
+  if (type == PL_F16) return widen(((const f16 *)data)[i]);
+  if (type == PL_F32) return ((const float *)data)[i];
+  return (T)((const double *)data)[i];
+}
+
+static __device__ void store_typed(char *data, int type, long long i, T value) {
+  if (type == PL_BF16) {
+    ((bf16 *)data)[i] = store_as<bf16>(value);
+  } else if (type == PL_F16) {
+    ((f16 *)data)[i] = store_as<f16>(value);
+  } else if (type == PL_F32) {
+    ((float *)data)[i] = (float)value;
+  } else {
+    ((double *)data)[i] = value;
+  }
+}
+
+// What an earlier step wrote: past the first-level cache, which may hold what lay there before.
+static __device__ __forceinline__ float fresh(const float *at) { return __ldcg(at); }
+static __device__ __forceinline__ double fresh(const double *at) { return __ldcg(at); }
+
+static __device__ __forceinline__ long long offset(const pl_view &v, long long i, long long j, long long k = 0,
+                                                   long long l = 0, long long m = 0) {
+  return i * v.stride[0] + j * v.stride[1] + k * v.stride[2] + l * v.stride[3] + m * v.stride[4];
+}
+
+// Gates below g that belong to the set: a gate's place on the axis of that part.
+static __device__ __forceinline__ int place_in(unsigned set, int g) { return __popc(set & ((1u << g) - 1)); }
+
+// ---- from step to step ---------------------------------------------------------------------------------------------
+// From sm_90 on, a step's kernel may begin before the one in front has ended; what it reads before `wait_for_previous`
+// must not come from an earlier step, and it writes nothing before.
+
+static __device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The element of a thread.
+struct place {
+  int b, n, d;
+  long long index; // in [B][N][D]
+  bool inside;
+};
+
+static __device__ __forceinline__ place at_index(unsigned i, int batch, int heads, int dim) {
+  place at;
+  at.d = (int)(i % (unsigned)dim);
+  at.n = (int)(i / (unsigned)dim % (unsigned)heads);
+  at.b = (int)(i / (unsigned)dim / (unsigned)heads);
+  at.index = i;
+  at.inside = at.b < batch;
+  return at;
+}
+
+static __device__ __forceinline__ place any_place(int batch, int heads, int dim) {
+  return at_index(blockIdx.x * blockDim.x + threadIdx.x, batch, heads, dim);
+}
+
+#if STEP_PRODUCT == 1
+// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over 32 CHUNKS ---------------------------
+// A block has 8 units of one head and 16 ROWS batch rows. Its warps share the chunks out; every lane reads 16
+// consecutive bytes of both operands, so an instruction's sixteen terms are not consecutive, which a sum does not mind.
+
+enum { WARPS = PL_STEP_THREADS / 32, PER_WARP = (CHUNKS + WARPS - 1) / WARPS };
+enum { AHEAD_MOST = 16 / COLUMNS > 0 ? 16 / COLUMNS : 1, AHEAD = PER_WARP < AHEAD_MOST ? PER_WARP : AHEAD_MOST };
+// A lone chain of dependent instructions would wait for each of them: two sums then take turns.
+enum { SETS = ROWS * COLUMNS < 3 ? 2 : 1, SUM_STRIDE = (COLUMNS | 1) * PL_TILE_UNITS };
+
+static_assert(ROWS * 16 * PL_TILE_UNITS <= PL_STEP_THREADS, "every element has a thread of its own");
+static_assert(WARPS * ROWS * 16 * SUM_STRIDE * sizeof(float) <= 48 << 10, "the sums fit into shared memory");
+
+static __device__ __forceinline__ place tile_place(int batch, int heads, int dim) {
+  place at;
+  int row = threadIdx.x / PL_TILE_UNITS;
+  at.d = blockIdx.x * PL_TILE_UNITS + threadIdx.x % PL_TILE_UNITS;
+  at.n = blockIdx.y;
+  at.b = blockIdx.z * 16 * ROWS + row;
+  at.index = ((long long)at.b * heads + at.n) * dim + at.d;
+  at.inside = at.d < dim && at.b < batch && row < 16 * ROWS;
+  return at;
+}
+
+static __device__ __forceinline__ void tensor_multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
+                                                       unsigned a3, unsigned b0, unsigned b1) {
+#if PRODUCT_IS_BF16
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#else
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#endif
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// R of this block's units: what can be loaded before the step in front has ended.
+struct weights_ahead {
+  uint4 part[AHEAD][COLUMNS];
+};
+
+static __device__ __forceinline__ uint4 weights_at(const uint4 *weights, int column, int chunk) {
+  return __ldg(weights + (column * CHUNKS + chunk) * 32 + threadIdx.x % 32);
+}
+
+static __device__ __forceinline__ const uint4 *weights_of_block(const char *packed) {
+  long long tile = (long long)blockIdx.y * gridDim.x + blockIdx.x;
+  return (const uint4 *)packed + tile * COLUMNS * CHUNKS * 32;
+}
+
+static __device__ __forceinline__ void load_ahead(weights_ahead &ahead, const uint4 *weights) {
+#pragma unroll
+  for (int i = 0; i < AHEAD; i++) {
+    int chunk = threadIdx.x / 32 + i * WARPS;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++)
+      if (chunk < CHUNKS) ahead.part[i][c] = weights_at(weights, c, chunk);
+  }
+}
+
+// left: P [B][N][row elements]. The result lies in shared memory; column_sum fetches a thread's own.
+static __device__ __forceinline__ void multiply(float *shared, const weights_ahead &ahead, const uint4 *weights,
+                                                const char *left, int batch, int heads, int row) {
+  float sum[SETS][ROWS][COLUMNS][4] = {};
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.z * 16 * ROWS + lane / 4;
+#pragma unroll
+  for (int i = 0; i < PER_WARP; i++) {
+    int chunk = warp + i * WARPS;
+    if (chunk >= CHUNKS) break;
+    uint4 part[COLUMNS];
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) part[c] = i < AHEAD ? ahead.part[i][c] : weights_at(weights, c, chunk);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      uint4 half[2];
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        int b = first + 16 * r + 8 * k;
+        long long at = ((long long)b * heads + blockIdx.y) * row + chunk * PL_CHUNK + lane % 4 * 8;
+        half[k] = b < batch ? __ldcg((const uint4 *)(left + 2 * at)) : make_uint4(0, 0, 0, 0);
+      }
+#pragma unroll
+      for (int c = 0; c < COLUMNS; c++) {
+        tensor_multiply(sum[0][r][c], half[0].x, half[1].x, half[0].y, half[1].y, part[c].x, part[c].y);
+        tensor_multiply(sum[SETS - 1][r][c], half[0].z, half[1].z, half[0].w, half[1].w, part[c].z, part[c].w);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < ROWS; r++)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+      if (SETS == 2)
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum[0][r][c][k] += sum[1][r][c][k];
+      float *to = shared + (warp * ROWS * 16 + r * 16 + lane / 4) * SUM_STRIDE + c * PL_TILE_UNITS + lane % 4 * 2;
+      *(float2 *)to = make_float2(sum[0][r][c][0], sum[0][r][c][1]);
+      *(float2 *)(to + 8 * SUM_STRIDE) = make_float2(sum[0][r][c][2], sum[0][r][c][3]);
+    }
+  __syncthreads();
+}
+
+static __device__ __forceinline__ float column_sum(const float *shared, int column) {
+  const float *from = shared + threadIdx.x / PL_TILE_UNITS * SUM_STRIDE + column * PL_TILE_UNITS;
+  float sum = 0;
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) sum += from[w * ROWS * 16 * SUM_STRIDE + threadIdx.x % PL_TILE_UNITS];
+  return sum;
+}
+#endif
