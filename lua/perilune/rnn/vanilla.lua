@@ -78,10 +78,11 @@ end
 -- only compared) then has a gradient of zeros, as on the other ways. `nothing` is a zero made of all inputs.
 local function tied(t, nothing) return nothing and core.where(0, nothing, t) or t end
 
+-- The sum of no element of any input.
 local function nothing_of(x)
   if not core.grad_enabled() then return nil end
-  local nothing = core.where(0, x.Wx:sum(), 0)
-  local function add(t) nothing = t and nothing + core.where(0, t:sum(), 0) or nothing end
+  local nothing = x.Wx:narrow(1, 1, 0):sum()
+  local function add(t) nothing = t and nothing + t:narrow(1, 1, 0):sum() or nothing end
   add(x.R)
   add(x.b)
   add(x.initial)
