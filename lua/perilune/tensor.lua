@@ -26,16 +26,31 @@ tensor.ones_like = like("ones_like", tensor.ones)
 tensor.rand_like = like("rand_like", core.rand)
 tensor.randn_like = like("randn_like", core.randn)
 
---- The n x n identity.
+-- For the last two dimensions of a shape: row numbers [R, 1] and column numbers [1, C].
+local function rows_and_columns(shape, device)
+  local where = { dtype = "int64", device = device }
+  return core.arange(1, shape[#shape - 1], where):unsqueeze(2), core.arange(1, shape[#shape], where):unsqueeze(1)
+end
+
+--- Ones on the diagonal of a matrix of zeros: eye(n [, options]) or eye{ n [, m], dtype =, device = }.
 function tensor.eye(n, options)
-  if type(n) == "table" then n, options = n[1], { dtype = n.dtype, device = n.device } end
-  if math.type(n) ~= "integer" or n < 0 then
-    error(("eye: n: expected an integer of 0 or more, got %s"):format(tostring(n)), 2)
+  local given = type(n) == "table" and n or { n }
+  local sizes = { given[1], given[2] or given[1] }
+  for i, size in ipairs { given[1] or "nothing", sizes[2] } do
+    if math.type(size) ~= "integer" or size < 0 then
+      error(("eye: %s: expected an integer of 0 or more, got %s"):format(i == 1 and "n" or "m", tostring(size)), 2)
+    end
   end
-  options = options or {}
-  local index = core.arange(1, n, { dtype = "int64", device = options.device })
-  local t = core.eq(index:unsqueeze(2), index:unsqueeze(1))
-  return t:to(options.dtype or "float32")
+  if #given > 2 then error(("eye: expected one or two sizes, got %d"):format(#given), 2) end
+  if options ~= nil and type(options) ~= "table" then
+    error(("eye: options: expected a table, got %s; rows and columns are eye{ n, m }"):format(type(options)), 2)
+  end
+  for key, value in pairs(given == n and n or options or {}) do
+    if key ~= 1 and key ~= 2 then sizes[key] = value end
+  end
+  local t = core.full(sizes, 0, nil, "eye")
+  local row, column = rows_and_columns(t.shape, t.device)
+  return t:copy_(core.eq(row, column))
 end
 
 --- 1..n in random order, int64.
@@ -101,6 +116,78 @@ function methods:chunk(n, dim)
   end
   return self:split(math.max(1, (self:size(dim or 1) + n - 1) // n), dim)
 end
+
+-- Comparisons and masks: each a method and a function of pl -----------------------------------------------------------
+
+local function both(name, f)
+  tensor[name], methods[name] = f, f
+end
+
+local function check_self(name, t)
+  if not core.is_tensor(t) then error(("%s: self: expected a tensor, got %s"):format(name, type(t)), 3) end
+end
+
+both("masked_fill", function(t, mask, value)
+  check_self("masked_fill", t)
+  if not core.is_tensor(mask) then error(("masked_fill: mask: expected a tensor, got %s"):format(type(mask)), 2) end
+  if type(value) ~= "number" then error(("masked_fill: value: expected a number, got %s"):format(type(value)), 2) end
+  if not t.dtype:find "float" and not math.tointeger(value) then
+    error(("masked_fill: value: expected an integer for %s, got %s"):format(t.dtype, value), 2)
+  end
+  return core.where(mask:to("bool"):expand(t.shape), value, t):to(t.dtype)
+end)
+
+-- Keeps the elements of the last two dimensions of which keep(column, row + diagonal) is 1.
+local function triangle(name, keep)
+  both(name, function(t, diagonal)
+    check_self(name, t)
+    diagonal = diagonal or 0
+    if #t.shape < 2 then error(("%s: expected at least 2 dimensions, got %d"):format(name, #t.shape), 2) end
+    if math.type(diagonal) ~= "integer" then
+      error(("%s: diagonal: expected an integer, got %s"):format(name, tostring(diagonal)), 2)
+    end
+    local row, column = rows_and_columns(t.shape, t.device)
+    return core.where(keep(column, row + diagonal), t, 0):to(t.dtype)
+  end)
+end
+triangle("tril", core.le)
+triangle("triu", core.ge)
+
+local closeness <const> = { rtol = 1e-5, atol = 1e-8, equal_nan = false }
+
+-- The options of allclose with the defaults filled in.
+local function read_closeness(given)
+  local read = {}
+  for name, default in pairs(closeness) do read[name] = default end
+  for name, value in pairs(given or {}) do
+    local default = closeness[name]
+    if default == nil then error(("allclose: unknown option '%s'"):format(tostring(name)), 3) end
+    if type(value) ~= type(default) then
+      error(("allclose: %s: expected a %s, got %s"):format(name, type(default), type(value)), 3)
+    end
+    read[name] = value
+  end
+  return read
+end
+
+--- Whether |a - b| <= atol + rtol |b| for every element (equal infinities are close, NaN is close to nothing unless
+-- equal_nan): true or false. options: rtol (1e-5), atol (1e-8), equal_nan (false). b may be a number.
+both("allclose", function(a, b, options)
+  check_self("allclose", a)
+  local option = read_closeness(options)
+  if type(b) == "number" then b = core.full(a.shape, b, { dtype = "float64", device = a.device }) end
+  if not core.is_tensor(b) then
+    error(("allclose: second operand: expected a tensor or a number, got %s"):format(type(b)), 2)
+  end
+  return core.no_grad(function()
+    local scope <close> = core.scope() -- luacheck: ignore scope
+    local x, y = a:to "float64", b:to "float64"
+    local off, bound = core.abs(x - y), core.abs(y) * option.rtol + option.atol
+    local close = core.where(core.eq(x, y), 1, core.lt(off, math.huge) * core.le(off, bound))
+    if option.equal_nan then close = core.where(core.ne(x, x) * core.ne(y, y), 1, close) end
+    return close:numel() == 0 or close:min():item() == 1
+  end)
+end)
 
 -- Losses -------------------------------------------------------------------------------------------------------------
 
