@@ -49,6 +49,7 @@ pl_status pl_cpu_random(pl_device *device, pl_distribution kind, uint64_t seed, 
   bool integers = kind == PL_INTEGER;
 #pragma omp parallel for if (count > PL_PARALLEL_MIN)
   for (int64_t start = 0; start < count; start += PL_BLOCK) {
+    if (pl_interrupt_pending()) continue; /* the slowest of the simple primitives: a gibibyte takes seconds */
     int64_t n = count - start < PL_BLOCK ? count - start : PL_BLOCK;
     union {
       double number[PL_BLOCK];
@@ -69,5 +70,5 @@ pl_status pl_cpu_random(pl_device *device, pl_distribution kind, uint64_t seed, 
     }
     pl_blocks_write(&view, integers ? PL_COMPUTE_I64 : PL_COMPUTE_F64, start, n, &block);
   }
-  return PL_OK;
+  return pl_check_interrupt();
 }

@@ -4,7 +4,6 @@
 #include "host/cpu/recurrence.h"
 #include "host/cpu/recurrence_run.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +19,6 @@ typedef struct {
 typedef struct {
   pl_run run;
   const pl_recurrence_gradient *gradient;
-  pl_machine *machine;
   bool through, weights;                 /* whether h's gradient goes through R; whether dR is wanted */
   int64_t window, across;                /* steps between products for dR; recurrent gates times units */
   char *panels, *weight_sums, *row_sums; /* R transposed; per item dR [Gr D][padded] and sums [Gb+P][padded] */
@@ -39,7 +37,7 @@ static worker layout_worker(const backward *b, pl_arena *arena) {
   size_t strips = (size_t)(run->units_max + run->loops->tile);
   size_t params = (size_t)cell->params * plane, states = (size_t)cell->states * plane;
   return (worker){
-      .machine = pl_arena_take(arena, pl_machine_scratch(b->machine)),
+      .machine = pl_arena_take(arena, pl_machine_scratch(b->run.machine)),
       .gates = pl_arena_take(arena, (size_t)cell->gates * plane),
       .arriving = pl_arena_take(arena, states),
       .leaving = pl_arena_take(arena, states),
@@ -54,12 +52,13 @@ static worker layout_worker(const backward *b, pl_arena *arena) {
   };
 }
 
-static void layout(backward *b, pl_arena *arena) {
+static void layout(void *way, pl_arena *arena) {
+  backward *b = way;
   const pl_run *run = &b->run;
   int64_t workers = run->teams * run->plan.team;
   pl_team *team = pl_arena_take(arena, (size_t)run->teams * sizeof(pl_team));
   worker *work = pl_arena_take(arena, (size_t)workers * sizeof(worker));
-  b->team = team, b->worker = work;
+  b->run.team = team, b->worker = work;
   b->panels = pl_arena_take(arena, b->through ? pl_run_panel_bytes(run, true) : 0);
   b->weight_sums = pl_arena_take(arena, b->weights ? (size_t)run->items * weight_bytes(b) : 0);
   b->row_sums = pl_arena_take(arena, (size_t)(run->items * row_sums_count(run) * run->padded) * run->size);
@@ -137,7 +136,7 @@ static void cell_step(const passage *p, int64_t step) {
   for (int g = 0; g < cell->gates; g++) out[o++] = plane(p, p->w.gates, g);
   for (int s = 0; s < cell->states; s++) out[o++] = plane(p, p->w.leaving, s);
   for (int k = 0; k < cell->params; k++) out[o++] = plane(p, p->w.param_gradients, k);
-  pl_machine_run(p->b->machine, p->w.machine, p->item.plane, in, out);
+  pl_machine_run(p->b->run.machine, p->w.machine, p->item.plane, in, out);
 }
 
 /* Rows past their length pass the gradients of their states on; their gates and params get none. */
@@ -284,11 +283,13 @@ static bool pass(passage *p) {
 }
 
 /* One thread's share: the items of its team. */
-static bool work(backward *b, int64_t thread) {
+static bool work(void *way, int64_t thread) {
+  backward *b = way;
   const pl_run *run = &b->run;
   int64_t team = thread / run->plan.team;
-  pl_seat seat = {.team = &b->team[team], .member = thread % run->plan.team};
-  pl_machine_prepare(b->machine, b->worker[thread].machine);
+  pl_seat seat = {.team = &run->team[team], .member = thread % run->plan.team};
+  if (b->through) pl_run_pack(run, true, b->panels);
+  pl_machine_prepare(run->machine, b->worker[thread].machine);
   for (int64_t i = -1; (i = pl_run_next(run, &b->taken, team, i)) < run->items;) {
     passage p = {.b = b, .run = run, .seat = &seat, .w = b->worker[thread], .item = pl_run_item(run, i, seat.member)};
     if (!pass(&p)) return false;
@@ -297,7 +298,8 @@ static bool work(backward *b, int64_t thread) {
 }
 
 /* dR of all heads: the items' sums added in order. Called by every thread of the region. */
-static void finish_weights(const backward *b) {
+static void finish_weights(void *way) {
+  const backward *b = way;
   const pl_run *run = &b->run;
   const pl_array *out = b->gradient->recurrent; /* [Gr,N,D,D] */
   int64_t chunks = run->plan.chunks, count = run->dim * run->padded;
@@ -312,7 +314,8 @@ static void finish_weights(const backward *b) {
   }
 }
 
-static void finish_rows(const backward *b) {
+static void finish_rows(void *way) {
+  const backward *b = way;
   const pl_run *run = &b->run;
   int count = row_sums_count(run);
   int64_t chunks = run->plan.chunks;
@@ -328,30 +331,10 @@ static void finish_rows(const backward *b) {
   }
 }
 
-static pl_status run_threads(backward *b) {
-  int threads = (int)(b->run.teams * b->run.plan.team), missing = 0, stopped = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : missing, stopped)
-  {
-    if (omp_get_num_threads() < threads) {
-      missing = 1; /* a team without all its members would wait for ever */
-    } else {
-      if (b->through) pl_run_pack(&b->run, true, b->panels);
-      stopped = !work(b, omp_get_thread_num());
-#pragma omp barrier
-      if (b->weights) finish_weights(b);
-    }
-  }
-  PL_REQUIRE(!missing, "the recurrence needs %d threads of OpenMP and got fewer", threads);
-  if (stopped) return pl_fail_at(PL_INTERRUPTED, 0, __FILE__, __LINE__, "interrupted");
-  finish_rows(b);
-  return PL_OK;
-}
-
 pl_status pl_cpu_recurrence_backward(pl_device *device, const pl_recurrence *q,
                                      const pl_recurrence_gradient *gradient) {
   (void)device;
   backward b = {.gradient = gradient};
-  pl_arena arena = {0};
   pl_run_begin(&b.run, q, gradient->workspace);
   b.weights = b.run.gr > 0 && gradient->recurrent;
   b.through = b.run.gr > 0 && !q->cut;
@@ -359,20 +342,10 @@ pl_status pl_cpu_recurrence_backward(pl_device *device, const pl_recurrence *q,
   b.window = b.weights && b.run.rows_max ? (DEPTH + b.run.rows_max - 1) / b.run.rows_max : 2;
   b.window = b.window < 2 ? 2 : b.window;
   b.across = b.run.gr * b.run.dim;
-  b.machine = pl_machine_new(&q->cell->backward, b.run.compute, b.run.kernels);
-  if (!b.machine) return PL_FAIL_MEMORY("no memory for the program of a cell's gradient");
-  layout(&b, &arena);
-  size_t bytes = arena.used;
-  arena = (pl_arena){.base = aligned_alloc(64, bytes)};
-  pl_status status = PL_OK;
-  if (!arena.base) {
-    status = PL_FAIL_MEMORY("no memory for %zu bytes of scratch of a recurrence", bytes);
-  } else {
-    layout(&b, &arena);
-    status = run_threads(&b);
-    for (int64_t i = 0; i < b.run.teams; i++) pl_team_end(&b.team[i]);
-  }
-  free(arena.base);
-  pl_machine_free(b.machine);
-  return status;
+  return pl_run_drive(&b.run, &(pl_job){.way = &b,
+                                        .program = &q->cell->backward,
+                                        .layout = layout,
+                                        .work = work,
+                                        .gather = b.weights ? finish_weights : NULL,
+                                        .finish = finish_rows});
 }

@@ -3,7 +3,6 @@
 #include "host/cpu/recurrence.h"
 #include "host/cpu/recurrence_run.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,22 +15,21 @@ typedef struct {
 typedef struct {
   pl_run run;
   const pl_recurrence_result *result;
-  pl_machine *machine;
   char *panels;
-  pl_team *team;
   worker *worker;
   atomic_long taken; /* items that single threads have begun */
 } forward;
 
 static size_t plane_bytes(const pl_run *run) { return (size_t)(run->rows_max * run->units_max) * run->size; }
 
-static void layout(forward *f, pl_arena *arena) {
+static void layout(void *way, pl_arena *arena) {
+  forward *f = way;
   const pl_run *run = &f->run;
   const pl_cell *cell = run->cell;
   int64_t workers = run->teams * run->plan.team;
   pl_team *team = pl_arena_take(arena, (size_t)run->teams * sizeof(pl_team));
   worker *work = pl_arena_take(arena, (size_t)workers * sizeof(worker));
-  f->team = team, f->worker = work;
+  f->run.team = team, f->worker = work;
   f->panels = pl_arena_take(arena, run->gr ? pl_run_panel_bytes(run, false) : 0);
   for (int64_t i = 0; i < run->teams; i++) {
     /* Without a workspace h alternates between two places. */
@@ -41,7 +39,7 @@ static void layout(forward *f, pl_arena *arena) {
   }
   for (int64_t i = 0; i < workers; i++) {
     worker w = {
-        .machine = pl_arena_take(arena, pl_machine_scratch(f->machine)),
+        .machine = pl_arena_take(arena, pl_machine_scratch(f->run.machine)),
         .gates = pl_arena_take(arena, (size_t)cell->gates * plane_bytes(run)),
         .states = pl_arena_take(arena, 2 * (size_t)cell->states * plane_bytes(run)),
         .params = pl_arena_take(arena, (size_t)cell->params * plane_bytes(run)),
@@ -155,7 +153,7 @@ static void cell_step(const passage *p, int64_t step) {
   void *workspace = p->f->result->workspace;
   char *saves = workspace ? pl_run_saves(p->run, workspace, &p->item, step) : NULL;
   for (int v = 0; v < cell->saves; v++) out[o++] = saves ? plane(p, saves, v) : NULL;
-  pl_machine_run(p->f->machine, p->w.machine, p->item.plane, in, out);
+  pl_machine_run(p->f->run.machine, p->w.machine, p->item.plane, in, out);
 }
 
 /* Rows past their length keep their states. */
@@ -212,32 +210,18 @@ static bool pass(passage *p) {
 }
 
 /* One thread's share: the items of its team. */
-static bool work(forward *f, int64_t thread) {
+static bool work(void *way, int64_t thread) {
+  forward *f = way;
   const pl_run *run = &f->run;
   int64_t team = thread / run->plan.team;
-  pl_seat seat = {.team = &f->team[team], .member = thread % run->plan.team};
-  pl_machine_prepare(f->machine, f->worker[thread].machine);
+  pl_seat seat = {.team = &run->team[team], .member = thread % run->plan.team};
+  if (run->gr) pl_run_pack(run, false, f->panels);
+  pl_machine_prepare(run->machine, f->worker[thread].machine);
   for (int64_t i = -1; (i = pl_run_next(run, &f->taken, team, i)) < run->items;) {
     passage p = {.f = f, .run = run, .seat = &seat, .w = f->worker[thread], .item = pl_run_item(run, i, seat.member)};
     if (!pass(&p)) return false;
   }
   return true;
-}
-
-static pl_status run_threads(forward *f) {
-  int threads = (int)(f->run.teams * f->run.plan.team), missing = 0, stopped = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : missing, stopped)
-  {
-    if (omp_get_num_threads() < threads) {
-      missing = 1; /* a team without all its members would wait for ever */
-    } else {
-      if (f->run.gr) pl_run_pack(&f->run, false, f->panels);
-      stopped = !work(f, omp_get_thread_num());
-    }
-  }
-  PL_REQUIRE(!missing, "the recurrence needs %d threads of OpenMP and got fewer", threads);
-  if (stopped) return pl_fail_at(PL_INTERRUPTED, 0, __FILE__, __LINE__, "interrupted");
-  return PL_OK;
 }
 
 pl_status pl_cpu_recurrence_workspace(pl_device *device, const pl_recurrence *q, size_t *bytes) {
@@ -251,23 +235,7 @@ pl_status pl_cpu_recurrence_workspace(pl_device *device, const pl_recurrence *q,
 pl_status pl_cpu_recurrence_forward(pl_device *device, const pl_recurrence *q, const pl_recurrence_result *result) {
   (void)device;
   forward f = {.result = result};
-  pl_arena arena = {0};
   pl_run_begin(&f.run, q, NULL);
   if (result->workspace) *(pl_recurrence_plan *)result->workspace = f.run.plan;
-  f.machine = pl_machine_new(&q->cell->forward, f.run.compute, f.run.kernels);
-  if (!f.machine) return PL_FAIL_MEMORY("no memory for the program of a cell");
-  layout(&f, &arena);
-  size_t bytes = arena.used;
-  arena = (pl_arena){.base = aligned_alloc(64, bytes)};
-  pl_status status = PL_OK;
-  if (!arena.base) {
-    status = PL_FAIL_MEMORY("no memory for %zu bytes of scratch of a recurrence", bytes);
-  } else {
-    layout(&f, &arena);
-    status = run_threads(&f);
-    for (int64_t i = 0; i < f.run.teams; i++) pl_team_end(&f.team[i]);
-  }
-  free(arena.base);
-  pl_machine_free(f.machine);
-  return status;
+  return pl_run_drive(&f.run, &(pl_job){.way = &f, .program = &q->cell->forward, .layout = layout, .work = work});
 }

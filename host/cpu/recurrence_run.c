@@ -2,6 +2,8 @@
 #include "host/cpu/recurrence_run.h"
 
 #include <limits.h>
+#include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -246,4 +248,44 @@ void *pl_arena_take(pl_arena *arena, size_t bytes) {
   char *piece = arena->base ? arena->base + arena->used : NULL;
   arena->used += (bytes + 63) / 64 * 64;
   return piece;
+}
+
+/* ---- the frame of a run ---- */
+
+static pl_status run_threads(pl_run *run, const pl_job *job) {
+  int threads = (int)(run->teams * run->plan.team), missing = 0, stopped = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : missing, stopped)
+  {
+    if (omp_get_num_threads() < threads) {
+      missing = 1; /* a team without all its members would wait for ever */
+    } else {
+      stopped = !job->work(job->way, omp_get_thread_num());
+#pragma omp barrier
+      if (job->gather) job->gather(job->way);
+    }
+  }
+  PL_REQUIRE(!missing, "the recurrence needs %d threads of OpenMP and got fewer", threads);
+  if (stopped) return pl_fail_at(PL_INTERRUPTED, 0, __FILE__, __LINE__, "interrupted");
+  if (job->finish) job->finish(job->way);
+  return PL_OK;
+}
+
+pl_status pl_run_drive(pl_run *run, const pl_job *job) {
+  pl_arena arena = {0};
+  run->machine = pl_machine_new(job->program, run->compute, run->kernels);
+  if (!run->machine) return PL_FAIL_MEMORY("no memory for the program of a cell");
+  job->layout(job->way, &arena);
+  size_t bytes = arena.used;
+  arena = (pl_arena){.base = aligned_alloc(64, bytes)};
+  pl_status status = PL_OK;
+  if (!arena.base) {
+    status = PL_FAIL_MEMORY("no memory for %zu bytes of scratch of a recurrence", bytes);
+  } else {
+    job->layout(job->way, &arena);
+    status = run_threads(run, job);
+    for (int64_t i = 0; i < run->teams; i++) pl_team_end(&run->team[i]);
+  }
+  free(arena.base);
+  pl_machine_free(run->machine);
+  return status;
 }

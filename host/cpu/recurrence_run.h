@@ -14,6 +14,7 @@
 #define PL_CPU_RECURRENCE_RUN_H
 
 #include "host/cpu/barrier.h"
+#include "host/cpu/machine.h"
 #include "host/cpu/cpu.h"
 
 /* How the work is cut; the workspace's header keeps it for the backward way. */
@@ -21,6 +22,19 @@ typedef struct {
   int64_t team;   /* threads of a team */
   int64_t chunks; /* of the batch rows */
 } pl_recurrence_plan;
+
+/* A team at work. */
+typedef struct {
+  pl_barrier barrier;
+  atomic_long stop; /* the tick after which all members leave: an interrupt */
+  char *memory;     /* what the members share */
+} pl_team;
+
+/* Pieces of one allocation: taken twice, first without memory to learn the size. */
+typedef struct {
+  char *base;
+  size_t used;
+} pl_arena;
 
 typedef struct {
   const pl_recurrence *q;
@@ -37,6 +51,8 @@ typedef struct {
   bool shared_h;                    /* whether h is laid out for the product (or rounded for the output) */
   pl_recurrence_plan plan;
   int64_t items, teams, rows_max, units_max; /* most rows of an item, most units of a slice */
+  pl_machine *machine;
+  pl_team *team; /* [teams] */
 } pl_run;
 
 /* A member's units: [first, first + units), of which `valid` exist. */
@@ -51,18 +67,18 @@ typedef struct {
   int64_t plane; /* elements of a plane */
 } pl_item;
 
-/* A team at work. */
+/* What forward and backward bring to the frame that they share. */
 typedef struct {
-  pl_barrier barrier;
-  atomic_long stop; /* the tick after which all members leave: an interrupt */
-  char *memory;     /* what the members share */
-} pl_team;
-
-/* Pieces of one allocation: taken twice, first without memory to learn the size. */
-typedef struct {
-  char *base;
-  size_t used;
-} pl_arena;
+  void *way;
+  const pl_program *program;
+  void (*layout)(void *way,
+                 pl_arena *arena); /* takes all scratch, run->team among it; called twice: to measure, to take */
+  bool (*work)(void *way, int64_t thread); /* packs, then runs a thread's items; false: an interrupt came */
+  void (*gather)(void *way);               /* called by every thread once all items are done; may be NULL */
+  void (*finish)(void *way);               /* on one thread, at the end of a whole run; may be NULL */
+} pl_job;
+/* Runs the job on run->teams teams, with a machine and scratch that live as long as that. */
+pl_status pl_run_drive(pl_run *run, const pl_job *job);
 
 /* `plan` NULL: chooses one for the threads there are. */
 void pl_run_begin(pl_run *run, const pl_recurrence *q, const pl_recurrence_plan *plan);
