@@ -7,7 +7,7 @@
 //   TYPE_IN, TYPE_OUT
 //   KEPT, REDUCED   axes of each kind after merging
 //   V               neighbours that a thread takes at once: along the reduced axis in rows, along the kept one in columns
-//   W               rows: threads that share one row, 1, 32 or 256
+//   W               rows: threads that share one row, 1, 4, 16, 32 or 256
 //   PARTIAL_IN      1: positions come with the values, from an earlier launch
 //   PARTIAL_OUT     1: positions and values are left for a later launch
 //   FINISH          1: one result per kept place at its place in out; 0: row-major [slice, kept]
@@ -32,46 +32,55 @@ enum { THREADS = 256, UNROLL = 4 };
 struct best {
   ACC value;
 #if POSITION
-  i64 position;
+  INDEX position;
 #endif
 };
 
-inline best nothing() {
+enum : INDEX { NOWHERE = sizeof(INDEX) == 4 ? 0x7FFFFFFF : (INDEX)0x7FFFFFFFFFFFFFFF };
+
+// What a thread starts with: nothing yet, found at the first place it will look at. Later equals do not replace it.
+inline best nothing(i64 first, i64 end) {
   best b;
   b.value = KIND == SUM ? (ACC)0 : KIND == LARGEST ? lowest<ACC>() : highest<ACC>();
 #if POSITION
-  b.position = highest<i64>();
+  b.position = first < end && !PARTIAL_IN ? (INDEX)first : NOWHERE;
 #endif
   return b;
 }
 
-inline bool is_nan(ACC x) { return !(x == x); }
+// Whether y takes the place of an earlier x: the earlier of equals stays, a NaN wins.
+inline bool replaces(ACC x, ACC y) { return (KIND == LARGEST ? !(y <= x) : !(y >= x)) && x == x; }
 
-// The earlier of equals stays, a NaN wins.
 inline best join(best x, best y) {
   if constexpr (KIND == SUM) {
     x.value += y.value;
     return x;
   } else {
 #if POSITION
-    bool better = is_nan(x.value) != is_nan(y.value) ? is_nan(y.value)
-                  : x.value == y.value || is_nan(x.value)
-                      ? y.position < x.position
-                      : (KIND == LARGEST ? y.value > x.value : y.value < x.value);
+    bool same = x.value == y.value || (x.value != x.value && y.value != y.value);
+    return same ? (y.position < x.position ? y : x) : replaces(x.value, y.value) ? y : x;
 #else
-    bool better = !is_nan(x.value) && (is_nan(y.value) || (KIND == LARGEST ? y.value > x.value : y.value < x.value));
+    return replaces(x.value, y.value) ? y : x;
 #endif
-    return better ? y : x;
   }
 }
 
-inline best item(const job &j, TYPE_IN value, i64 position, INDEX offset) {
-  best b;
-  b.value = read<ACC>(value);
+// Takes in one element; a thread meets its elements in their order.
+inline void take(const job &j, best &total, TYPE_IN stored, i64 position, INDEX offset) {
+  ACC value = read<ACC>(stored);
+  if constexpr (KIND == SUM) {
+    total.value += value;
+  } else {
 #if POSITION
-  b.position = PARTIAL_IN ? j.in_position[offset] : position;
+    best b = {value, PARTIAL_IN ? (INDEX)j.in_position[offset] : (INDEX)position};
+    if (PARTIAL_IN)
+      total = join(total, b);
+    else
+      total = replaces(total.value, value) ? b : total;
+#else
+    total.value = replaces(total.value, value) ? value : total.value;
 #endif
-  return b;
+  }
 }
 
 inline best across(best b, int lane_mask) {
@@ -88,7 +97,7 @@ inline void leave(const job &j, i64 kept, best b) {
   INDEX at[2];
   locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)kept, at);
 #if POSITION
-  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(b.position + 1);
+  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>((i64)b.position + 1);
 #else
   ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(b.value);
 #endif
@@ -108,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
   const i64 first = (i64)blockIdx.y * j.slice, end = first + j.slice < j.reduced ? first + j.slice : j.reduced;
   best total[UNROLL];
 #pragma unroll
-  for (int u = 0; u < UNROLL; u++) total[u] = nothing();
+  for (int u = 0; u < UNROLL; u++) total[u] = nothing(first + (lane + u * W) * V, end);
   if (row < j.kept) {
     INDEX base[2];
     locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)row, base);
@@ -128,14 +137,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
         i64 at = start + u * W * V;
         if (at >= end) continue;
 #pragma unroll
-        for (int v = 0; v < V; v++) total[u] = join(total[u], item(j, values[u].at[v], at + v, base[0] + offset[u][0] + v));
+        for (int v = 0; v < V; v++) take(j, total[u], values[u].at[v], at + v, base[0] + offset[u][0] + v);
       }
     }
   }
   best b = join(join(total[0], total[1]), join(total[2], total[3]));
   if constexpr (W > 1) {
 #pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) b = join(b, across(b, mask));
+    for (int mask = (W < 32 ? W : 32) / 2; mask > 0; mask /= 2) b = join(b, across(b, mask));
   }
   if constexpr (W == THREADS) {
     __shared__ best of_warp[THREADS / 32];
@@ -154,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_const
   const i64 first = (i64)blockIdx.y * j.slice, end = first + j.slice < j.reduced ? first + j.slice : j.reduced;
   best total[V];
 #pragma unroll
-  for (int v = 0; v < V; v++) total[v] = nothing();
+  for (int v = 0; v < V; v++) total[v] = nothing(first + y, end);
   if (column < j.kept) {
     INDEX base[2];
     locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)column, base);
@@ -174,8 +183,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_const
         i64 at = start + u * 8;
         if (at >= end) continue;
 #pragma unroll
-        for (int v = 0; v < V; v++)
-          total[v] = join(total[v], item(j, values[u].at[v], at, base[0] + offset[u][0] + v));
+        for (int v = 0; v < V; v++) take(j, total[v], values[u].at[v], at, base[0] + offset[u][0] + v);
       }
     }
   }

@@ -3,6 +3,7 @@
 
 #include "host/cuda/layout.h"
 #include "host/cuda/primitives.h"
+#include "host/cuda/transpose.h"
 #include <string.h>
 
 enum { ARRAYS = PL_OPERANDS + 1, VECTOR_MAX = 8 };
@@ -24,9 +25,13 @@ pl_work pl_work_of(pl_dtype type) {
   return !pl_dtype_is_float(type) ? PL_WORK_I64 : type == PL_F64 ? PL_WORK_F64 : PL_WORK_F32;
 }
 
-const char *pl_work_name(pl_work work) {
-  static const char *const names[] = {"f32", "f64", "i64"};
-  return names[work];
+const char *pl_work_name(pl_work work, size_t bytes) {
+  static const char *const names[] = {"float", "double", "long long"};
+  if (work != PL_WORK_RAW) return names[work];
+  return bytes == 1   ? "unsigned char"
+         : bytes == 2 ? "unsigned short"
+         : bytes == 4 ? "unsigned int"
+                      : "unsigned long long";
 }
 
 int pl_pointwise_unroll(const pl_pointwise_variant *variant) {
@@ -39,19 +44,11 @@ int pl_pointwise_unroll(const pl_pointwise_variant *variant) {
 void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text) {
   static const char *const letters[ARRAYS] = {"OUT", "A", "B", "C", "G", "Y"};
   static const char *const forms[] = {"ABSENT", "NUMBER", "DENSE", "SPREAD", "STRIDED"};
-  static const char *const c_names[] = {"float", "double", "long long"};
   bool raw = variant->work == PL_WORK_RAW;
   size_t size = pl_dtype_size(variant->type[0]);
-  if (raw)
-    pl_text_print(text, "typedef unsigned %s T;\n",
-                  size == 1   ? "char"
-                  : size == 2 ? "short"
-                  : size == 4 ? "int"
-                              : "long long");
-  else
-    pl_text_print(text, "typedef %s T;\n", c_names[variant->work]);
-  pl_text_print(text, "typedef %s INDEX;\n#define RANK %d\n#define V %d\n#define U %d\n",
-                variant->small ? "int" : "long long", variant->rank, variant->vector, pl_pointwise_unroll(variant));
+  pl_text_print(text, "typedef %s T;\ntypedef %s INDEX;\n#define RANK %d\n#define V %d\n#define U %d\n",
+                pl_work_name(variant->work, size), variant->small ? "int" : "long long", variant->rank, variant->vector,
+                pl_pointwise_unroll(variant));
   for (int i = 0; i < ARRAYS; i++)
     pl_text_print(text, "#define TYPE_%s %s\n#define FORM_%s %s\n", letters[i],
                   raw ? pl_layout_raw(size) : pl_layout_type(variant->type[i]), letters[i], forms[variant->form[i]]);
@@ -204,6 +201,8 @@ pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *fr
                                          (size_t)pl_array_count(to) * pl_dtype_size(to->dtype), cuda->stream));
   pl_pointwise_variant variant = {.op = PL_POINTWISE_COPY,
                                   .work = same ? PL_WORK_RAW : pl_work_of(from->buffer ? from->dtype : to->dtype)};
+  int axis = from->buffer ? pl_transpose_axis(&view[0], &view[1]) : -1;
+  if (axis >= 0) return pl_transpose_copy(cuda, &view[0], &view[1], axis, variant.work);
   mark(&variant, in);
   return launch(cuda, &variant, view, present);
 }

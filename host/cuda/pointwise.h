@@ -27,6 +27,7 @@ int pl_pointwise_unroll(const pl_pointwise_variant *variant);
 void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text);
 /* The type in which a value of a storage type is computed. */
 pl_work pl_work_of(pl_dtype type);
-const char *pl_work_name(pl_work work); /* "f32", "f64", "i64" */
+/* That type in C's words; `bytes` is the size of what PL_WORK_RAW moves. */
+const char *pl_work_name(pl_work work, size_t bytes);
 
 #endif

@@ -23,9 +23,8 @@ void pl_reduce_prelude(const pl_reduce_variant *variant, pl_text *text) {
   static const char *const kinds[] = {
       [PL_SUM] = "SUM", [PL_MAX] = "LARGEST", [PL_MIN] = "SMALLEST", [PL_ARGMAX] = "LARGEST", [PL_ARGMIN] = "SMALLEST",
   };
-  static const char *const c_names[] = {"float", "double", "long long"};
   pl_text_print(text, "#define KIND %s\n#define POSITION %d\ntypedef %s ACC;\ntypedef %s INDEX;\n",
-                kinds[variant->kind], wants_position(variant->kind), c_names[variant->work],
+                kinds[variant->kind], wants_position(variant->kind), pl_work_name(variant->work, 0),
                 variant->small ? "int" : "long long");
   pl_text_print(text, "#define TYPE_IN %s\n#define TYPE_OUT %s\n", pl_layout_type(variant->in),
                 pl_layout_type(variant->out));
@@ -41,15 +40,12 @@ const char *pl_reduce_name(const pl_reduce_variant *variant) { return variant->w
 static uint64_t key_of(const pl_reduce_variant *variant) {
   uint64_t key = PL_FAMILY_REDUCE;
   key = key << 8 | (uint64_t)variant->kind;
-  key = key << 4 | (uint64_t)variant->work << 2 |
-        (uint64_t)(variant->width == 0    ? 0
-                   : variant->width == 1  ? 1
-                   : variant->width == 32 ? 2
-                                          : 3);
+  key = key << 4 | (uint64_t)variant->work;
+  key = key << 4 | (uint64_t)(variant->width ? __builtin_ctz((unsigned)variant->width) + 1 : 0);
   key = key << 8 | (uint64_t)variant->in << 4 | variant->out;
   key = key << 8 | (uint64_t)variant->kept << 4 | (uint64_t)variant->reduced;
   key = key << 8 | (uint64_t)variant->vector;
-  key = key << 20 | (uint64_t)variant->small << 2 | (uint64_t)variant->partial_in << 1 | variant->partial_out;
+  key = key << 16 | (uint64_t)variant->small << 2 | (uint64_t)variant->partial_in << 1 | variant->partial_out;
   return key;
 }
 
@@ -175,6 +171,11 @@ static pl_status in_two_launches(pl_cuda *cuda, pl_reduce_variant *variant, job 
   return status;
 }
 
+/* Threads for a row of that many vectors: a few vectors each, neighbours to neighbours. */
+static int width_of(int64_t rows, int64_t elements, int64_t vectors) {
+  return vectors <= 4 ? 1 : vectors <= 32 ? 4 : vectors <= 128 ? 16 : elements <= 2048 && rows >= 64 ? 32 : THREADS;
+}
+
 pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
@@ -202,7 +203,7 @@ pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *o
     variant.vector = vector_of(&kept[0], &reduced);
   else {
     variant.vector = vector_of(&reduced, &kept[0]);
-    variant.width = j.reduced <= 16 ? 1 : j.reduced <= 2048 && j.kept >= 64 ? 32 : THREADS;
+    variant.width = width_of(j.kept, j.reduced, j.reduced / variant.vector);
   }
   j.slice = j.reduced;
   int64_t slices = slices_of(cuda, &variant, &j);

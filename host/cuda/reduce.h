@@ -11,7 +11,7 @@ typedef struct {
   pl_dtype in, out;
   int kept, reduced; /* axes after merging */
   int vector;        /* neighbours that a thread takes at once */
-  int width;         /* threads that share a row: 1, 32 or 256; 0: by columns */
+  int width;         /* threads that share a row: 1, 4, 16, 32 or 256; 0: by columns */
   bool small, partial_in, partial_out;
 } pl_reduce_variant;
 

@@ -5,6 +5,7 @@
 #include "host/cuda/pointwise.h"
 #include "host/cuda/reduce.h"
 #include "host/cuda/rows.h"
+#include "host/cuda/transpose.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,9 @@ static void all_copies(void) {
       v.work = to == from ? PL_WORK_RAW : pl_work_of((pl_dtype)from);
       pl_pointwise_prelude(&v, &prelude);
       compile("pointwise.cu", &prelude, to == PL_BF16 || from == PL_BF16);
+      pl_transpose_variant t = {v.type[0], v.type[1], v.work, (to + from) % 3};
+      pl_transpose_prelude(&t, &prelude);
+      compile("transpose.cu", &prelude, false);
     }
   v.type[0] = v.type[1] = PL_F32;
   v.work = PL_WORK_F32;
@@ -119,10 +123,10 @@ static void reduction(pl_reduction kind, pl_dtype type, int width, bool partial_
 }
 
 static void all_reductions(void) {
-  static const int widths[] = {0, 1, 32, 256};
+  static const int widths[] = {0, 1, 4, 16, 32, 256};
   for (int kind = PL_SUM; kind <= PL_ARGMIN; kind++)
     for (int type = 0; type < PL_DTYPES; type++)
-      for (int w = 0; w < 4; w++)
+      for (int w = 0; w < 6; w++)
         for (int part = 0; part < 3; part++)
           if (part == 0 || type == PL_F32 || type == PL_I64)
             reduction((pl_reduction)kind, (pl_dtype)type, widths[w], part == 1, part == 2,

@@ -106,10 +106,9 @@ function check.buffers()
 end
 
 --- Runs call(table.unpack(inputs)) and its backward with room for no further buffer, then for one, and so on until it
--- succeeds; fails when an attempt that ran out of memory left a buffer.
-function check.starved(call, inputs, path)
+-- succeeds on `device`; fails when an attempt that ran out of memory left a buffer.
+function check.starved(call, inputs, path, device)
   local smallest <const> = 512 -- bytes of a small buffer
-  local device = inputs[1] and inputs[1].device or "cpu"
   local leaves, failed = {}, 0
   for i, t in ipairs(inputs) do leaves[i] = t:detach():clone():requires_grad() end
   local seeds = {}

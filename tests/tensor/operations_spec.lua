@@ -155,7 +155,7 @@ local function elementwise(row, device)
     end
     check.same(f(table.unpack(wide)), f(table.unpack(narrow)):to "float64", tolerance, row.name .. " in " .. dtype)
   end
-  check.starved(f, small, row.name)
+  check.starved(f, small, row.name, device)
   local empty = drawn(row, { 0, 6 }, device)
   assert.same({ 0, 6 }, f(table.unpack(empty)).shape)
 end
@@ -403,7 +403,7 @@ local function each_example(name, example, device, flat)
       results_agree({ call(table.unpack(packed)) }, { call(table.unpack(trial)) }, 1e-12, name .. ", expanded")
     end
   end
-  check.starved(call, given, name)
+  check.starved(call, given, name, device)
   local single = {}
   for i, t in ipairs(given) do single[i] = t:float() end
   results_agree(results, { call(table.unpack(single)) }, 1e-5, name .. " in float32")

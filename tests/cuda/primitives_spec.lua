@@ -1,0 +1,324 @@
+-- The GPU against the CPU at sizes that take many blocks and every path of a kernel: values, types, strides, errors that
+-- come later, memory. Skips itself where there is no GPU; what needs none is in compile_test.c and cache_test.c.
+local pl = require "perilune"
+local core = require "perilune.core"
+local check = require "tests.tensor.check"
+
+local gpu
+for _, device in ipairs(pl.devices()) do
+  if device.name == "cuda:0" then gpu = device.name end
+end
+
+local floats <const> = { "float64", "float32", "bfloat16", "float16" }
+-- Sums of thousands of terms, equal ones among them; and one rounding of a result.
+local of_sums <const> = { float64 = 2e-13, float32 = 1e-5, bfloat16 = 8e-3, float16 = 1e-3 }
+local epsilon <const> = { float64 = 1e-15, float32 = 1e-7, bfloat16 = 4e-3, float16 = 5e-4 }
+
+-- Distance of two tensors over the size of the first, both in float64 on the CPU.
+local function distance(expected, got)
+  expected, got = expected:detach():to("cpu", "float64"), got:detach():to("cpu", "float64")
+  assert.same(expected.shape, got.shape)
+  local size = expected:norm():item()
+  return (expected - got):norm():item() / (size > 0 and size or 1)
+end
+
+local function close(expected, got, limit, what)
+  local d = distance(expected, got)
+  assert.is_true(d <= limit, ("%s: relative distance %.3g, expected at most %.3g"):format(what, d, limit))
+end
+
+-- The same numbers on both sides, and the call on each.
+local function compare(call, inputs, limit, what)
+  local there = {}
+  for i, t in ipairs(inputs) do there[i] = t:to(gpu) end
+  local expected, got = { call(table.unpack(inputs)) }, { call(table.unpack(there)) }
+  for i, t in ipairs(expected) do
+    assert.equal(t.dtype, got[i].dtype, what)
+    assert.equal(gpu, got[i].device, what)
+    close(t, got[i], limit, ("%s, result %d"):format(what, i))
+  end
+end
+
+local function views(t)
+  local last = t:size(-1)
+  return { plain = t, transposed = t:transpose(1, -1), narrowed = t:narrow(-1, last // 3 + 1, last // 2 + 1),
+    spread = t:narrow(1, 1, 1):expand(t.shape) }
+end
+
+if not gpu then print "no GPU here: the GPU's primitives are not compared with the CPU's" end
+
+(gpu and describe or function() end)("on the GPU", function()
+  before_each(function() pl.seed(5) end)
+
+  it("elementwise operations of any strides are the CPU's", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs { { 70001 }, { 300, 1001 }, { 128, 256 }, { 9, 33, 130 } } do
+        local a = pl.rand(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype) + 0.5
+        for name, view in pairs(views(a)) do
+          local what = ("%s %s of rank %d"):format(name, dtype, #shape)
+          compare(function(x) return x * 2 + 1, x:exp(), x:transpose(1, -1):contiguous() end, { view },
+            4 * epsilon[dtype], what)
+          compare(function(x, y) return x + y, x / y, x:gt(y) end, { view, view:clone() }, 4 * epsilon[dtype], what)
+          compare(function(x, y) return x * y, y - x end, { view, a:narrow(-1, 1, 1):reshape { -1 }[1] },
+            4 * epsilon[dtype], what .. " with a scalar")
+        end
+      end
+    end
+  end)
+
+  it("rows, columns and whole blocks broadcast", function()
+    local x, row, column = pl.randn { 65, 1000 }, pl.randn { 1000 }, pl.randn { 65, 1 }
+    compare(function(a, b, c) return a + b, a * c, b - c, (a + b):maximum(c) end, { x, row, column }, 1e-7, "broadcast")
+    local cube = pl.randn { 12, 31, 64 }
+    compare(function(a, b) return a + b, b:unsqueeze(2) * a end, { cube, cube:select(2, 3):unsqueeze(2) }, 1e-7, "cube")
+  end)
+
+  it("every type converts to every other", function()
+    local types <const> = { "bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32", "float64" }
+    local values = { 0, 1, 2, 100, 3.5, 7.25, 0.1, 65000, 1e-6 }
+    for _, from in ipairs(types) do
+      local a = pl.tensor(values, { dtype = "float64" }):to(from)
+      for _, to in ipairs(types) do
+        check.near(a:to(to):totable(), a:to(gpu):to(to):totable(), 0, from .. " to " .. to)
+        local odd = pl.tensor({ 0, -1.5, 3e9, -3e9, 1e19, 1 / 0, -1 / 0, 0 / 0 }, { dtype = "float64" }):to(from)
+        check.near(odd:to(to):totable(), odd:to(gpu):to(to):totable(), 0, "odd " .. from .. " to " .. to)
+      end
+    end
+  end)
+
+  it("reductions are the CPU's", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs { { 200003 }, { 3, 70000 }, { 70000, 3 }, { 300, 700 }, { 5000, 40 }, { 8, 90, 257 } } do
+        local a = pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype)
+        local forms = views(a)
+        if #shape == 1 then forms.spread = nil end -- the sum of equals passes what float16 holds
+        for name, view in pairs(forms) do
+          local what = ("%s %s [%s]"):format(name, dtype, table.concat(shape, ", "))
+          for dim = 1, #shape do
+            compare(function(x) return x:sum(dim) end, { view }, of_sums[dtype], "sum of " .. what)
+            compare(function(x) return x:max(dim) end, { view }, 0, "max of " .. what)
+            compare(function(x) return x:argmin(dim) end, { view }, 0, "argmin of " .. what)
+          end
+          compare(function(x) return x:min(), x:argmax() end, { view }, 0, "extrema of " .. what)
+          -- All of them nearly cancel out: compare with the size of the terms.
+          local there = view:to(gpu):sum():item() - view:sum():item()
+          assert.is_true(math.abs(there) <= 16 * epsilon[dtype] * view:double():norm():item() * 20, what)
+        end
+        if #shape == 3 then
+          compare(function(x) return x:sum { 1, 3 }, x:sum { 1, 2 } end, { a }, of_sums[dtype], "two axes")
+        end
+      end
+    end
+  end)
+
+  it("whole numbers and truth values add up exactly, NaN wins, the first of equals is found", function()
+    local a = (pl.rand { 40, 5000 } * 200 - 100):to "int64"
+    for _, dtype in ipairs { "int64", "int32" } do
+      compare(function(x) return x:sum(1), x:sum(2), x:sum(), x:max(1), x:argmax(2), x:argmin() end, { a:to(dtype) }, 0,
+        dtype)
+    end
+    compare(function(x) return x:gt(0):sum(), x:gt(0):sum(2) end, { a }, 0, "bool")
+    local holes = pl.randn { 3000, 20 }
+    holes[77][3] = 0 / 0
+    holes[2077][3] = 0 / 0
+    local there = holes:to(gpu)
+    for _, name in ipairs { "argmax", "argmin" } do
+      assert.same(holes[name](holes, 1):totable(), there[name](there, 1):totable())
+      assert.same(holes[name](holes):totable(), there[name](there):totable())
+    end
+    local top = there:max(1):totable()
+    assert.is_true(top[3] ~= top[3])
+    assert.same(holes:max(1):totable()[4], top[4])
+    assert.equal(1, pl.zeros({ 100000, device = gpu }):argmax():item())
+  end)
+
+  it("softmax and its gradient are the CPU's", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs { { 500, 3 }, { 70, 100 }, { 9, 5000 }, { 4, 30, 65 } } do
+        local a = pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype) * 3
+        for dim = 1, #shape do
+          compare(function(x)
+            local leaf = x:detach():clone():requires_grad()
+            local y = leaf:softmax(dim)
+            local z = leaf:log_softmax(dim);
+            ((y * y):sum() + (z * x):sum()):backward()
+            return y, z, leaf.grad
+          end, { a }, 8 * epsilon[dtype], ("softmax of %s along %d"):format(dtype, dim))
+        end
+      end
+    end
+    -- A mask of -inf must not spoil what its neighbours add up to.
+    local masked = pl.randn { 6, 300 }
+    for row = 1, 6 do masked[row]:narrow(1, 1, 150):fill_(-1 / 0) end
+    compare(function(x) return x:softmax(2) end, { masked }, 1e-6, "masked")
+  end)
+
+  it("random numbers are the CPU's", function()
+    local function draw(device)
+      pl.seed(77)
+      return pl.rand { 1003, 7, device = device }, pl.randn { 5001, device = device },
+        pl.randn { 33, dtype = "float64", device = device }, pl.rand { 64, dtype = "bfloat16", device = device },
+        pl.randint and pl.randint(1, 1000, { 400, device = device }) or nil
+    end
+    local here, there = { draw "cpu" }, { draw(gpu) }
+    for i, t in ipairs(here) do
+      close(t, there[i], i == 2 and 1e-8 or i == 3 and 1e-15 or 0, "draw " .. i)
+    end
+    pl.seed(3)
+    local kept = pl.ones({ 10000, device = gpu }):dropout(0.25)
+    pl.seed(3)
+    close(pl.ones({ 10000 }):dropout(0.25), kept, 1e-7, "dropout")
+  end)
+
+  it("products are the CPU's, at full precision, of any strides and batches", function()
+    local limit <const> = { float64 = 1e-14, float32 = 1e-6, bfloat16 = 4e-3, float16 = 5e-4 }
+    for _, dtype in ipairs(floats) do
+      local function m(...) return pl.randn({ dtype = "float64", ... }):to(dtype) end
+      local function product(a, b) return a:matmul(b) end
+      compare(product, { m(67, 130), m(130, 45) }, limit[dtype], dtype)
+      compare(product, { m(130, 67):t(), m(45, 130):t() }, limit[dtype], dtype .. " transposed")
+      compare(product, { m(5, 67, 130), m(5, 130, 45) }, limit[dtype], dtype .. " batch")
+      compare(product, { m(3, 4, 17, 30), m(4, 30, 9) }, limit[dtype], dtype .. " broadcast batch")
+      compare(product, { m(17, 5, 30):transpose(1, 2), m(5, 9, 30):transpose(2, 3) }, limit[dtype], dtype .. " views")
+      local spread = m(3, 30, 9):narrow(3, 2, 4):unsqueeze(1):expand { 4, 3, 30, 4 }
+      compare(product, { m(3, 4, 30, 17):transpose(1, 2):transpose(3, 4), spread }, limit[dtype], dtype .. " odd views")
+      compare(product, { m(20, 30):narrow(2, 3, 20), m(20, 1):expand { 20, 6 } }, limit[dtype], dtype .. " expanded")
+      compare(product, { m(1, 300), m(300, 1) }, 4 * limit[dtype], dtype .. " dot")
+    end
+  end)
+
+  it("picks and adds at indices like the CPU, and adds in the same order every time", function()
+    for _, dtype in ipairs { "float32", "float64" } do
+      local table_, index = pl.randn { 1000, 48, dtype = dtype }, (pl.rand { 70, 50 } * 1000):to "int64" + 1
+      local function embed(t, i)
+        local leaf = t:detach():clone():requires_grad()
+        local rows = pl.embedding(leaf, i);
+        (rows * rows):sum():backward()
+        return rows, leaf.grad
+      end
+      compare(embed, { table_, index }, 4 * epsilon[dtype], "embedding of " .. dtype)
+      compare(embed, { table_, index:to "int32" }, 4 * epsilon[dtype], "embedding by int32")
+      compare(embed, { table_:narrow(1, 1, 3), index:remainder(3) + 1 }, 100 * epsilon[dtype], "few rows")
+      compare(function(t, i) return t:index_select(2, i), t:t():index_select(1, i) end,
+        { table_, (pl.rand { 333 } * 48):to "int64" + 1 }, 0, "index_select")
+      compare(function(t, i) return t:gather(1, i), t:gather(2, i:remainder(48) + 1) end,
+        { table_, index:narrow(2, 1, 40) }, 0, "gather")
+      local source, place = pl.randn { 4000, dtype = dtype }, (pl.rand { 4000 } * 300):to "int64" + 1
+      compare(function(s, p) return pl.zeros_like(s:narrow(1, 1, 300)):scatter_add(1, p, s) end, { source, place },
+        10 * epsilon[dtype], "scatter_add")
+      compare(function(s, p) return pl.zeros_like(s:narrow(1, 1, 6)):scatter_add(1, p, s) end,
+        { source:reshape { 40, 100 }, (pl.rand { 40, 100 } * 6):to "int64" + 1 }, 10 * epsilon[dtype], "lines")
+    end
+    local big, where = pl.randn({ 300000, 4, device = gpu }), (pl.rand { 300000, device = gpu } * 70000):to "int64" + 1
+    local leaf = pl.zeros({ 70000, 4, device = gpu }):requires_grad()
+    local sums = {}
+    for i = 1, 3 do
+      leaf.grad = nil;
+      (leaf:index_select(1, where) * big):sum():backward()
+      sums[i] = leaf.grad:to "cpu"
+    end
+    assert.equal(0, distance(sums[1], sums[2]))
+    assert.equal(0, distance(sums[1], sums[3]))
+    local here = pl.zeros({ 70000, 4 }):requires_grad();
+    (here:index_select(1, where:to "cpu") * big:to "cpu"):sum():backward()
+    assert.equal(0, distance(here.grad, sums[1]))
+  end)
+
+  it("says later which index was wrong, and goes on", function()
+    local t = pl.randn { 5, 4, device = gpu }
+    for name, spoil in pairs {
+      ["value 6 at position 2 is outside 1..5"] = function()
+        return t:index_select(1, pl.tensor({ 1, 6, 2 }, { dtype = "int64", device = gpu }))
+      end,
+      ["value 0 at position 3 is outside 1..4"] = function()
+        return t:scatter_add(2, pl.tensor({ { 1, 2, 0 } }, { dtype = "int64", device = gpu }),
+          pl.ones { 1, 3, device = gpu })
+      end,
+      ["integer division by zero"] = function()
+        local whole = { dtype = "int64", device = gpu }
+        return pl.tensor({ 1, 2 }, whole):remainder(pl.tensor({ 3, 0 }, whole))
+      end,
+    } do
+      local ok, message = pcall(function() return spoil():totable() end)
+      assert.is_false(ok)
+      assert.matches(name, message, 1, true)
+      assert.matches("cuda:0", message, 1, true)
+      pl.synchronize(gpu)
+      assert.equal(20, t:numel())
+      assert.equal(2, (pl.ones { 1, device = gpu } * 2):item())
+    end
+  end)
+
+  it("gradients in every type are those of float64", function()
+    local function run(dtype, device)
+      pl.seed(8)
+      local x, w = pl.randn({ 33, 20 }):to(device, dtype), pl.randn({ 20, 12 }):to(device, dtype):requires_grad()
+      local b = pl.randn({ 12 }):to(device, dtype):requires_grad()
+      local y = (x:matmul(w) + b):tanh():layer_norm();
+      (y * y:sigmoid()):mean():backward()
+      return w.grad, b.grad
+    end
+    local w, b = run("float64", "cpu")
+    for dtype, limit in pairs { float64 = 1e-13, float32 = 5e-5, bfloat16 = 8e-2, float16 = 1e-2 } do
+      local gw, gb = run(dtype, gpu)
+      close(w, gw, limit, "weights in " .. dtype)
+      close(b, gb, limit, "bias in " .. dtype)
+    end
+  end)
+
+  it("Adam's steps are the CPU's", function()
+    local function train(device)
+      pl.seed(2)
+      local w = pl.randn({ 50, 30 }):to(device):requires_grad()
+      local optimiser = pl.optim.AdamW({ w }, { lr = 0.01, weight_decay = 0.1 })
+      for _ = 1, 5 do
+        optimiser:zero_grad();
+        (w * w):sum():backward()
+        optimiser:step()
+      end
+      return w
+    end
+    close(train "cpu", train(gpu), 1e-6, "parameters")
+  end)
+
+  it("raises when memory runs out, with the numbers, and goes on", function()
+    local ok, message = pcall(pl.zeros, { 1 << 42, device = gpu })
+    assert.is_false(ok)
+    assert.matches("out of memory", message)
+    assert.matches("live", message)
+    assert.equal(3, pl.ones({ 3, device = gpu }):sum():item())
+  end)
+
+  it("keeps its bytes over many steps", function()
+    local w = pl.randn({ 32, 32, device = gpu }):requires_grad()
+    local optimiser = pl.optim.AdamW({ w }, { lr = 1e-3 })
+    local function steps(n)
+      for _ = 1, n do
+        local _ <close> = pl.scope()
+        optimiser:zero_grad()
+        pl.randn({ 16, 32, device = gpu }):matmul(w):tanh():sum():backward()
+        optimiser:step()
+      end
+      return pl.memory()[gpu]
+    end
+    local before = steps(200)
+    local after = steps(2000)
+    assert.equal(before.live, after.live)
+    assert.equal(before.cached, after.cached)
+    assert.equal(before.buffers, after.buffers)
+    assert.is_true(after.peak >= after.live)
+  end)
+
+  it("refuses to mix devices", function()
+    local ok, message = pcall(function() return pl.ones { 2 } + pl.ones { 2, device = gpu } end)
+    assert.is_false(ok)
+    assert.matches("different devices", message)
+  end)
+end)
+
+it("a name of a GPU that is not there is an error that says why", function()
+  local ok, message = pcall(pl.zeros, { 2, device = gpu and "cuda:77" or "cuda" })
+  assert.is_false(ok)
+  assert.matches(gpu and "there is no 'cuda:77'" or "there is no 'cuda' here: cuda: no NVIDIA driver", message, 1, true)
+  assert.is_not_nil(core.methods)
+end)
