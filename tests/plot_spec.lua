@@ -79,7 +79,7 @@ describe("a plot", function()
     local split_pieces, split_points = pieces_of(split:svg(), blue)
     assert.are.equal(pieces + 1, split_pieces)
     assert.are.equal(points - 2, split_points)
-    assert.matches("<svg", plot.line { { y = { 0 / 0 } }, { y = {} } }:svg())
+    assert.matches("<svg", plot.line { { y = { 0 / 0 } }, { y = { 1 / 0, -1 / 0 } } }:svg())
   end)
 
   it("shows text as it is, whatever gnuplot could read into it", function()
@@ -103,17 +103,84 @@ describe("a plot", function()
   it("names what is wrong with the data", function()
     assert.matches("no series", message_of(plot.line, { title = "nothing" }))
     assert.matches("series 1.y is missing", message_of(plot.line, { { x = { 1 } } }))
-    assert.matches("series 2.x has 1 values, expected 3",
+    assert.matches("series 2.x: expected 3 values, got 1",
       message_of(plot.line, { { y = { 1, 2, 3 } }, { x = { 1 }, y = { 1, 2, 3 } } }))
-    assert.matches("series 1.y%[2%]: got a string, expected a number", message_of(plot.line, { { y = { 1, "2" } } }))
-    assert.matches("series 1.y: got a number, expected a table or a tensor", message_of(plot.bar, { { y = 3 } }))
+    assert.matches("series 1.y%[2%]: expected a number, got '2'", message_of(plot.line, { { y = { 1, "2" } } }))
+    assert.matches("series 1.y: expected a table or a tensor, got 3", message_of(plot.bar, { { y = 3 } }))
     assert.matches("series 1.high is missing", message_of(plot.band, { { y = { 1 }, low = { 0 } } }))
-    assert.matches("series 1.z%[2%] has 1 values, expected 2",
+    assert.matches("series 1.z%[2%]: expected 2 values, got 1",
       message_of(plot.heatmap, { { z = { { 1, 2 }, { 3 } } } }))
     assert.matches("plot_spec.lua:%d+: plot: no series", message_of(function() local f = plot.line {} return f end))
     local figure = plot.line { { y = { 1 } } }
-    assert.matches("'path': got a.jpg, expected a name that ends in .svg, .png or .pdf",
+    assert.matches("path: expected a name that ends in .svg, .png or .pdf, got 'a.jpg'",
       message_of(figure.save, figure, "a.jpg"))
+  end)
+end)
+
+describe("when a figure is made", function()
+  local data <const> = { y = { 1, 2, 3 } }
+
+  local function refused(kind, spec) return message_of(plot[kind], spec) end
+
+  it("its data are checked", function()
+    assert.matches("series 1.x%[2%]: expected a number, got 'two'",
+      refused("line", { { x = { 1, "two" }, y = { 1, 2 } } }))
+    assert.matches("series 1.x: expected 3 values, got 2", refused("scatter", { { x = { 1, 2 }, y = { 1, 2, 3 } } }))
+    assert.matches("series 1.y: expected at least one value, got none", refused("line", { { y = {} } }))
+    assert.matches("series 1.y: expected the values 1..%d, got the key ",
+      refused("line", { { y = { 1, 2, [5] = 3 } } }))
+    assert.matches("series 1.y%[1%]: expected a number, got a table", refused("line", { { y = { { 1 } } } }))
+    assert.matches("series 1.x%[1%]: expected a number or a string, got a table",
+      refused("bar", { { x = { {} }, y = { 1 } } }))
+    assert.matches("series 2.y: expected 3 values, one per group, got 2", refused("bar", { data, { y = { 1, 2 } } }))
+    assert.matches("series 1: unknown field 'lable'; expected label, x, y",
+      refused("line", { { y = { 1 }, lable = "a" } }))
+    assert.matches("series 1.label: expected a string, got a table", refused("line", { { y = { 1 }, label = {} } }))
+    assert.matches("expected one matrix or { z = matrix } in the table, got 0", refused("heatmap", {}))
+    assert.matches("series 1.z%[1%]: expected at least one value", refused("heatmap", { { z = { {} } } }))
+    assert.matches("series 1.z%[2%]: expected a row of numbers, got 3", refused("heatmap", { { { 1 }, 3 } }))
+    assert.matches("expected a table of series and options, got 3", refused("line", 3))
+  end)
+
+  it("its options are checked", function()
+    local expected = {
+      { "xlable", "x", "unknown option 'xlable'; expected legend, logx, logy, size, title, xlabel, xrange" },
+      { "title", {}, "title: expected a string, got a table" },
+      { "logx", 1, "logx: expected true, false or a base above 1, got 1" },
+      { "xrange", 3, "xrange: expected { low, high }, two different numbers, got 3" },
+      { "xrange", { 5, 5 }, "xrange: expected { low, high }, two different numbers" },
+      { "yrange", { "a", 2 }, "yrange: expected { low, high }, two different numbers" },
+      { "size", { -1, 3 }, "size: expected { width, height } in pixels" },
+      { "legend", "somewhere", "legend: expected false or a place, .*, got 'somewhere'" },
+      { "xrange", { 10, 20 }, "xrange: no point lies within 10 to 20" },
+    }
+    for _, row in ipairs(expected) do assert.matches(row[3], refused("line", { data, [row[1]] = row[2] })) end
+    assert.matches("yrange: expected numbers above 0 on a logarithmic axis, got 0",
+      refused("line", { data, logy = true, yrange = { 0, 1 } }))
+    assert.matches("unknown option 'logx'", refused("bar", { data, logx = true }))
+    assert.matches("unknown option 'yrange'", refused("heatmap", { { { 1 } }, yrange = { 1, 2 } }))
+  end)
+
+  it("what changes later does not change it", function()
+    local y = { 1, 2, 3 }
+    local figure = plot.line { { y = y } }
+    local before = figure:svg()
+    y[2] = "two"
+    assert.are.equal(before, figure:svg())
+  end)
+
+  it("values without a place on a logarithmic axis are gaps", function()
+    local whole = plot.line { { y = { 1, 2, 3, 2, 1, 2 } }, logy = true }
+    local split = plot.line { { y = { 1, 2, 0, 2, 1, -3 } }, logy = true }
+    local pieces, points = pieces_of(whole:svg(), blue)
+    local split_pieces, split_points = pieces_of(split:svg(), blue)
+    assert.are.equal(pieces + 1, split_pieces)
+    assert.are.equal(points - 2, split_points)
+    for _, kind in ipairs { "line", "scatter", "bar" } do
+      assert.matches("<svg", plot[kind]({ { y = { 0, -1 } }, logy = 2 }):svg())
+    end
+    assert.matches("<svg", plot.scatter({ { x = { 0, 1 }, y = { 1, 1 } }, logx = true }):svg())
+    assert.matches("<svg", plot.band({ { y = { 1, 2 }, low = { 0, 1 }, high = { 2, 3 } }, logy = true }):svg())
   end)
 end)
 
@@ -167,6 +234,11 @@ describe("without a working gnuplot", function()
 
   it("an unwritable place is an error", function()
     local figure = plot.line { { y = { 1, 2 } } }
-    assert.matches("gnuplot failed.*cannot open file", message_of(figure.save, figure, folder .. "/no/such/figure.svg"))
+    local path = folder .. "/no/such/figure.svg"
+    assert.matches("plot_spec.lua:%d+: plot: save: cannot write " .. path .. ": No such file or directory",
+      message_of(function()
+        local saved = figure:save(path)
+        return saved
+      end))
   end)
 end)

@@ -4,9 +4,15 @@
 --   local plot = require "perilune.plot"
 --   plot.line{ { x = lengths, y = accuracy, label = "lstm" }, title = "Parity", xlabel = "length", logx = true }
 --
--- The array part holds the series; x and y are tables or tensors, x defaults to 1, 2, ... Points that are NaN
--- or infinite are gaps. Options: title, xlabel, ylabel, logx, logy (true, or the base), xrange and yrange
--- ({low, high}), size ({width, height} in pixels), legend (false, or a place such as "bottom right").
+-- The array part holds the series; x and y are tables or tensors of equal length, x defaults to 1, 2, ... Points that
+-- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Options: title, xlabel, ylabel, logx, logy
+-- (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a place
+-- such as "bottom right"). What is wrong with data or options is an error when the figure is made.
+local check = require "perilune.nn.check"
+local read = require "perilune.plot.read"
+
+local fail, finite = read.fail, read.finite
+
 local plot = {}
 
 -- Okabe and Ito's palette, distinct for the colour-blind; dash and marker differ as well, for print without colour.
@@ -22,77 +28,11 @@ local terminals <const> = {
 }
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Reading what the caller gave
-
-local function fail(what, level)
-  error("plot: " .. what, (level or 1) + 1)
-end
-
--- A plain Lua table from a table or tensor; nil stays nil.
-local function plain(value, name, level)
-  if value == nil then return nil end
-  if type(value) == "userdata" then value = value:totable() end
-  if type(value) ~= "table" then
-    fail(("%s: got a %s, expected a table or a tensor"):format(name, type(value)), level + 1)
-  end
-  return value
-end
-
-local function vector(value, name, level)
-  local items = plain(value, name, level + 1)
-  for i, item in ipairs(items or {}) do
-    if type(item) ~= "number" then
-      fail(("%s[%d]: got a %s, expected a number"):format(name, i, type(item)), level + 1)
-    end
-  end
-  return items
-end
-
-local function count(n)
-  local xs = {}
-  for i = 1, n do xs[i] = i end
-  return xs
-end
-
-local function require_length(items, n, name, level)
-  if #items ~= n then fail(("%s has %d values, expected %d"):format(name, #items, n), level + 1) end
-end
-
--- The series of a figure with the columns that its kind needs, as plain tables of equal length.
-local function read_series(spec, columns, level)
-  if type(spec) ~= "table" then
-    fail("got a " .. type(spec) .. ", expected a table of series and options", level + 1)
-  end
-  if #spec == 0 then fail("no series: expected at least one { x =, y = } in the table", level + 1) end
-  local series = {}
-  for i, given in ipairs(spec) do
-    local name = "series " .. i
-    if type(given) ~= "table" then fail(name .. ": got a " .. type(given) .. ", expected a table", level + 1) end
-    local one = { label = given.label and tostring(given.label) }
-    local n
-    for _, column in ipairs(columns) do
-      one[column] = vector(given[column], name .. "." .. column, level + 1)
-      if not one[column] then fail(("%s.%s is missing"):format(name, column), level + 1) end
-      n = n or #one[column]
-      require_length(one[column], n, name .. "." .. column, level + 1)
-    end
-    one.x = plain(given.x, name .. ".x", level + 1) or count(n)
-    require_length(one.x, n, name .. ".x", level + 1)
-    series[i] = one
-  end
-  return series
-end
-
--- ---------------------------------------------------------------------------------------------------------------------
 -- Writing gnuplot's language
 
 -- A string as gnuplot reads it literally: single quotes shut off escapes, substitution and macros.
 local function quoted(text)
   return "'" .. tostring(text):gsub("'", "''"):gsub("%z", ""):gsub("\r?\n", "'.\"\\n\".'") .. "'"
-end
-
-local function finite(x)
-  return x == x and x ~= math.huge and x ~= -math.huge
 end
 
 local function number(x)
@@ -116,11 +56,18 @@ local function block(script, name, rows)
   script[#script + 1] = "END_OF_DATA"
 end
 
-local function columns_of(series, names)
+-- A value of an axis, NaN where a logarithmic axis has no place for it.
+local function placed(value, logarithm)
+  return logarithm and value <= 0 and 0 / 0 or value
+end
+
+local function columns_of(series, names, options)
   local rows = {}
   for i = 1, #series.y do
     local row = {}
-    for c, name in ipairs(names) do row[c] = series[name][i] end
+    for c, name in ipairs(names) do
+      row[c] = placed(series[name][i], options[name == "x" and "logx" or "logy"])
+    end
     rows[i] = row
   end
   return rows
@@ -149,7 +96,7 @@ local function preamble(options)
     ("set tics nomirror out textcolor rgb '%s'"):format(ink),
     "set grid linecolor rgb '#DDDDDD' linewidth 0.8 linetype 1",
     ("set key %s nobox textcolor rgb '%s' samplen 3 spacing 1.2")
-      :format(options.legend and tostring(options.legend):gsub("[^%a ]", "") or "outside right top reverse Left", ink),
+      :format(options.legend or "outside right top reverse Left", ink),
     "set autoscale fix\nset offsets graph 0.02, graph 0.02, graph 0.05, graph 0.05",
     "set datafile missing '?'",
   }
@@ -165,10 +112,10 @@ local function preamble(options)
       local base = options["log" .. axis]
       script[#script + 1] = ("set logscale %s %g"):format(axis, type(base) == "number" and base or 10)
     end
-    local range = options[axis .. "range"]
-    if range then
-      script[#script + 1] = ("set %srange [%s:%s]"):format(axis, range[1] and number(range[1]) or "*",
-        range[2] and number(range[2]) or "*")
+    local limits = options[axis .. "range"]
+    if limits then
+      script[#script + 1] = ("set %srange [%s:%s]"):format(axis, limits[1] and number(limits[1]) or "*",
+        limits[2] and number(limits[2]) or "*")
     end
   end
   return script
@@ -178,71 +125,74 @@ local function add_plot(script, elements)
   script[#script + 1] = "plot " .. table.concat(elements, ", \\\n     ")
 end
 
--- A curve whose every point is a gap draws an empty frame instead of gnuplot's complaint.
+-- A figure whose every point is a gap draws an empty frame instead of gnuplot's complaint.
 local function finish(script, elements)
   if #elements == 0 then
-    script[#script + 1] = "set xrange [0:1]\nset yrange [0:1]"
+    script[#script + 1] = "set xrange [1:10]\nset yrange [1:10]"
     elements[1] = "NaN notitle"
   end
   add_plot(script, elements)
 end
 
+-- The script of a figure whose series are each rows of `columns` and the plot elements that draw(i, series, rows)
+-- lists, after the lines `opening`.
+local function script_of(options, series, columns, draw, opening)
+  local script, elements = preamble(options), {}
+  script[#script + 1] = opening
+  for i, one in ipairs(series) do
+    local rows = columns_of(one, columns, options)
+    if any_finite(rows) then
+      block(script, "data" .. i, rows)
+      for _, element in ipairs(draw(i, one, rows)) do elements[#elements + 1] = element end
+    end
+  end
+  finish(script, elements)
+  return script
+end
+
+-- Each kind reads a specification and returns its options, and a function that writes the script.
 local kinds = {}
 
 -- Curves through points; up to 40 points carry markers, so that single measurements can be seen.
-function kinds.line(spec, level)
-  local series = read_series(spec, { "y" }, level + 1)
-  return function()
-    local script, elements = preamble(spec), {}
-    for i, one in ipairs(series) do
-      local rows = columns_of(one, { "x", "y" })
-      if any_finite(rows) then
-        block(script, "data" .. i, rows)
-        local style = #rows <= 40 and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, i)) or "lines"
-        elements[#elements + 1] = ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
-          :format(i, style, cycle(colours, i), cycle(dashes, i), title_of(one))
-      end
-    end
-    finish(script, elements)
-    return script
+function kinds.line(spec)
+  local series = read.series(spec, { "y" }, read.numbers)
+  local options = read.options(spec, {})
+  read.require_visible(options, series)
+  return options, function()
+    return script_of(options, series, { "x", "y" }, function(i, one, rows)
+      local style = #rows <= 40 and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, i)) or "lines"
+      return { ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
+        :format(i, style, cycle(colours, i), cycle(dashes, i), title_of(one)) }
+    end)
   end
 end
 
-function kinds.scatter(spec, level)
-  local series = read_series(spec, { "y" }, level + 1)
-  return function()
-    local script, elements = preamble(spec), {}
-    for i, one in ipairs(series) do
-      local rows = columns_of(one, { "x", "y" })
-      if any_finite(rows) then
-        block(script, "data" .. i, rows)
-        elements[#elements + 1] = ("$data%d using 1:2 with points pointtype %d pointsize 0.7 linecolor rgb '%s' %s")
-          :format(i, cycle(markers, i), cycle(colours, i), title_of(one))
-      end
-    end
-    finish(script, elements)
-    return script
+function kinds.scatter(spec)
+  local series = read.series(spec, { "y" }, read.numbers)
+  local options = read.options(spec, {})
+  read.require_visible(options, series)
+  return options, function()
+    return script_of(options, series, { "x", "y" }, function(i, one)
+      return { ("$data%d using 1:2 with points pointtype %d pointsize 0.7 linecolor rgb '%s' %s")
+        :format(i, cycle(markers, i), cycle(colours, i), title_of(one)) }
+    end)
   end
 end
 
 -- A curve y between low and high, each series { x =, y =, low =, high = }.
-function kinds.band(spec, level)
-  local series = read_series(spec, { "y", "low", "high" }, level + 1)
-  return function()
-    local script, elements = preamble(spec), {}
-    script[#script + 1] = "set style fill transparent solid 0.2 noborder"
-    for i, one in ipairs(series) do
-      local rows = columns_of(one, { "x", "y", "low", "high" })
-      if any_finite(rows) then
-        local colour = cycle(colours, i)
-        block(script, "data" .. i, rows)
-        elements[#elements + 1] = ("$data%d using 1:3:4 with filledcurves linecolor rgb '%s' notitle"):format(i, colour)
-        elements[#elements + 1] = ("$data%d using 1:2 with lines linewidth 2 linecolor rgb '%s' dashtype %s %s")
-          :format(i, colour, cycle(dashes, i), title_of(one))
-      end
-    end
-    finish(script, elements)
-    return script
+function kinds.band(spec)
+  local series = read.series(spec, { "y", "low", "high" }, read.numbers)
+  local options = read.options(spec, {})
+  read.require_visible(options, series)
+  return options, function()
+    return script_of(options, series, { "x", "y", "low", "high" }, function(i, one)
+      local colour = cycle(colours, i)
+      return {
+        ("$data%d using 1:3:4 with filledcurves linecolor rgb '%s' notitle"):format(i, colour),
+        ("$data%d using 1:2 with lines linewidth 2 linecolor rgb '%s' dashtype %s %s")
+          :format(i, colour, cycle(dashes, i), title_of(one)),
+      }
+    end, "set style fill transparent solid 0.2 noborder")
   end
 end
 
@@ -255,18 +205,24 @@ local function tics(script, axis, labels)
   script[#script + 1] = ("set %stics (%s)"):format(axis, table.concat(items, ", "))
 end
 
--- Groups of bars: the x of the first series (numbers or words) names the groups.
-function kinds.bar(spec, level)
-  local series = read_series(spec, { "y" }, level + 1)
-  return function()
-    local script, elements = preamble(spec), {}
+-- Groups of bars: the x of the first series (numbers or words) names the groups; every series has a bar in each.
+function kinds.bar(spec)
+  local series = read.series(spec, { "y" }, read.words)
+  for i, one in ipairs(series) do
+    if #one.y ~= #series[1].y then
+      fail("series %d.y: expected %d values, one per group, got %d", i, #series[1].y, #one.y)
+    end
+  end
+  local options = read.options(spec, { logx = true, xrange = true })
+  return options, function()
+    local script, elements = preamble(options), {}
     script[#script + 1] = "set style fill solid 0.85 noborder\nset grid noxtics\nset xtics scale 0"
-    if not spec.logy then script[#script + 1] = "set offsets 0, 0, graph 0.05, 0" end
+    if not options.logy then script[#script + 1] = "set offsets 0, 0, graph 0.05, 0" end
     local wide = 0.8 / #series
     for i, one in ipairs(series) do
       local rows = {}
       for group, height in ipairs(one.y) do
-        rows[group] = { group + (i - (#series + 1) / 2) * wide, height, wide * 0.92 }
+        rows[group] = { group + (i - (#series + 1) / 2) * wide, placed(height, options.logy), wide * 0.92 }
       end
       if any_finite(rows) then
         block(script, "data" .. i, rows)
@@ -282,19 +238,11 @@ function kinds.bar(spec, level)
 end
 
 -- A matrix as colours, row 1 at the top: { { z = matrix, x = column labels, y = row labels } }, or the matrix itself.
-function kinds.heatmap(spec, level)
-  local given = type(spec) == "table" and spec[1]
-  if given == nil then fail("no matrix: expected { z = matrix } in the table", level + 1) end
-  local z = plain(type(given) == "table" and given.z or given, "series 1.z", level + 1)
-  if type(z[1]) ~= "table" then fail("series 1.z: expected a matrix (a table of rows or a 2-d tensor)", level + 1) end
-  for i, row in ipairs(z) do require_length(vector(row, ("series 1.z[%d]"):format(i), level + 1), #z[1],
-    ("series 1.z[%d]"):format(i), level + 1) end
-  local named = type(given) == "table" and given or {}
-  local x, y = plain(named.x, "series 1.x", level + 1), plain(named.y, "series 1.y", level + 1)
-  if x then require_length(x, #z[1], "series 1.x", level + 1) end
-  if y then require_length(y, #z, "series 1.y", level + 1) end
-  return function()
-    local script, rows = preamble(spec), {}
+function kinds.heatmap(spec)
+  local matrix = read.matrix(spec)
+  local options = read.options(spec, { logx = true, logy = true, xrange = true, yrange = true, legend = true })
+  return options, function()
+    local script, rows, z = preamble(options), {}, matrix.z
     for i, row in ipairs(z) do
       for j, value in ipairs(row) do
         rows[#rows + 1] = ("%d %d %s"):format(j, i, finite(value) and number(value) or "NaN")
@@ -303,9 +251,11 @@ function kinds.heatmap(spec, level)
     script[#script + 1] = "unset key\nunset grid\nset offsets 0, 0, 0, 0\nset border 15\nset tics scale 0"
     script[#script + 1] = "set palette defined (0 '#440154', 1 '#3B528B', 2 '#21918C', 3 '#5EC962', 4 '#FDE725')"
     script[#script + 1] = ("set xrange [0.5:%g]\nset yrange [%g:0.5]"):format(#z[1] + 0.5, #z + 0.5)
-    tics(script, "x", x or count(#z[1]))
-    tics(script, "y", y or count(#z))
-    if named.label then script[#script + 1] = ("set cblabel %s textcolor rgb '%s'"):format(quoted(named.label), ink) end
+    tics(script, "x", matrix.x)
+    tics(script, "y", matrix.y)
+    if matrix.label then
+      script[#script + 1] = ("set cblabel %s textcolor rgb '%s'"):format(quoted(matrix.label), ink)
+    end
     script[#script + 1] = "$data1 << END_OF_DATA\n" .. table.concat(rows, "\n") .. "\nEND_OF_DATA"
     add_plot(script, { "$data1 using 1:2:3 with image pixels notitle" })
     return script
@@ -371,15 +321,18 @@ function Figure:save(path)
   local ending = type(path) == "string" and path:match("%.(%w+)$")
   local format = ending and ending:lower()
   if not terminals[format] then
-    fail(("save: argument 'path': got %s, expected a name that ends in .svg, .png or .pdf"):format(tostring(path)), 2)
+    fail("save: path: expected a name that ends in .svg, .png or .pdf, got %s", check.shown(path))
   end
   local partial = ("%s.%s.part"):format(path, tostring({}):match("%x+$"))
+  local file, reason = io.open(partial, "wb")
+  if not file then fail("save: cannot write %s: %s", path, (reason:gsub("^.*: ", ""))) end
+  file:close()
   local ok, message = render(self, format, partial)
-  if not ok then fail(message, 2) end
+  if not ok then fail(message) end
   local renamed, why = os.rename(partial, path)
   if not renamed then
     os.remove(partial)
-    fail(("cannot write %s: %s"):format(path, why), 2)
+    fail("save: cannot write %s: %s", path, (why:gsub("^.*: ", "")))
   end
   return self
 end
@@ -388,7 +341,7 @@ end
 function Figure:svg()
   local path = os.tmpname()
   local ok, message = render(self, "svg", path)
-  if not ok then fail(message, 2) end
+  if not ok then fail(message) end
   local text = read_all(path)
   os.remove(path)
   return text
@@ -402,14 +355,12 @@ function Figure:__tostring()
   return ("plot.%s: %s"):format(self.kind, self.title or "untitled")
 end
 
-for kind, read in pairs(kinds) do
+for kind, make in pairs(kinds) do
   plot[kind] = function(spec)
-    local script = read(spec, 2)
-    local size = spec.size or { 720, 440 }
-    if type(size) ~= "table" or not (tonumber(size[1]) and tonumber(size[2])) then
-      fail("size: expected { width, height } in pixels", 2)
-    end
-    return setmetatable({ kind = kind, script = script, size = size, title = spec.title }, Figure)
+    local options, script = make(spec)
+    return setmetatable({
+      kind = kind, script = script, size = options.size or { 720, 440 }, title = options.title,
+    }, Figure)
   end
 end
 
