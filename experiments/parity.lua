@@ -9,6 +9,7 @@
 -- linear recurrence fails here.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
+local options = require "perilune.options"
 local nn = pl.nn
 
 -- The recipe of each cell. An Elman cell of 32 units learns from most seeds, of 64 at a lower rate from all we tried.
@@ -19,7 +20,7 @@ local recipes <const> = {
   slstm = { units = 32, lr = 0.003, forget_gate = true },
 }
 
-local option = require("perilune.options").read {
+local option = options.read {
   usage = "perilune experiments/parity.lua [OPTIONS]",
   about = "Trains recurrent cells on parity and reports accuracy beyond the training length.",
   { "cell", "list", default = { "elman", "gru", "lstm", "slstm" }, choices = { "elman", "gru", "lstm", "slstm" },
@@ -53,7 +54,7 @@ local option = require("perilune.options").read {
 -- ---------------------------------------------------------------------------------------------------------------------
 -- The plot, from a file of results alone
 
--- Draws accuracy over length beside the file of results. Returns the path, or nil and why there is no picture.
+-- Draws accuracy over length beside the file of results. Returns the path of the picture.
 local function draw(path)
   local series = {}
   for i, record in ipairs(experiment.read(path, "result")) do
@@ -62,16 +63,39 @@ local function draw(path)
   series.title, series.xlabel, series.ylabel = "Parity beyond the training length", "length", "accuracy"
   series.logx, series.yrange = 2, { 0.4, 1.02 }
   local picture = path:gsub("%.jsonl$", "") .. ".svg"
-  local ok, message = pcall(function() require("perilune.plot").line(series):save(picture) end)
-  if not ok then return nil, message end
+  pl.plot.line(series):save(picture)
   return picture
 end
 
 if option.plot then
-  local picture, message = draw(option.plot)
-  if not picture then error(message, 0) end
-  print(picture)
+  print(options.attempt("plot", draw, option.plot))
   return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- What the options cannot mean together or on this machine
+
+local function units_of(cell)
+  return option.units or recipes[cell].units
+end
+
+local function check_options()
+  options.attempt("threads", pl.threads, option.threads)
+  options.attempt("device", pl.zeros, { 1, device = option.device })
+  if option.max < option.min then
+    options.fail("option --max: expected an integer of at least --min (%d), got %d", option.min, option.max)
+  end
+  for _, cell in ipairs(option.cell) do
+    local units = units_of(cell)
+    if units % option.heads ~= 0 then
+      options.fail("option --heads: expected a divisor of the %d units of %s, got %d", units, cell, option.heads)
+    end
+    options.attempt("backend", pl.rnn_plan, {
+      cell = cell, batch = option.batch, heads = option.heads, head_dim = units // option.heads, dtype = option.dtype,
+      device = option.device, backend = option.backend,
+    })
+  end
+  options.attempt("out", experiment.make_folder, option.out)
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -96,7 +120,7 @@ end
 
 local function train(cell, task, results)
   pl.seed(option.seed)
-  local units, lr = option.units or recipes[cell].units, option.lr or recipes[cell].lr
+  local units, lr = units_of(cell), option.lr or recipes[cell].lr
   local model = Model(cell, units):to(option.dtype):to(option.device)
   local optimizer = pl.optim.Adam(model:parameters(), { lr = lr })
   local began_s, right = pl.time(), 0
@@ -134,9 +158,8 @@ local function print_row(first, cells, last)
 end
 
 local function run()
-  pl.threads(option.threads)
-  experiment.make_folder(option.out)
-  local results <close> = experiment.results(option.out .. "/parity.jsonl", option)
+  check_options()
+  local results <close> = options.attempt("out", experiment.results, option.out .. "/parity.jsonl", option)
   local task = pl.task.parity {
     size = option.batch, min = option.min, max = option.max, labels = option.labels, ragged = option.labels == "last",
     seed = option.seed, dtype = option.dtype, device = option.device,
@@ -156,10 +179,10 @@ end
 local path = run()
 print("results: " .. path)
 if not option.no_plot then
-  local picture, message = draw(path)
-  if picture then
+  local drawn, picture = pcall(draw, path)
+  if drawn then
     print("plot:    " .. picture)
   else
-    io.stderr:write("warning: no plot was drawn: ", message, "\n(draw it later with --plot ", path, ")\n")
+    io.stderr:write("warning: no plot was drawn: ", picture, "\n(draw it later with --plot ", path, ")\n")
   end
 end

@@ -10,8 +10,9 @@
 -- and count its product, too. The peak is the fastest of several large products of pl.matmul.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
+local options = require "perilune.options"
 
-local option = require("perilune.options").read {
+local option = options.read {
   usage = "perilune experiments/speed.lua [OPTIONS]",
   about = "Measures recurrences, the program's start, or memory.",
   { "what", "string", default = "rnn", choices = { "rnn", "startup", "memory" }, help = "what to measure" },
@@ -27,7 +28,7 @@ local option = require("perilune.options").read {
 }
 option.device = "cpu"
 
-local results = option.out and experiment.results(option.out, option)
+local results -- the file of JSON lines, if there is one
 
 local function record(row)
   if results then results:write(row) end
@@ -76,9 +77,20 @@ end
 -- Recurrences
 
 local function read_size(text)
-  local batch, steps, units = text:match("^(%d+)x(%d+)x(%d+)$")
-  if not batch then error(("option --sizes: expected BATCHxTIMExUNITS, got '%s'"):format(text), 0) end
+  local batch, steps, units = text:match("^([1-9]%d*)x([1-9]%d*)x([1-9]%d*)$")
+  if not batch then options.fail("option --sizes: expected BATCHxTIMExUNITS, got '%s'", text) end
   return tonumber(batch), tonumber(steps), tonumber(units)
+end
+
+-- Before the first measurement: the cell, the backend and the sizes.
+local function check_options()
+  local cell = options.attempt("cell", function() return pl.cells[option.cell] end)
+  for _, size in ipairs(option.sizes) do
+    local batch, _, units = read_size(size)
+    options.attempt("backend", pl.rnn_plan, {
+      cell = cell, batch = batch, head_dim = units, dtype = option.dtype, backend = option.backend,
+    })
+  end
 end
 
 -- Times one size; with_input says whether the input product is part of the work.
@@ -181,7 +193,9 @@ local function memory()
     seen[1000].buffers - seen[100].buffers))
 end
 
-pl.threads(option.threads)
+options.attempt("threads", pl.threads, option.threads)
+check_options()
+if option.out then results = options.attempt("out", experiment.results, option.out, option) end
 local measurements <const> = { rnn = recurrences, startup = startup, memory = memory }
 measurements[option.what]()
 if results then results:close() end

@@ -4,10 +4,7 @@ local core = require "perilune.core"
 local experiment = {}
 
 --- Makes a folder and those above it.
-function experiment.make_folder(path)
-  local quoted = "'" .. path:gsub("'", "'\\''") .. "'"
-  if not os.execute("mkdir -p -- " .. quoted) then error("cannot make the folder " .. path, 0) end
-end
+experiment.make_folder = core.make_directory
 
 local function processor()
   local file = io.open("/proc/cpuinfo")

@@ -152,15 +152,33 @@ function options.parse(declaration, arguments)
   return values
 end
 
+--- Leaves the script with status 1 and one line on standard error.
+function options.fail(message, ...)
+  io.stderr:write(message:format(...), "\n")
+  os.exit(1, true)
+end
+
+-- An error's message without places in files and without the names of the functions and arguments it begins with, which
+-- mean nothing to whoever typed an option.
+local function reason_of(message)
+  local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", ""):gsub(" %([^()]*%.c:%d+%)", "")
+  while reason:match("^[%w_.]+: ") do reason = reason:gsub("^[%w_.]+: ", "") end
+  return reason
+end
+
+--- f(...) for the value of an option; when it raises an error, says so as that option's and leaves with status 1.
+function options.attempt(name, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if not results[1] then options.fail("option --%s: %s", name, reason_of(results[2])) end
+  return table.unpack(results, 2, results.n)
+end
+
 --- Reads the options of the running script from `arguments` (default: the global `arg`). Prints --help and leaves with
 -- status 0; says on standard error what was wrong and leaves with status 1.
 function options.read(declaration, arguments)
   local values, message = options.parse(declaration, arguments or arg or {})
   if values then return values end
-  if message then
-    io.stderr:write(message, "\n")
-    os.exit(1, true)
-  end
+  if message then options.fail("%s", message) end
   io.stdout:write(options.help(declaration))
   os.exit(0, true)
 end

@@ -72,7 +72,7 @@ describe("experiments", function()
   end)
 
   it("parity without gnuplot says so, keeps its results, and draws later", function()
-    assert(os.execute(("mkdir %s/bin && ln -s $(command -v sh) $(command -v mkdir) %s/bin/"):format(folder, folder)))
+    assert(os.execute(("mkdir %s/bin && ln -s $(command -v sh) %s/bin/"):format(folder, folder)))
     local status, text = run("parity", short .. folder .. "/out", ("PATH=%s/bin"):format(folder))
     assert.are.equal(0, status, text)
     assert.matches("warning: no plot was drawn: .*gnuplot was not found", text)
@@ -84,7 +84,36 @@ describe("experiments", function()
     assert.is_true(exists(folder .. "/out/parity.svg"))
     status, text = run("parity", "--plot " .. folder .. "/missing.jsonl")
     assert.are.equal(1, status)
-    assert.matches("missing.jsonl: No such file", text)
+    assert.matches("^option %-%-plot: [^\n]*missing.jsonl: No such file[^\n]*\nstatus", text)
+  end)
+
+  it("refuse in one line, before any work, what cannot run", function()
+    local file = folder .. "/file"
+    assert(io.open(file, "w")):close()
+    local refused = {
+      { "parity", "--units 33 --heads 2", "heads: expected a divisor of the 33 units of elman, got 2" },
+      { "parity", "--backend foo", "backend: expected one of auto, .*, got 'foo'" },
+      { "parity", "--backend alternating", "backend: 'alternating' runs on cuda only" },
+      { "parity", "--device typo", "device: there is no 'typo' here" },
+      { "parity", "--min 50 --max 40", "max: expected an integer of at least %-%-min %(50%), got 40" },
+      { "parity", "--threads 100000", "threads: expected 1..%d+, got 100000" },
+      { "parity", "--out " .. file, "out: .*" .. file },
+      { "parity", "--out " .. file .. "/below", "out: .*" .. file },
+      { "speed", "--cell foo", "cell: no cell 'foo'; there are elman" },
+      { "speed", "--backend foo", "backend: expected one of auto" },
+      { "speed", "--sizes 1x4", "sizes: expected BATCHxTIMExUNITS, got '1x4'" },
+      { "speed", "--sizes 1x4x0", "sizes: expected BATCHxTIMExUNITS, got '1x4x0'" },
+      { "speed", "--out " .. file .. "/below", "out: cannot write the results" },
+    }
+    for _, row in ipairs(refused) do
+      local name, arguments, expected = table.unpack(row)
+      if not arguments:find "--out" and name == "parity" then arguments = arguments .. " --out " .. folder .. "/out" end
+      local status, text = run(name, arguments)
+      assert.are.equal(1, status, text)
+      assert.matches("^option %-%-" .. expected, text)
+      assert.are.equal("\nstatus=1\n", text:match("\n.*"))
+    end
+    assert.is_false(exists(folder .. "/out"))
   end)
 
   it("list their options and refuse others", function()
@@ -112,8 +141,5 @@ describe("experiments", function()
       local operations = 2 * batch * steps * 4 * 64 * (row.with_input and 2 or 1) * (row.pass == "f+b" and 3 or 1)
       assert.is_true(math.abs(row.gflops - operations / row.ms / 1e6) < 1e-9 * row.gflops + 1e-12)
     end
-    status, text = run("speed", "--sizes 1x4")
-    assert.are.equal(1, status)
-    assert.matches("option %-%-sizes: expected BATCHxTIMExUNITS, got '1x4'", text)
   end)
 end)
