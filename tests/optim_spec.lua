@@ -138,6 +138,43 @@ describe("clip_grad_norm", function()
     near(1, pl.optim.clip_grad_norm({ a, b }, 2), 1e-6)
     near({ 0.6, 0, 0 }, a.grad:totable(), 1e-6)
   end)
+
+  local nan <const> = 0 / 0
+
+  -- Two parameters of which the first has a gradient that is not finite.
+  local function broken(value)
+    local a, b = parameter { 1, 1 }, parameter { 1 };
+    (a * pl.tensor({ value, 1 }, { dtype = "float64" })):sum():backward();
+    (b * 2):sum():backward()
+    return a, b
+  end
+
+  it("makes all gradients NaN when their norm is, and the finite ones zero when it is infinite", function()
+    local a, b = broken(nan)
+    local norm = pl.optim.clip_grad_norm({ a, b }, 1)
+    assert.is_true(norm ~= norm)
+    for _, p in ipairs { a, b } do
+      for _, value in ipairs(p.grad:totable()) do assert.is_true(value ~= value) end
+    end
+    a, b = broken(math.huge)
+    assert.are.equal(math.huge, pl.optim.clip_grad_norm({ a, b }, 1))
+    assert.are.same({ 0 }, b.grad:totable())
+    assert.are.equal(0, a.grad:totable()[2])
+  end)
+
+  it("refuses a norm that is not finite on request, and leaves the gradients", function()
+    for _, value in ipairs { nan, math.huge } do
+      local a, b = broken(value)
+      assert.matches("optim.clip_grad_norm: the norm of the gradients is %-?%a+",
+        message_of(pl.optim.clip_grad_norm, { a, b }, 1, { error_if_nonfinite = true }))
+      assert.are.equal(1, a.grad:totable()[2])
+      assert.are.same({ 2 }, b.grad:totable())
+    end
+    local p = parameter { 1 }
+    assert.matches("unknown option 'nonfinite'", message_of(pl.optim.clip_grad_norm, { p }, 1, { nonfinite = true }))
+    assert.matches("error_if_nonfinite: expected a boolean, got 1",
+      message_of(pl.optim.clip_grad_norm, { p }, 1, { error_if_nonfinite = 1 }))
+  end)
 end)
 
 describe("cosine", function()

@@ -101,6 +101,18 @@ describe("train.loop", function()
     near(before, option.model.weight:item(), 0)
   end)
 
+  it("stops before an infinite gradient reaches the parameters", function()
+    local option = setting(3)
+    option.clip = 1
+    local loss = option.loss
+    option.loss = function(m, b)
+      return loss(m, b) + pl.sqrt(m.weight - m.weight:detach()):sum() -- a slope without bound at 0
+    end
+    local before = option.model.weight:item()
+    assert.matches("the gradient of step 1 is inf .*the parameters are those before", message_of(pl.train.loop, option))
+    near(before, option.model.weight:item(), 0)
+  end)
+
   it("leaves memory flat, also when a step fails", function()
     local option = setting(5)
     option.clip = 1

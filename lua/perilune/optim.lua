@@ -210,10 +210,13 @@ class("AdamW", {
 -- Gradients and rates
 
 --- Scales the gradients of a list of parameters together so that their common 2-norm is at most `max`. Returns the norm
--- before; the host waits for the device once.
-function optim.clip_grad_norm(params, max)
+-- before; the host waits for the device once. As in PyTorch a norm that is NaN makes all gradients NaN and an infinite
+-- one makes the finite ones 0; with { error_if_nonfinite = true } either is an error and leaves them as they are.
+function optim.clip_grad_norm(params, max, options)
   check_parameters("optim.clip_grad_norm", params)
   check.number("optim.clip_grad_norm", "max", max, 0)
+  local option = check.options("optim.clip_grad_norm", options, { error_if_nonfinite = false })
+  check.kind("optim.clip_grad_norm", "error_if_nonfinite", option.error_if_nonfinite, "boolean")
   local _ <close> = pl.scope()
   return pl.no_grad(function()
     local gradients, total = {}, nil
@@ -226,7 +229,10 @@ function optim.clip_grad_norm(params, max)
     end
     if not total then return 0.0 end
     local norm = math.sqrt(total:item())
-    if norm > max then
+    if option.error_if_nonfinite and (norm ~= norm or norm == math.huge) then
+      check.fail("optim.clip_grad_norm: the norm of the gradients is %s", tostring(norm))
+    end
+    if norm > max or norm ~= norm then
       for _, g in ipairs(gradients) do g:mul_(max / (norm + 1e-6)) end
     end
     return norm

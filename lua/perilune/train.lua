@@ -60,9 +60,9 @@ local function take_step(option, parameters, step)
   loss:backward()
   if option.clip then
     record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
-    if record.grad_norm ~= record.grad_norm then
-      check.fail("train.loop: the gradient of step %d is nan (loss %g); the parameters are those before this step",
-        step, record.loss)
+    if record.grad_norm ~= record.grad_norm or record.grad_norm == math.huge then
+      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step",
+        step, tostring(record.grad_norm), record.loss)
     end
   end
   option.optimizer:step()

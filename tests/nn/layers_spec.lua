@@ -152,6 +152,8 @@ describe("nn.Dropout", function()
     end
     assert.is_true(math.abs(zeros / 10000 - 0.25) < 0.03)
     near(x:totable(), m:eval()(x):totable(), 0)
+    near({ 0, 0 }, nn.Dropout(1)(pl.ones { 2 }):totable(), 0)
+    near({ 1, 1 }, nn.Dropout(0)(pl.ones { 2 }):totable(), 0)
     assert.matches("p: expected a number of at least 0 and at most 1, got 2", message_of(nn.Dropout, 2))
   end)
 end)
