@@ -86,12 +86,33 @@ describe("tracing a step function", function()
     assert_refused(function() return { h = kept, c = 0 } end, "returned an expression of another trace")
   end)
 
-  it("passes errors that are not text through", function()
+  it("names cell and line for errors that are not text, too", function()
     local odd = setmetatable({}, { __tostring = function() return "odd" end })
-    local ok, message = pcall(pl.cell, {
-      name = "mine", states = { "h" }, gates = { "i" }, step = function() error(odd) end,
-    })
-    assert.is_false(ok)
-    assert.equal(odd, message)
+    assert_refused(function() error(odd) end, "odd", here(0))
+    assert_refused(function() error({}) end, "raised a table instead of a message", here(0))
+    assert_refused(function() error() end, "raised nil instead of a message", here(0))
+    assert_refused(function() error(3) end, "raised a number instead of a message", here(0))
+  end)
+
+  it("takes long chains, and refuses endless ones", function()
+    local function chain(count)
+      return function(gate)
+        local h = gate.i
+        for _ = 1, count do h = pl.sin(h) + gate.i end
+        return { h = h, c = 0 }
+      end
+    end
+    local message = "step makes more than 4096 expressions"
+    assert_refused(chain(100000), message, "in: for _ = 1, count do h = pl.sin(h) + gate.i end")
+    assert_refused(chain(2100), message)
+    local linear = pl.cell {
+      name = "linear chain", states = { "h" }, gates = { "i" },
+      step = function(gate)
+        local h = gate.i
+        for _ = 1, 1000 do h = h * 0.999 + gate.i end
+        return { h = h }
+      end,
+    }
+    assert.is_true(#linear:explain() > 0)
   end)
 end)

@@ -104,6 +104,12 @@ describe("pl.rnn", function()
     refused_option("dtype", "float64", "dtype: expected float32, bfloat16, float16 (Wx has float32), got 'float64'")
   end)
 
+  it("complains about Wx first, and says that sizes start at 1", function()
+    assert.error_matches(function() pl.rnn() end, "pl.rnn: Wx: expected a tensor %[B, T, Gw, N, D%], got nil")
+    refused({ Wx = pl.zeros { B, 0, 4, N, D } }, "Wx: expected [B, T, Gw=4, N, D] with sizes from 1, got [3, 0, 4")
+    refused({ Wx = pl.zeros { 0, T, 4, N, D } }, "Wx: expected [B, T, Gw=4, N, D] with sizes from 1, got [0, 4, 4")
+  end)
+
   it("checks the cell", function()
     refused({ opts = {} }, "cell: expected a name or an object made by pl.cell, got nil")
     refused({ opts = { cell = "lsmt" } }, "cell: no cell 'lsmt'; there are elman, gru, lstm, slstm")

@@ -35,6 +35,9 @@ end
 
 -- Every field is always there (false when unused): a missing one would look like a method.
 local function add_node(self, key, op, a, b, c, value)
+  if #self.nodes >= self.limit then
+    error(("step makes more than %d expressions; a cell's step is one time step of one unit"):format(self.limit), 0)
+  end
   local node = setmetatable({
     graph = self, id = #self.nodes + 1, op = op, a = a or false, b = b or false, c = c or false, value = value,
   }, Node)
@@ -83,10 +86,13 @@ function Graph.__index:make(op, a, b, c)
   return simpler or intern(self, op, a, b, c)
 end
 
---- An empty graph; `owner` names it in messages ("cell 'lstm'"). Its `maker` is what simplification rules build with:
--- maker(number) or maker(op, a, b, c).
-function graph.new(owner)
-  local self = setmetatable({ owner = owner, nodes = {}, interned = {} }, Graph)
+--- Lets the graph grow beyond the limit it was made with.
+function Graph.__index:unlimited() self.limit = math.huge end
+
+--- An empty graph of at most `limit` nodes (nil: any number); `owner` names it in messages ("cell 'lstm'"). Its `maker`
+-- is what simplification rules build with: maker(number) or maker(op, a, b, c).
+function graph.new(owner, limit)
+  local self = setmetatable({ owner = owner, nodes = {}, interned = {}, limit = limit or math.huge }, Graph)
   function self.maker(op, a, b, c)
     if type(op) == "number" then return self:constant(op) end
     return self:make(op, a, b, c)

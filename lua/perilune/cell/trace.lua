@@ -14,6 +14,10 @@ for _, f in ipairs { graph.new, require("perilune.pointwise").exp } do
 end
 own_sources[debug.getinfo(1, "S").source] = true
 
+--- The most expressions that a step function may make: what follows works through them recursively, and kernels are
+-- compiled from them.
+trace.EXPRESSIONS_MAX = 4096
+
 --- A view of `values` of which a read of anything else and any write is an error: `what` says what they are ("gate").
 function trace.strict(values, what, names)
   return setmetatable({}, {
@@ -60,11 +64,18 @@ local function source_line(info)
   end
 end
 
+-- What was raised, as text.
+local function text_of(raised)
+  if type(raised) == "string" then return raised end
+  local meta = getmetatable(raised)
+  if type(meta) == "table" and meta.__tostring then return tostring(raised) end
+  return ("raised %s instead of a message"):format(raised == nil and "nil" or "a " .. type(raised))
+end
+
 -- Message handler: adds file, line and the text of the line to what the step function failed with.
 local function locate(owner)
-  return function(message)
-    if type(message) ~= "string" then return message end
-    local level = 2
+  return function(raised)
+    local message, level = text_of(raised), 2
     while true do
       local info = debug.getinfo(level, "Sl")
       if not info then return ("%s: step: %s"):format(owner, message) end
@@ -147,7 +158,7 @@ end
 --- Runs step once on expressions. Returns { graph=, gates=, states=, params=, new= }, each a list of nodes in declared
 -- order; new are the new states.
 function trace.on_expressions(cell)
-  local g = graph.new(cell.owner)
+  local g = graph.new(cell.owner, trace.EXPRESSIONS_MAX)
   local traced = { graph = g, new = {}, state_names = cell.states }
   local function leaves(names, prefix)
     local list, by_name = {}, {}
@@ -171,6 +182,7 @@ function trace.on_expressions(cell)
     local value = new[name]
     traced.new[i] = graph.is_node(value) and value or g:constant(value)
   end
+  g:unlimited()
   return traced
 end
 

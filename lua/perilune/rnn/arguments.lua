@@ -61,7 +61,9 @@ local function check_shape(name, t, axes)
     expected[i] = size and symbol ~= tostring(size) and ("%s=%d"):format(symbol, size) or symbol
     if fits then fits = size and t.shape[i] == size or not size and t.shape[i] >= 1 end
   end
-  if not fits then fail("%s: expected [%s], got %s", name, table.concat(expected, ", "), got(t)) end
+  if fits then return end
+  local empty = core.is_tensor(t) and t:numel() == 0 and " with sizes from 1" or ""
+  fail("%s: expected [%s]%s, got %s", name, table.concat(expected, ", "), empty, got(t))
 end
 
 -- A tensor that goes with Wx: on its device, of a type that loses nothing by conversion to the arithmetic's. With
@@ -163,6 +165,7 @@ local outputs = { all = true, h = true, last = true }
 --   forward_clip, backend }
 -- with all tensors in the type `work`, but Wx and R as they came where the way takes 16 bits.
 function arguments.check(Wx, R, b, opts)
+  if Wx == nil then fail("Wx: expected a tensor [B, T, Gw, N, D], got %s", got(Wx)) end
   check_options(opts)
   local x = { cell = arguments.cell(opts.cell) }
   check_shape("Wx", Wx, { { "B" }, { "T" }, { "Gw", x.cell:count("input") }, { "N" }, { "D" } })
