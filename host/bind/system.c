@@ -66,6 +66,16 @@ static int synchronize(lua_State *L) {
   return 0;
 }
 
+/* tf32([on]) -> whether products of float32 could round to tf32 before the call */
+static int tf32(lua_State *L) {
+  lua_pushboolean(L, pl_tf32_allowed());
+  if (!lua_isnoneornil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    pl_tf32_allow(lua_toboolean(L, 1));
+  }
+  return 1;
+}
+
 /* threads([n]) -> threads that operations on the first device use */
 static int threads(lua_State *L) {
   pl_device *device = pl_device_at(0);
@@ -234,6 +244,7 @@ void pl_register_system(lua_State *L) {
                                        {"devices", devices},
                                        {"synchronize", synchronize},
                                        {"threads", threads},
+                                       {"tf32", tf32},
                                        {"time", now},
                                        {"save", save},
                                        {"load", load},

@@ -30,7 +30,6 @@ static struct {
 #undef MEMBER
   const char *(*status_text)(int status);
 } cublas;
-static bool tf32;
 
 static pl_status check(int status, const char *expression, int line) {
   if (status == 0) return PL_OK;
@@ -78,9 +77,6 @@ pl_status pl_blas_ready(pl_cuda *cuda) {
   return PL_OK;
 }
 
-void pl_blas_tf32(bool allowed) { tf32 = allowed; }
-bool pl_blas_tf32_allowed(void) { return tf32; }
-
 pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
                            const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches) {
   static const int number[PL_DTYPES] = {
@@ -91,7 +87,7 @@ pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, doubl
              "matmul: sizes past 2^31 are not supported");
   bool wide = c->type == PL_F64;
   float alpha_32 = (float)alpha, beta_32 = (float)beta;
-  int compute = wide ? COMPUTE_64 : tf32 && a->type == PL_F32 ? COMPUTE_TF32 : COMPUTE_32;
+  int compute = wide ? COMPUTE_64 : pl_tf32_allowed() && a->type == PL_F32 ? COMPUTE_TF32 : COMPUTE_32;
   /* cuBLAS counts down columns: what it sees is c^T = b^T a^T. */
   TRY(cublas.multiply(cuda->blas, b->transposed ? TRANSPOSE : KEEP, a->transposed ? TRANSPOSE : KEEP, (int)n, (int)m,
                       (int)k, wide ? (void *)&alpha : (void *)&alpha_32, b->data, number[b->type], (int)b->leading,

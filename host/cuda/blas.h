@@ -18,13 +18,11 @@ typedef struct {
 
 /* c = alpha a b + beta c for each of `batches`: a [m, k], b [k, n], c [m, n]; c is not transposed. a and b have one
  * type; c has it too, or float32 when they are float16 or bfloat16. Products of float32 are rounded as float32, unless
- * pl_blas_tf32 allows less; 16-bit types and tf32 add up in float32. On the device's stream; may be captured. */
+ * pl_tf32_allow allows less; 16-bit types and tf32 add up in float32. On the device's stream; may be captured. */
 pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
                            const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches);
 
-/* Whether products of float32 may round their operands to tf32 (10 bits of mantissa). Off unless somebody asks. */
-void pl_blas_tf32(bool allowed);
-bool pl_blas_tf32_allowed(void);
+static inline bool pl_blas_tf32_allowed(void) { return pl_tf32_allowed(); }
 
 /* Creates the handle before the first product; needed before a capture, since it allocates. */
 pl_status pl_blas_ready(pl_cuda *cuda);

@@ -102,6 +102,13 @@ pl_status pl_device_named(const char *name, pl_device **device) {
   return *device ? PL_OK : unknown(name);
 }
 
+/* ---- settings ---- */
+
+static bool tf32;
+
+void pl_tf32_allow(bool allowed) { tf32 = allowed; }
+bool pl_tf32_allowed(void) { return tf32; }
+
 /* ---- buffers ---- */
 
 /* Rounds bytes up to its class's size and says which class that is. */

@@ -100,6 +100,11 @@ void pl_device_find_all(void);
 /* One line and more for each device and for each kind of device: what was found, or why not. */
 void pl_device_describe_all(pl_text *text);
 
+/* Whether products of float32 may round their operands to tf32 (10 bits of mantissa) where a device has units for that:
+ * faster, and a thousand times less exact. Not unless somebody asks. */
+void pl_tf32_allow(bool allowed);
+bool pl_tf32_allowed(void);
+
 void pl_device_memory(pl_device *device, pl_memory *memory);
 /* Live bytes may not pass this: allocation fails with PL_OUT_OF_MEMORY. SIZE_MAX: no limit but the device's own. */
 void pl_device_limit(pl_device *device, size_t bytes);
