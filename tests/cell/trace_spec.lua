@@ -56,6 +56,35 @@ describe("tracing a step function", function()
                    "cannot compare expressions; use pl.lt(a, b)")
   end)
 
+  it("has comparisons that are 1 or 0, as on tensors and numbers", function()
+    local tests = { "lt", "le", "gt", "ge", "eq", "ne" }
+    local cell = pl.cell {
+      name = "compares", states = { "h" }, gates = { "x", "y" },
+      step = function(gate)
+        local h = 0
+        for i, test in ipairs(tests) do h = h + 10 ^ i * pl[test](gate.x, gate.y) end
+        return { h = h }
+      end,
+    }
+    local pairs_of = { { 1, 2 }, { 2, 1 }, { 3, 3 } }
+    for _, backend in ipairs { "reference", "vanilla" } do
+      for _, pair in ipairs(pairs_of) do
+        local Wx = pl.tensor(pair, { dtype = "float64" }):reshape { 1, 1, 2, 1, 1 }
+        local zeros = { dtype = "float64" }
+        local states = pl.rnn(Wx, pl.full({ 2, 1, 1, 1 }, 0, zeros), pl.full({ 2, 1, 1 }, 0, zeros),
+                              { cell = cell, backend = backend })
+        local expected = 0
+        for i, test in ipairs(tests) do
+          local value = pl[test](pair[1], pair[2])
+          assert.is_true(value == 1 or value == 0)
+          assert.equal(value, (pl[test](pl.tensor { pair[1] }, pair[2]) * 1):item())
+          expected = expected + 10 ^ i * value
+        end
+        assert.equal(expected, states:item())
+      end
+    end
+  end)
+
   it("refuses tensors from outside", function()
     local t = pl.ones { 3, 4 }
     local message = "step uses a tensor from outside (shape [3, 4]); declare it in params"

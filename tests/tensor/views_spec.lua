@@ -158,6 +158,13 @@ describe("chains of views", function()
     check.near({ 7, 7, 7 }, x[2]:narrow(1, 1, 3))
   end)
 
+  it("are what ipairs visits: the slices of dimension 1, and then it ends", function()
+    local t, seen = pl.tensor { { 1, 2 }, { 3, 4 }, { 5, 6 } }, {}
+    for i, row in ipairs(t) do seen[i] = row:totable() end
+    assert.same({ { 1, 2 }, { 3, 4 }, { 5, 6 } }, seen)
+    for _ in ipairs(pl.zeros { 0, 2 }) do error "there is no slice" end
+  end)
+
   it("split and chunk cover the whole", function()
     local x = pl.arange(1, 7)
     local function lists(parts)
