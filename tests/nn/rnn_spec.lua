@@ -122,6 +122,19 @@ describe("nn.RNN", function()
     assert.are.same({ B, T, 4 }, m(pl.randn { B, T, I }).shape)
   end)
 
+  it("passes on what pl.rnn complains about, with the line of the call", function()
+    local m = nn.RNN { input_size = I, hidden_size = 2, cell = "gru", backend = "quick" }
+    local here = debug.getinfo(1, "l").currentline
+    local message = message_of(function()
+      local y = m(input():float())
+      return y
+    end)
+    assert.matches(("rnn_spec.lua:%d: nn.RNN: backend: expected one of auto, "):format(here + 2), message)
+    m = nn.RNN { input_size = I, hidden_size = 2, cell = "gru" }
+    assert.matches("nn.RNN: states: expected %[S=1, B=3, 1, N=1, D=2%], got %[1%] float32",
+      message_of(m, input():float(), { pl.ones { 1 } }))
+  end)
+
   it("names what is wrong", function()
     local function build(options) return message_of(nn.RNN, options) end
     assert.matches("input_size: expected an integer of at least 1, got nothing", build { hidden_size = 3 })

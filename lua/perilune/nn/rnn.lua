@@ -63,13 +63,22 @@ function Layer:init(inputs, option)
   if option.forget_bias then set_forget_bias(self, check.number("nn.RNN", "forget_bias", option.forget_bias)) end
 end
 
+-- pl.rnn, whose complaints become nn.RNN's, at the user's line.
+local function run(...)
+  local results = table.pack(pcall(pl.rnn, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local complaint = type(results[2]) == "string" and results[2]:match("pl%.rnn: (.*)")
+  if not complaint then error(results[2], 0) end
+  check.fail("nn.RNN: %s", complaint)
+end
+
 -- x [B,T,inputs] -> h [B,T,N*D], last states [S,B,1,N,D].
 function Layer:forward(x, states, lengths, option)
   local batch, steps = x.shape[1], x.shape[2]
   local params = {}
   for _, name in ipairs(self.cell.params) do params[name] = self["param_" .. name] end
   local wx = x:matmul(self.weight:t()):reshape { batch, steps, self.gates, self.heads, self.dim }
-  local h, last = pl.rnn(wx, self.recurrent, self.bias, {
+  local h, last = run(wx, self.recurrent, self.bias, {
     cell = self.cell, states = states, lengths = lengths, outputs = "h", params = next(params) and params or nil,
     backend = option.backend, plan = option.plan, dtype = option.dtype, forward_clip = option.forward_clip,
     recurrent_grad_cut = option.recurrent_grad_cut, recurrent_grad_clip = option.recurrent_grad_clip,
