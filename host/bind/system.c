@@ -223,18 +223,17 @@ static int adam_step(lua_State *L) {
     if (lua_getfield(L, 1, lists[i]) != LUA_TTABLE)
       return pl_error(L, "adam_step: %s: expected a table of tensors, got %s", lists[i], luaL_typename(L, -1));
   int count = (int)luaL_len(L, 2);
-  for (int i = 1; i <= count; i++) {
-    pl_tensor *t[3];
-    for (int k = 0; k < 3; k++) {
-      lua_geti(L, 2 + k, i);
-      t[k] = pl_check_tensor(L, -1, "adam_step", lists[k]);
+  pl_tensor **t = lua_newuserdatauv(L, (size_t)(3 * count + 1) * sizeof *t, 0); /* the tables keep the tensors */
+  for (int k = 0; k < 3; k++)
+    for (int i = 0; i < count; i++) {
+      lua_geti(L, 2 + k, i + 1);
+      t[k * count + i] = pl_check_tensor(L, -1, "adam_step", lists[k]);
+      lua_pop(L, 1);
     }
-    bool was = pl_set_recording(false);
-    pl_status status = pl_adam_step(t[0], t[1], t[2], &factors);
-    pl_set_recording(was);
-    pl_raise_unless_ok(L, status);
-    lua_settop(L, 4);
-  }
+  bool was = pl_set_recording(false);
+  pl_status status = pl_adam_step(t, t + count, t + 2 * count, count, &factors);
+  pl_set_recording(was);
+  pl_raise_unless_ok(L, status);
   return 0;
 }
 

@@ -82,8 +82,7 @@ pl_status pl_cpu_softmax_gradient(pl_device *device, pl_softmax_kind kind, const
   return rows(kind, gin, g, y, dim);
 }
 
-pl_status pl_cpu_adam(pl_device *device, const pl_adam *step) {
-  (void)device;
+static pl_status adam(const pl_adam *step) {
   const pl_array *p = step->parameter;
   PL_REQUIRE(p->dtype == PL_F32 || p->dtype == PL_F64, "adam: parameters of float32 or float64 only, got %s",
              pl_dtype_name(p->dtype));
@@ -108,5 +107,11 @@ pl_status pl_cpu_adam(pl_device *device, const pl_adam *step) {
                                     (char *)pl_array_data(step->first) + at, (char *)pl_array_data(step->second) + at,
                                     factors);
   }
+  return PL_OK;
+}
+
+pl_status pl_cpu_adam(pl_device *device, const pl_adam *steps, int count) {
+  (void)device;
+  for (int i = 0; i < count; i++) PL_TRY(adam(&steps[i]));
   return PL_OK;
 }

@@ -150,42 +150,62 @@ pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, cons
 
 /* ---- Adam ---- */
 
+enum { TENSORS = 48, CHUNK = 2048 };
+
 /* As in kernels/adam.cu. */
 typedef struct {
-  void *parameter, *first, *second;
-  const void *gradient;
-  int64_t count;
+  void *parameter[TENSORS], *first[TENSORS], *second[TENSORS];
+  const void *gradient[TENSORS];
+  int64_t count[TENSORS];
+  uint32_t chunk[TENSORS + 1];
   double beta1, beta2, rate, epsilon, root, joined, shrink;
 } adam_job;
 
 void pl_adam_prelude(pl_dtype type, pl_text *text) { pl_text_print(text, "typedef %s T;\n", compute_type(type)); }
 
-pl_status pl_cuda_adam(pl_device *device, const pl_adam *step) {
-  pl_cuda *cuda;
-  PL_TRY(pl_cuda_enter(device, &cuda));
-  const pl_array *p = step->parameter;
-  PL_REQUIRE(p->dtype == PL_F32 || p->dtype == PL_F64, "adam: parameters of float32 or float64 only, got %s",
-             pl_dtype_name(p->dtype));
-  adam_job job = {.parameter = pl_array_data(p),
-                  .first = pl_array_data(step->first),
-                  .second = pl_array_data(step->second),
-                  .gradient = pl_array_data(step->gradient),
-                  .count = pl_array_count(p),
-                  .beta1 = step->beta1,
+static pl_status load_adam(pl_cuda *cuda, pl_dtype type, pl_cu_function *function) {
+  uint64_t key = (uint64_t)PL_FAMILY_ADAM << 56 | type;
+  *function = pl_cuda_kernel_found(cuda, key);
+  if (*function) return PL_OK;
+  pl_text prelude = {0};
+  pl_adam_prelude(type, &prelude);
+  pl_status status = pl_cuda_kernel_load(cuda, key, "adam.cu", prelude.data, "", "adam", function);
+  pl_text_release(&prelude);
+  return status;
+}
+
+/* Up to TENSORS parameters in one launch. */
+static pl_status adam_together(pl_cuda *cuda, pl_cu_function function, const pl_adam *steps, int count) {
+  const pl_adam *step = steps;
+  adam_job job = {.beta1 = step->beta1,
                   .beta2 = step->beta2,
                   .rate = step->rate / step->correction1,
                   .epsilon = step->epsilon,
                   .root = 1 / sqrt(step->correction2),
                   .joined = step->decoupled ? 0 : step->decay,
                   .shrink = step->decoupled ? 1 - step->rate * step->decay : 1};
-  uint64_t key = (uint64_t)PL_FAMILY_ADAM << 56 | p->dtype;
-  pl_cu_function function = pl_cuda_kernel_found(cuda, key);
-  if (!function) {
-    pl_text prelude = {0};
-    pl_adam_prelude(p->dtype, &prelude);
-    pl_status status = pl_cuda_kernel_load(cuda, key, "adam.cu", prelude.data, "", "adam", &function);
-    pl_text_release(&prelude);
-    PL_TRY(status);
+  for (int i = 0; i < count; i++) {
+    job.parameter[i] = pl_array_data(steps[i].parameter);
+    job.first[i] = pl_array_data(steps[i].first);
+    job.second[i] = pl_array_data(steps[i].second);
+    job.gradient[i] = pl_array_data(steps[i].gradient);
+    job.count[i] = pl_array_count(steps[i].parameter);
+    int64_t chunks = (job.count[i] + CHUNK - 1) / CHUNK;
+    PL_REQUIRE(job.chunk[i] + chunks < INT32_MAX, "adam: too many elements for one launch");
+    job.chunk[i + 1] = job.chunk[i] + (uint32_t)chunks;
   }
-  return pl_cuda_launch(cuda, function, (uint64_t)(job.count + THREADS - 1) / THREADS, 1, THREADS, 0, (void *[]){&job});
+  return pl_cuda_launch(cuda, function, job.chunk[count], 1, THREADS, 0, (void *[]){&job});
+}
+
+pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count) {
+  pl_cuda *cuda;
+  pl_cu_function function;
+  pl_dtype type = steps->parameter->dtype;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_REQUIRE(type == PL_F32 || type == PL_F64, "adam: parameters of float32 or float64 only, got %s",
+             pl_dtype_name(type));
+  PL_TRY(load_adam(cuda, type, &function));
+  for (int done = 0; done < count; done += TENSORS)
+    PL_TRY(adam_together(cuda, function, steps + done, count - done < TENSORS ? count - done : TENSORS));
+  return PL_OK;
 }

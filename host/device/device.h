@@ -59,7 +59,8 @@ struct pl_device {
   /* gin = gradient of in, from the result y and the gradient g that arrives at it. */
   pl_status (*softmax_gradient)(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
                                 const pl_array *g, int dim);
-  pl_status (*adam)(pl_device *device, const pl_adam *step);
+  /* Steps over `count` parameters of one type that differ in their arrays only. */
+  pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
   /* How many bytes of workspace a recurrence needs for its backward. */

@@ -1,6 +1,8 @@
 /* Random tensors and the optimiser's step. */
 #include "host/tensor/operations.h"
 
+#include <stdlib.h>
+
 static uint64_t seed_now, counter;
 
 void pl_seed(uint64_t seed) {
@@ -22,9 +24,10 @@ pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *
   return PL_OK;
 }
 
-pl_status pl_adam_step(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, const pl_adam *factors) {
+/* One parameter's part of the step, checked. */
+static pl_status adam_part(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, const pl_adam *factors,
+                           pl_adam *part) {
   pl_tensor *gradient = parameter->gradient;
-  if (!gradient) return PL_OK;
   pl_tensor *const all[] = {parameter, first, second, gradient};
   static const char *const names[] = {"parameter", "first moment", "second moment", "gradient"};
   for (int i = 0; i < 4; i++) {
@@ -36,11 +39,31 @@ pl_status pl_adam_step(pl_tensor *parameter, pl_tensor *first, pl_tensor *second
     PL_REQUIRE(pl_array_contiguous(&all[i]->array), "adam: the %s must be contiguous", names[i]);
   }
   for (int i = 0; i < 3; i++) PL_TRY(pl_tensor_mutate(all[i], "adam"));
-  pl_adam step = *factors;
-  step.parameter = &parameter->array;
-  step.first = &first->array;
-  step.second = &second->array;
-  step.gradient = &gradient->array;
-  pl_device *device = pl_tensor_device(parameter);
-  return device->adam(device, &step);
+  *part = *factors;
+  part->parameter = &parameter->array;
+  part->first = &first->array;
+  part->second = &second->array;
+  part->gradient = &gradient->array;
+  return PL_OK;
+}
+
+/* Whether two parts can be done together. */
+static bool alike(const pl_adam *a, const pl_adam *b) {
+  return a->parameter->buffer->device == b->parameter->buffer->device && a->parameter->dtype == b->parameter->dtype;
+}
+
+pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
+                       const pl_adam *factors) {
+  pl_adam *parts = pl_allocate((size_t)(count + 1) * sizeof *parts);
+  pl_status status = PL_OK;
+  int made = 0;
+  for (int i = 0; i < count && status == PL_OK; i++)
+    if (parameter[i]->gradient) status = adam_part(parameter[i], first[i], second[i], factors, &parts[made++]);
+  for (int start = 0, end; start < made && status == PL_OK; start = end) {
+    for (end = start + 1; end < made && alike(&parts[start], &parts[end]);) end++;
+    pl_device *device = parts[start].parameter->buffer->device;
+    status = device->adam(device, parts + start, end - start);
+  }
+  free(parts);
+  return status;
 }

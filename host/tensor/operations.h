@@ -71,8 +71,10 @@ void pl_seed(uint64_t seed);
 pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
                     double p1, pl_tensor **out);
 
-/* One Adam step; checks that shapes, types and devices agree. */
-pl_status pl_adam_step(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, const pl_adam *factors);
+/* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
+ * devices agree. */
+pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
+                       const pl_adam *factors);
 
 /* The whole recurrence as one node. `r` carries cell, type, product, lengths, cut and clip; its arrays and sizes are
  * filled in here. recurrent, bias, initial may be NULL; parameters [cell->params]. outputs: 'a' all states, 'h' only
