@@ -1,6 +1,6 @@
 -- Optimisers against plain Lua updates of the same numbers, clipping, schedules.
 local pl = require "perilune"
-local near = require "tests.nn.near"
+local near = require("tests.tensor.check").near
 local message_of = require "tests.message_of"
 
 local function parameter(values)
@@ -88,12 +88,12 @@ describe("an optimiser", function()
     give_gradient(a)
     give_gradient(b)
     optimizer:step()
-    near({ 0.9, 0.8, 1.3 }, a:totable())
-    near({ 0.8, 0.6, 1.6 }, b:totable())
+    near({ 0.9, 0.8, 1.3 }, a:totable(), 1e-12)
+    near({ 0.8, 0.6, 1.6 }, b:totable(), 1e-12)
     near({ 1, 1, 1 }, idle:totable(), 0)
     optimizer:set_lr(0.01)
-    near(0.01, optimizer.groups[1].lr)
-    near(0.02, optimizer.groups[2].lr)
+    near(0.01, optimizer.groups[1].lr, 1e-12)
+    near(0.02, optimizer.groups[2].lr, 1e-12)
     optimizer:zero_grad()
     assert.is_nil(a.grad)
   end)
@@ -132,7 +132,7 @@ describe("clip_grad_norm", function()
     local a, b = parameter { 3, 0, 0 }, parameter { 0, 2, 0 }
     give_gradient(a)
     give_gradient(b) -- gradients 3 and 4
-    near(5, pl.optim.clip_grad_norm({ a, b, parameter { 1, 1, 1 } }, 1))
+    near(5, pl.optim.clip_grad_norm({ a, b, parameter { 1, 1, 1 } }, 1), 1e-12)
     near({ 0.6, 0, 0 }, a.grad:totable(), 1e-6)
     near({ 0, 0.8, 0 }, b.grad:totable(), 1e-6)
     near(1, pl.optim.clip_grad_norm({ a, b }, 2), 1e-6)
@@ -180,11 +180,11 @@ end)
 describe("cosine", function()
   it("warms up, falls and stays", function()
     local schedule = pl.optim.cosine { warmup = 4, total = 14, peak = 2, floor = 0.5 }
-    near(0.5, schedule(1))
-    near(2, schedule(4))
-    near(1.25, schedule(9))
-    near(0.5, schedule(14))
-    near(0.5, schedule(100))
+    near(0.5, schedule(1), 1e-12)
+    near(2, schedule(4), 1e-12)
+    near(1.25, schedule(9), 1e-12)
+    near(0.5, schedule(14), 1e-12)
+    near(0.5, schedule(100), 1e-12)
     assert.matches("total: expected an integer of at least 5, got 3",
       message_of(pl.optim.cosine, { warmup = 4, total = 3, peak = 1 }))
   end)

@@ -1,7 +1,7 @@
 -- Layers against plain Lua loops over the same numbers.
 local pl = require "perilune"
 local nn = pl.nn
-local near = require "tests.nn.near"
+local near = require("tests.tensor.check").near
 local message_of = require "tests.message_of"
 
 local function apply(vectors, f)
@@ -34,7 +34,7 @@ describe("nn.Linear", function()
     local weight, bias = m.weight:totable(), m.bias:totable()
     near(apply(x:totable(), function(rows)
       return apply(rows, function(v) return linear(weight, bias, v) end)
-    end), m(x):totable())
+    end), m(x):totable(), 1e-12)
   end)
 
   it("has no bias when told so, and gradients by hand", function()
@@ -43,7 +43,7 @@ describe("nn.Linear", function()
     assert.are.equal(1, #m:parameters())
     local x = pl.tensor({ { 1, 2 }, { 3, 4 } }, { dtype = "float64" })
     m(x):sum():backward()
-    near({ { 4, 6 }, { 4, 6 } }, m.weight.grad:totable())
+    near({ { 4, 6 }, { 4, 6 } }, m.weight.grad:totable(), 1e-12)
   end)
 
   it("starts within +-1/sqrt(inputs)", function()
@@ -208,9 +208,9 @@ describe("losses", function()
   it("mse_loss averages, sums or neither", function()
     local x = pl.tensor({ 1, 2, 4 }, { dtype = "float64" })
     local y = pl.tensor({ 1, 0, 1 }, { dtype = "float64" })
-    near(13 / 3, nn.mse_loss(x, y):item())
-    near(13, nn.mse_loss(x, y, { reduction = "sum" }):item())
-    near({ 0, 4, 9 }, nn.mse_loss(x, y, { reduction = "none" }):totable())
+    near(13 / 3, nn.mse_loss(x, y):item(), 1e-12)
+    near(13, nn.mse_loss(x, y, { reduction = "sum" }):item(), 1e-12)
+    near({ 0, 4, 9 }, nn.mse_loss(x, y, { reduction = "none" }):totable(), 1e-12)
     assert.matches("reduction: expected one of mean, sum, none, got 'avg'",
       message_of(nn.mse_loss, x, y, { reduction = "avg" }))
   end)

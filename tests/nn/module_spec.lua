@@ -1,7 +1,7 @@
 -- Modules: finding parameters, saving and loading, modes, types, scopes.
 local pl = require "perilune"
 local nn = pl.nn
-local near = require "tests.nn.near"
+local near = require("tests.tensor.check").near
 local message_of = require "tests.message_of"
 
 local Block = nn.class "Block"

@@ -1,7 +1,7 @@
 -- nn.RNN: shapes, stacking, directions, lengths and options, against pl.rnn and against rows run alone.
 local pl = require "perilune"
 local nn = pl.nn
-local near = require "tests.nn.near"
+local near = require("tests.tensor.check").near
 local message_of = require "tests.message_of"
 
 local B <const>, T <const>, I <const> = 3, 5, 4
