@@ -216,7 +216,6 @@ function optim.clip_grad_norm(params, max, options)
   check_parameters("optim.clip_grad_norm", params)
   check.number("optim.clip_grad_norm", "max", max, 0)
   local option = check.options("optim.clip_grad_norm", options, { error_if_nonfinite = false })
-  check.kind("optim.clip_grad_norm", "error_if_nonfinite", option.error_if_nonfinite, "boolean")
   local _ <close> = pl.scope()
   return pl.no_grad(function()
     local gradients, total = {}, nil

@@ -17,6 +17,9 @@ local function like(name, make)
     end
     local form = t.shape
     form.dtype, form.device = t.dtype, t.device
+    if options ~= nil and type(options) ~= "table" then
+      error(("%s: options: expected a table, got %s"):format(name, type(options)), 2)
+    end
     for key, value in pairs(options or {}) do form[key] = value end
     return make(form)
   end
@@ -200,7 +203,10 @@ local loss_options <const> = { ignore_index = true, reduction = true, label_smoo
 -- options: ignore_index (rows with that label count for nothing), label_smoothing in [0, 1), reduction "mean" (over the
 -- rows that count), "sum" or "none".
 function tensor.cross_entropy(logits, labels, options)
-  options = options or {}
+  options = options == nil and {} or options
+  if type(options) ~= "table" then
+    error(("cross_entropy: options: expected a table, got %s"):format(type(options)), 2)
+  end
   if not core.is_tensor(logits) then
     error(("cross_entropy: logits: expected a tensor, got %s"):format(type(logits)), 2)
   end

@@ -147,6 +147,11 @@ describe("nn.RNN", function()
       build { input_size = 1, hidden_size = 2, cell = 3 })
     assert.matches("has no gate 'f' with a bias",
       build { input_size = 1, hidden_size = 2, cell = "gru", forget_bias = 1 })
+    assert.matches("params: expected a table, got 3", build { input_size = 1, hidden_size = 2, params = 3 })
+    assert.matches("head_dim: expected an integer of at least 1, got 'x'",
+      build { input_size = 1, hidden_size = 2, head_dim = "x" })
+    assert.matches("bidirectional: expected a boolean, got 1",
+      build { input_size = 1, hidden_size = 2, bidirectional = 1 })
     assert.matches("declares no param 'p'", build { input_size = 1, hidden_size = 2, params = { p = 1 } })
     local m = nn.RNN { input_size = 4, hidden_size = 2 }
     assert.matches("x: expected 3 dimensions, got shape %[2, 3%]", message_of(m, pl.zeros { 2, 3 }))

@@ -54,6 +54,7 @@ local cases <const> = {
   { call("eye", 2, 3), "eye: options: expected a table, got number; rows and columns are eye{ n, m }" },
   { call("randperm", "x"), "randperm: n: expected an integer of 0 or more, got x" },
   { call("zeros_like", 3), "zeros_like: self: expected a tensor, got number" },
+  { call("zeros_like", a, 3), "zeros_like: options: expected a table, got number" },
   { call("seed", "x"), "seed: n: expected an integer, got x" },
 
   -- Elementwise
@@ -153,6 +154,7 @@ local cases <const> = {
   { call("cross_entropy", a, { 1 }),
     "labels: expected the shape of logits without the last dimension, got %[1%] for %[2, 3%]" },
   { call("cross_entropy", a, 1), "labels: expected a tensor, got number" },
+  { call("cross_entropy", a, whole, "mean"), "cross_entropy: options: expected a table, got string" },
   { call("cross_entropy", a, whole, { smoothing = 1 }), "cross_entropy: unknown option 'smoothing'" },
   { call("cross_entropy", a, whole, { label_smoothing = 1 }), "label_smoothing: expected 0 <= s < 1, got 1" },
   { call("cross_entropy", a, whole, { reduction = "avg" }), 'reduction: expected "mean", "sum" or "none", got avg' },

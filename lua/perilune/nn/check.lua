@@ -73,8 +73,8 @@ function check.callable(who, name, value)
   return value
 end
 
---- The options of a constructor: nil or a table whose every key is in `known` (name = default value, or check.none).
--- Returns a new table with the defaults filled in.
+--- The options of a constructor: nil or a table whose every key is in `known` (name = default value, or check.none);
+-- where the default is true or false, so must the value be. Returns a new table with the defaults filled in.
 check.none = setmetatable({}, { __tostring = function() return "none" end })
 function check.options(who, given, known)
   local values = {}
@@ -90,6 +90,7 @@ function check.options(who, given, known)
       table.sort(names)
       check.fail("%s: unknown option '%s'; expected %s", who, tostring(name), table.concat(names, ", "))
     end
+    if type(known[name]) == "boolean" then check.kind(who, name, value, "boolean") end
     values[name] = value
   end
   return values

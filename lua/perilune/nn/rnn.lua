@@ -36,7 +36,7 @@ local function set_forget_bias(self, value)
 end
 
 local function check_params(cell, values)
-  for name in pairs(values) do
+  for name in pairs(check.kind("nn.RNN", "params", values, "table")) do
     local declared = false
     for _, one in ipairs(cell.params) do declared = declared or one == name end
     if not declared then
@@ -131,7 +131,7 @@ local function read_sizes(option)
     if hidden % heads ~= 0 then
       check.fail("nn.RNN: hidden_size: expected a multiple of the %d heads, got %d", heads, hidden)
     end
-    if option.head_dim and option.head_dim * heads ~= hidden then
+    if option.head_dim and check.integer("nn.RNN", "head_dim", option.head_dim) * heads ~= hidden then
       check.fail("nn.RNN: head_dim: expected %d (hidden_size / heads), got %s", hidden // heads,
         tostring(option.head_dim))
     end
