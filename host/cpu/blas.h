@@ -12,12 +12,10 @@ typedef struct {
   void (*dgemm)(enum CBLAS_ORDER, enum CBLAS_TRANSPOSE, enum CBLAS_TRANSPOSE, blasint m, blasint n, blasint k,
                 double alpha, const double *a, blasint lda, const double *b, blasint ldb, double beta, double *c,
                 blasint ldc);
-  void (*set_threads)(int threads);
 } pl_blas;
 
-/* The library's functions, loaded on first use. An error names the missing library. */
+/* The library's functions, loaded on first use; each runs on the thread that calls it. An error names the missing
+ * library. */
 pl_status pl_cpu_blas(const pl_blas **blas);
-/* Threads of its products, if it is loaded; when it is loaded later, it asks pl_cpu_threads. */
-void pl_cpu_blas_threads(int threads);
 
 #endif

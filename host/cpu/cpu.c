@@ -1,7 +1,6 @@
 /* The device "cpu": memory, what it says of itself, and the struct of its primitives. */
 #include "host/cpu/cpu.h"
 
-#include "host/cpu/blas.h"
 #include "host/cpu/recurrence.h"
 #include <omp.h>
 #include <stdio.h>
@@ -28,10 +27,7 @@ int pl_cpu_threads(void) { return omp_get_max_threads(); }
 
 static int threads(pl_device *device, int wanted) {
   (void)device;
-  if (wanted > 0) {
-    omp_set_num_threads(wanted);
-    pl_cpu_blas_threads(wanted);
-  }
+  if (wanted > 0) omp_set_num_threads(wanted);
   return pl_cpu_threads();
 }
 

@@ -3,6 +3,7 @@
 #include "host/cpu/blocks.h"
 
 #include <limits.h>
+#include <omp.h>
 #include <stdlib.h>
 
 /* A matrix as BLAS takes it: rows or columns lie at a leading dimension, and the other stride is 1. */
@@ -68,6 +69,32 @@ static void multiply(const pl_blas *blas, pl_dtype type, const matrix *a, const 
                 c->data, (blasint)c->leading);
 }
 
+/* The operand's part from row (or column) `first` on. */
+static matrix part(const matrix *whole, pl_dtype type, bool rows, int64_t first) {
+  matrix m = *whole;
+  int64_t stride = rows != whole->transposed ? whole->leading : 1;
+  m.data = (char *)whole->data + first * stride * (int64_t)pl_dtype_size(type);
+  return m;
+}
+
+/* One product in strips of rows or columns, one per thread. OpenBLAS runs each on the thread that calls it: threads of
+ * its own would compete with OpenMP's, which spin between two loops. */
+static void multiply_in_strips(const pl_blas *blas, pl_dtype type, const matrix *a, const matrix *b, double beta,
+                               const matrix *c, int64_t m, int64_t n, int64_t k) {
+  enum { STRIP_MIN = 32, WORK_MIN = 1 << 20 }; /* multiplications below which a second thread does not pay */
+  bool rows = m >= n;
+  int64_t extent = rows ? m : n, threads = omp_in_parallel() || m * n * k < WORK_MIN ? 1 : pl_cpu_threads();
+  int64_t strip = (extent + threads - 1) / threads;
+  strip = strip < STRIP_MIN ? STRIP_MIN : (strip + 15) / 16 * 16;
+#pragma omp parallel for if (strip < extent)
+  for (int64_t first = 0; first < extent; first += strip) {
+    int64_t count = extent - first < strip ? extent - first : strip;
+    matrix x = rows ? part(a, type, true, first) : *a, y = rows ? *b : part(b, type, false, first);
+    matrix z = part(c, type, rows, first);
+    multiply(blas, type, &x, &y, beta, &z, (blasint)(rows ? count : m), (blasint)(rows ? n : count), (blasint)k);
+  }
+}
+
 static pl_status product(const pl_blas *blas, const pl_array *a, const pl_array *b, double beta, const pl_array *out) {
   pl_dtype type = out->dtype == PL_F64 ? PL_F64 : PL_F32;
   matrix ma = {0}, mb = {0}, mc = {0};
@@ -77,10 +104,10 @@ static pl_status product(const pl_blas *blas, const pl_array *a, const pl_array 
   if (status == PL_OK) {
     blasint m = (blasint)out->size[0], n = (blasint)out->size[1], k = (blasint)a->size[1];
     if (mc.transposed) /* C^T = B^T A^T */
-      multiply(blas, type, &(matrix){mb.data, mb.leading, !mb.transposed, 0},
-               &(matrix){ma.data, ma.leading, !ma.transposed, 0}, beta, &mc, n, m, k);
+      multiply_in_strips(blas, type, &(matrix){mb.data, mb.leading, !mb.transposed, 0},
+                         &(matrix){ma.data, ma.leading, !ma.transposed, 0}, beta, &mc, n, m, k);
     else
-      multiply(blas, type, &ma, &mb, beta, &mc, m, n, k);
+      multiply_in_strips(blas, type, &ma, &mb, beta, &mc, m, n, k);
     if (mc.owned) {
       pl_buffer buffer = {.data = mc.owned};
       pl_array packed = *out;
@@ -111,10 +138,15 @@ pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, d
     return beta == 0 ? pl_cpu_copy(NULL, out, &zero) : pl_cpu_pointwise(NULL, PL_OP_mul, PL_VALUE, out, in);
   }
   PL_TRY(pl_cpu_blas(&blas));
+  /* Many products go to the threads whole; few are split up inside. */
+  bool whole = batches >= pl_cpu_threads() && pl_array_count(out) * a->size[last + 1] > PL_PARALLEL_MIN;
+  bool failed = false;
+#pragma omp parallel for if (whole) reduction(|| : failed)
   for (int64_t batch = 0; batch < batches; batch++) {
-    PL_TRY(pl_check_interrupt());
+    if (failed || pl_interrupt_pending()) continue;
     pl_array x = slice(a, out, batch), y = slice(b, out, batch), z = slice(out, out, batch);
-    PL_TRY(product(blas, &x, &y, beta, &z));
+    failed = product(blas, &x, &y, beta, &z) != PL_OK;
   }
-  return PL_OK;
+  if (failed) return PL_FAIL_MEMORY("matmul: no memory for packed operands"); /* the only way it can fail */
+  return pl_check_interrupt();
 }
