@@ -134,7 +134,7 @@ describe("train.loop", function()
   it("names what is wrong with its options", function()
     local option = setting(1)
     option.batches = option.batch
-    assert.matches("unknown option 'batches'; expected batch", message_of(pl.train.loop, option))
+    assert.matches("unknown option 'batches'; expected autocast, batch", message_of(pl.train.loop, option))
     option.batches, option.model = nil, 4
     assert.matches("model: expected a module, got a number", message_of(pl.train.loop, option))
     option = setting(1)

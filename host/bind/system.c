@@ -76,6 +76,24 @@ static int tf32(lua_State *L) {
   return 1;
 }
 
+/* autocast([name | false]) -> the name before, or false: the type to which products of float32 round their operands */
+static int autocast(lua_State *L) {
+  pl_dtype before = pl_autocast();
+  if (lua_type(L, 1) == LUA_TBOOLEAN && !lua_toboolean(L, 1))
+    pl_set_autocast(PL_F32);
+  else if (!lua_isnoneornil(L, 1)) {
+    pl_dtype type = pl_check_dtype(L, 1, "autocast");
+    if (type != PL_BF16 && type != PL_F16)
+      return pl_error(L, "autocast: dtype: expected bfloat16 or float16, got %s", pl_dtype_name(type));
+    pl_set_autocast(type);
+  }
+  if (before == PL_F32)
+    lua_pushboolean(L, 0);
+  else
+    lua_pushstring(L, pl_dtype_name(before));
+  return 1;
+}
+
 /* threads([n]) -> threads that operations on the first device use */
 static int threads(lua_State *L) {
   pl_device *device = pl_device_at(0);
@@ -244,6 +262,7 @@ void pl_register_system(lua_State *L) {
                                        {"synchronize", synchronize},
                                        {"threads", threads},
                                        {"tf32", tf32},
+                                       {"autocast", autocast},
                                        {"time", now},
                                        {"save", save},
                                        {"load", load},

@@ -3,10 +3,23 @@
 
 #include <string.h>
 
-static pl_status product(pl_tensor *a, pl_tensor *b, pl_tensor **out);
+static pl_dtype autocast = PL_F32;
+
+pl_dtype pl_autocast(void) { return autocast; }
+void pl_set_autocast(pl_dtype type) { autocast = type; }
+
+static pl_status product(pl_tensor *a, pl_tensor *b, pl_dtype inner, pl_dtype type, pl_tensor **out);
 
 static pl_status swap_last(pl_tensor *a, pl_tensor **out) {
   return pl_transpose(a, a->array.rank - 2, a->array.rank - 1, out);
+}
+
+/* `t` in the type in which products take it; outside the graph. */
+static pl_status rounded(pl_tensor *t, pl_dtype inner, pl_tensor **out) {
+  bool was = pl_set_recording(false);
+  pl_status status = pl_convert_to(t, inner, pl_tensor_device(t), out);
+  pl_set_recording(was);
+  return status;
 }
 
 /* x y, with y or x transposed first, summed down to the shape of the operand whose gradient it is. */
@@ -15,7 +28,7 @@ static pl_status gradient_of(pl_tensor *x, bool transpose_x, pl_tensor *y, bool 
   pl_tensor *left = NULL, *right = NULL, *whole = NULL;
   pl_status status = transpose_x ? swap_last(x, &left) : (left = pl_tensor_retain(x), PL_OK);
   if (status == PL_OK) status = transpose_y ? swap_last(y, &right) : (right = pl_tensor_retain(y), PL_OK);
-  if (status == PL_OK) status = product(left, right, &whole);
+  if (status == PL_OK) status = product(left, right, x->array.dtype, shape->dtype, &whole);
   if (status == PL_OK) status = pl_sum_to(whole, shape, out);
   pl_tensor_release(left);
   pl_tensor_release(right);
@@ -23,15 +36,18 @@ static pl_status gradient_of(pl_tensor *x, bool transpose_x, pl_tensor *y, bool 
   return status;
 }
 
-/* Saves a, b, each where the other's gradient needs it. da = g b^T, db = a^T g. */
+/* Saves a, b as they were multiplied, each where the other's gradient needs it; node->integer[0]: their type.
+ * da = g b^T, db = a^T g. */
 static pl_status product_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
-  pl_tensor *a = NULL, *b = NULL;
+  pl_tensor *a = NULL, *b = NULL, *g = NULL;
   pl_status status = pl_saved(node, 0, &a);
   if (status == PL_OK) status = pl_saved(node, 1, &b);
-  if (status == PL_OK && pl_needs(node, 0)) status = gradient_of(gout[0], false, b, true, &node->shape_in[0], &gin[0]);
-  if (status == PL_OK && pl_needs(node, 1)) status = gradient_of(a, true, gout[0], false, &node->shape_in[1], &gin[1]);
+  if (status == PL_OK) status = rounded(gout[0], (pl_dtype)node->integer[0], &g);
+  if (status == PL_OK && pl_needs(node, 0)) status = gradient_of(g, false, b, true, &node->shape_in[0], &gin[0]);
+  if (status == PL_OK && pl_needs(node, 1)) status = gradient_of(a, true, g, false, &node->shape_in[1], &gin[1]);
   pl_tensor_release(a);
   pl_tensor_release(b);
+  pl_tensor_release(g);
   return status;
 }
 
@@ -45,8 +61,8 @@ static pl_array padded(const pl_array *array, int rank) {
   return view;
 }
 
-/* [.., m, k] x [.., k, n], both of rank 2 or more and of one type. */
-static pl_status product(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
+/* [.., m, k] x [.., k, n], both of rank 2 or more and of one type, given as `type`; outside the graph. */
+static pl_status multiply(pl_tensor *a, pl_tensor *b, pl_dtype type, pl_tensor **out) {
   int rank = a->array.rank > b->array.rank ? a->array.rank : b->array.rank;
   pl_array x = padded(&a->array, rank), y = padded(&b->array, rank);
   int64_t size[PL_RANK_MAX];
@@ -60,21 +76,39 @@ static pl_status product(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
   size[rank - 1] = y.size[rank - 1];
   pl_tensor *result;
   pl_device *device = pl_tensor_device(a);
-  PL_TRY(pl_tensor_new(device, a->array.dtype, rank, size, &result));
+  PL_TRY(pl_tensor_new(device, type, rank, size, &result));
   pl_status status = device->gemm(device, &x, &y, 0, &result->array);
   if (status != PL_OK) {
     pl_tensor_release(result);
     return status;
   }
-  pl_node *node;
-  pl_record("matmul", product_back, (pl_tensor *[]){a, b}, 2, &result, 1, &node);
-  if (node) {
-    pl_tensor nothing = {.array = pl_array_number(0)};
-    pl_save(node, pl_needs(node, 1) ? a : &nothing);
-    pl_save(node, pl_needs(node, 0) ? b : &nothing);
-  }
   *out = result;
   return PL_OK;
+}
+
+/* [.., m, k] x [.., k, n], rounded to `inner`, multiplied, given as `type`. */
+static pl_status product(pl_tensor *a, pl_tensor *b, pl_dtype inner, pl_dtype type, pl_tensor **out) {
+  pl_tensor *x = NULL, *y = NULL;
+  pl_status status = rounded(a, inner, &x);
+  if (status == PL_OK) status = rounded(b, inner, &y);
+  if (status == PL_OK) status = multiply(x, y, type, out);
+  pl_node *node = NULL;
+  if (status == PL_OK) pl_record("matmul", product_back, (pl_tensor *[]){a, b}, 2, out, 1, &node);
+  if (node) {
+    pl_tensor nothing = {.array = pl_array_number(0)};
+    node->integer[0] = inner;
+    pl_save(node, pl_needs(node, 1) ? x : &nothing);
+    pl_save(node, pl_needs(node, 0) ? y : &nothing);
+  }
+  pl_tensor_release(x);
+  pl_tensor_release(y);
+  return status;
+}
+
+/* Products of float32 take their operands in the type of pl_autocast. */
+static pl_status cast_product(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
+  pl_dtype type = a->array.dtype;
+  return product(a, b, type == PL_F32 ? autocast : type, type, out);
 }
 
 /* A stack of matrices times one matrix is one tall product: rows [.., m] flatten when that needs no copy of note. */
@@ -85,7 +119,7 @@ static pl_status flattened(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
   memcpy(size, a->array.size, sizeof size);
   size[last] = b->array.size[1];
   PL_TRY(pl_reshape(a, 2, (int64_t[]){-1, a->array.size[last]}, &flat));
-  pl_status status = product(flat, b, &tall);
+  pl_status status = cast_product(flat, b, &tall);
   pl_tensor_release(flat);
   PL_TRY(status);
   status = pl_reshape(tall, last + 1, size, out);
@@ -98,7 +132,7 @@ static pl_status matrices(pl_tensor *a, pl_tensor *b, pl_tensor **out) {
   PL_REQUIRE(k == rows, "matmul: inner sizes differ: %s has %lld columns, %s has %lld rows", pl_shape_text(&a->array),
              (long long)k, pl_shape_text(&b->array), (long long)rows);
   if (a->array.rank > 2 && b->array.rank == 2 && k > 0) return flattened(a, b, out);
-  return product(a, b, out);
+  return cast_product(a, b, out);
 }
 
 pl_status pl_matmul(pl_tensor *a, pl_tensor *b, pl_tensor **out) {

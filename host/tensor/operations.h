@@ -71,6 +71,11 @@ void pl_seed(uint64_t seed);
 pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
                     double p1, pl_tensor **out);
 
+/* The type to which products of float32 round their operands, PL_F32 unless somebody asks for PL_BF16 or PL_F16. They add
+ * up in float32 and results and gradients stay float32, so parameters keep all their digits. */
+pl_dtype pl_autocast(void);
+void pl_set_autocast(pl_dtype type);
+
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
  * devices agree. */
 pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,

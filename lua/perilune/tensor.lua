@@ -226,6 +226,19 @@ function tensor.cross_entropy(logits, labels, options)
 end
 core.cross_entropy, methods.cross_entropy = tensor.cross_entropy, tensor.cross_entropy
 
+-- Types of products -----------------------------------------------------------------------------------------------
+
+local Restore = { __close = function(self) core.autocast(self.before) end }
+
+--- f(...), with products of float32 tensors (matmul, and the recurrent ones of rnn) rounding their operands to `dtype`,
+-- "bfloat16" or "float16". They add up in float32, and results, parameters and gradients stay float32. What f records
+-- keeps its types in backward.
+function tensor.autocast(dtype, f, ...)
+  local _ <close> = setmetatable({ before = core.autocast() }, Restore)
+  core.autocast(dtype)
+  return f(...)
+end
+
 -- Text ---------------------------------------------------------------------------------------------------------------
 
 local EDGE <const>, FEW <const> = 3, 8

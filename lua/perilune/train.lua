@@ -8,7 +8,8 @@ local train = {}
 
 local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
-  clip = check.none, schedule = check.none, evaluate = check.none, evaluate_every = check.none, log = check.none,
+  autocast = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
+  evaluate_every = check.none, log = check.none,
   log_every = 1, progress = true, label = "train",
 }
 
@@ -24,6 +25,9 @@ local function read_options(given)
   check.callable(who, "batch", option.batch)
   check.callable(who, "loss", option.loss)
   check.integer(who, "log_every", option.log_every)
+  if option.autocast and option.autocast ~= "bfloat16" and option.autocast ~= "float16" then
+    check.fail('%s: autocast: expected "bfloat16" or "float16", got %s', who, tostring(option.autocast))
+  end
   if option.clip then check.number(who, "clip", option.clip, 0) end
   if option.schedule then check.callable(who, "schedule", option.schedule) end
   if option.evaluate then
@@ -50,7 +54,12 @@ local function take_step(option, parameters, step)
   if batch == nil then return nil end
   local lr = option.schedule and option.schedule(step)
   if lr then option.optimizer:set_lr(lr) end
-  local loss = option.loss(option.model, batch)
+  local loss
+  if option.autocast then
+    loss = pl.autocast(option.autocast, option.loss, option.model, batch)
+  else
+    loss = option.loss(option.model, batch)
+  end
   local record = { step = step, loss = loss:item(), lr = option.optimizer:lr() }
   if record.loss ~= record.loss or record.loss == math.huge or record.loss == -math.huge then
     check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step", step,
@@ -111,6 +120,8 @@ end
 --   model, optimizer, steps
 --   batch(step)         the step's batch, anything but nil; nil ends the training (so an iterator fits, too)
 --   loss(model, batch)  a tensor of one element
+--   autocast            "bfloat16" or "float16": the type of the products of float32 tensors, as in pl.autocast; the
+--                       parameters stay float32
 --   clip                greatest common norm of the gradients
 --   schedule(step)      the learning rate
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without

@@ -134,7 +134,7 @@ local function positive(name, value)
 end
 
 local function check_product(x, dtype)
-  if dtype == nil then return x.dtype end
+  if dtype == nil then return x.dtype == "float32" and core.autocast() or x.dtype end
   local allowed = product_types[x.work]
   for _, known in ipairs(allowed) do
     if dtype == known then return dtype end
