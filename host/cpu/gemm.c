@@ -122,6 +122,14 @@ static pl_status product(const pl_blas *blas, const pl_array *a, const pl_array 
   return status;
 }
 
+/* The product of one batch; nothing once the user has interrupted. */
+static bool product_of(const pl_blas *blas, const pl_array *a, const pl_array *b, double beta, const pl_array *out,
+                       int64_t batch) {
+  if (pl_interrupt_pending()) return true;
+  pl_array x = slice(a, out, batch), y = slice(b, out, batch), z = slice(out, out, batch);
+  return product(blas, &x, &y, beta, &z) == PL_OK;
+}
+
 pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out) {
   (void)device;
   int last = out->rank - 2;
@@ -138,14 +146,15 @@ pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, d
     return beta == 0 ? pl_cpu_copy(NULL, out, &zero) : pl_cpu_pointwise(NULL, PL_OP_mul, PL_VALUE, out, in);
   }
   PL_TRY(pl_cpu_blas(&blas));
-  /* Many products go to the threads whole; few are split up inside. */
-  bool whole = batches >= pl_cpu_threads() && pl_array_count(out) * a->size[last + 1] > PL_PARALLEL_MIN;
+  /* Many products go to the threads whole; few are split up inside, which must not happen within a parallel region, be
+   * it one of a single thread: OpenMP would start new threads each time. */
   bool failed = false;
-#pragma omp parallel for if (whole) reduction(|| : failed)
-  for (int64_t batch = 0; batch < batches; batch++) {
-    if (failed || pl_interrupt_pending()) continue;
-    pl_array x = slice(a, out, batch), y = slice(b, out, batch), z = slice(out, out, batch);
-    failed = product(blas, &x, &y, beta, &z) != PL_OK;
+  if (batches >= pl_cpu_threads() && pl_array_count(out) * a->size[last + 1] > PL_PARALLEL_MIN) {
+#pragma omp parallel for reduction(|| : failed)
+    for (int64_t batch = 0; batch < batches; batch++)
+      if (!product_of(blas, a, b, beta, out, batch)) failed = true;
+  } else {
+    for (int64_t batch = 0; batch < batches && !failed; batch++) failed = !product_of(blas, a, b, beta, out, batch);
   }
   if (failed) return PL_FAIL_MEMORY("matmul: no memory for packed operands"); /* the only way it can fail */
   return pl_check_interrupt();
