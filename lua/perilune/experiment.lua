@@ -22,13 +22,19 @@ end
 local Results = {}
 Results.__index = Results
 
---- A file of JSON lines at `path`, begun anew with a line { kind = "run", date, device, options }.
+-- The command line as it was typed, without the program's folder.
+local function command_line()
+  local words = { "perilune", table.unpack(arg or {}, 0) }
+  return table.concat(words, " ")
+end
+
+--- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options }.
 function experiment.results(path, options)
   local file, message = io.open(path, "w")
   if not file then error("cannot write the results: " .. message, 0) end
   local results = setmetatable({ file = file, path = path }, Results)
-  results:write { kind = "run", date = os.date("!%Y-%m-%dT%H:%M:%SZ"), device = experiment.device_line(options.device),
-                  options = options }
+  results:write { kind = "run", command = command_line(), date = os.date("!%Y-%m-%dT%H:%M:%SZ"),
+                  device = experiment.device_line(options.device), options = options }
   return results
 end
 
