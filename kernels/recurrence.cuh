@@ -1,6 +1,7 @@
 // What the kernels of the recurrence share: element types, places, the chain from step to step, and the product of a
 // step on tensor cores. Before it come kernels/formulas.cuh and generated text: the types T (arithmetic), S (Wx and the
-// states given out) and P (products), the arguments, the cell, and for STEP_PRODUCT == 1 the sizes COLUMNS, CHUNKS, ROWS.
+// states given out) and P (products), the arguments, the cell, and for STEP_PRODUCT == 1 the sizes
+// COLUMNS, CHUNKS, ROWS, UNIT_TILES.
 
 // Only passes outside the time loop use these two, on arrays of any type.
 static __device__ T load_typed(const char *data, int type, long long i) {
@@ -36,7 +37,8 @@ static __device__ __forceinline__ int place_in(unsigned set, int g) { return __p
 
 // ---- from step to step ---------------------------------------------------------------------------------------------
 // From sm_90 on, a step's kernel may begin before the one in front has ended; what it reads before `wait_for_previous`
-// must not come from an earlier step, and it writes nothing before.
+// must not come from an earlier step, and it writes nothing before. All addresses are made before, too: reading an
+// argument for the first time takes as long as reading h.
 
 static __device__ __forceinline__ void let_next_start() {
 #if __CUDA_ARCH__ >= 900
@@ -72,22 +74,24 @@ static __device__ __forceinline__ place any_place(int batch, int heads, int dim)
 }
 
 #if STEP_PRODUCT == 1
-// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over 32 CHUNKS ---------------------------
-// A block has 8 units of one head and 16 ROWS batch rows. Its warps share the chunks out; every lane reads 16
-// consecutive bytes of both operands, so an instruction's sixteen terms are not consecutive, which a sum does not mind.
+// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over CHUNKS of 64 bytes --------------------
+// A block has 8 UNIT_TILES units of one head and 16 ROWS batch rows; each tile of units has a column per gate that it sums.
+// The warps share the chunks out; every lane reads 16 consecutive bytes of both operands, so an instruction's terms are
+// not consecutive, which a sum does not mind.
 
-enum { WARPS = PL_STEP_THREADS / 32, PER_WARP = (CHUNKS + WARPS - 1) / WARPS };
+enum { WARPS = STEP_THREADS / 32, PER_WARP = (CHUNKS + WARPS - 1) / WARPS, BLOCK_UNITS = UNIT_TILES * PL_TILE_UNITS };
 enum { AHEAD_MOST = 16 / COLUMNS > 0 ? 16 / COLUMNS : 1, AHEAD = PER_WARP < AHEAD_MOST ? PER_WARP : AHEAD_MOST };
 // A lone chain of dependent instructions would wait for each of them: two sums then take turns.
 enum { SETS = ROWS * COLUMNS < 3 ? 2 : 1, SUM_STRIDE = (COLUMNS | 1) * PL_TILE_UNITS };
 
-static_assert(ROWS * 16 * PL_TILE_UNITS <= PL_STEP_THREADS, "every element has a thread of its own");
+static_assert(ROWS * 16 * BLOCK_UNITS <= STEP_THREADS, "every element has a thread of its own");
 static_assert(WARPS * ROWS * 16 * SUM_STRIDE * sizeof(float) <= 48 << 10, "the sums fit into shared memory");
+static_assert(PL_CHUNK * sizeof(P) == 64, "four lanes read a chunk of a row");
 
 static __device__ __forceinline__ place tile_place(int batch, int heads, int dim) {
   place at;
-  int row = threadIdx.x / PL_TILE_UNITS;
-  at.d = blockIdx.x * PL_TILE_UNITS + threadIdx.x % PL_TILE_UNITS;
+  int row = threadIdx.x / BLOCK_UNITS;
+  at.d = blockIdx.x * BLOCK_UNITS + threadIdx.x % BLOCK_UNITS;
   at.n = blockIdx.y;
   at.b = blockIdx.z * 16 * ROWS + row;
   at.index = ((long long)at.b * heads + at.n) * dim + at.d;
@@ -95,16 +99,44 @@ static __device__ __forceinline__ place tile_place(int batch, int heads, int dim
   return at;
 }
 
+#if PRODUCT_BITS == 32
+// A float32 as the sum of two numbers that tensor cores take (tf32, 11 bits each).
+static __device__ __forceinline__ void split(unsigned x, unsigned &high, unsigned &low) {
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(high) : "f"(__uint_as_float(x)));
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(low) : "f"(__uint_as_float(x) - __uint_as_float(high)));
+}
+
+static __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Three products make up one of float32, but for the product of the low parts, which is below its rounding.
+static __device__ __forceinline__ void tensor_multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
+                                                       unsigned a3, unsigned b0, unsigned b1) {
+  unsigned high_a[4], low_a[4], high_b[2], low_b[2];
+  split(a0, high_a[0], low_a[0]), split(a1, high_a[1], low_a[1]);
+  split(a2, high_a[2], low_a[2]), split(a3, high_a[3], low_a[3]);
+  split(b0, high_b[0], low_b[0]), split(b1, high_b[1], low_b[1]);
+  if (!TF32_ALLOWED) {
+    multiply_tf32(sum, low_a, high_b);
+    multiply_tf32(sum, high_a, low_b);
+  }
+  multiply_tf32(sum, high_a, high_b);
+}
+#else
 static __device__ __forceinline__ void tensor_multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
                                                        unsigned a3, unsigned b0, unsigned b1) {
 #if PRODUCT_IS_BF16
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 #else
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 #endif
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
+#endif
 
 // R of this block's units: what can be loaded before the step in front has ended.
 struct weights_ahead {
@@ -148,8 +180,8 @@ static __device__ __forceinline__ void multiply(float *shared, const weights_ahe
 #pragma unroll
       for (int k = 0; k < 2; k++) {
         int b = first + 16 * r + 8 * k;
-        long long at = ((long long)b * heads + blockIdx.y) * row + chunk * PL_CHUNK + lane % 4 * 8;
-        half[k] = b < batch ? __ldcg((const uint4 *)(left + 2 * at)) : make_uint4(0, 0, 0, 0);
+        long long at = ((long long)b * heads + blockIdx.y) * row + chunk * PL_CHUNK + lane % 4 * (PL_CHUNK / 4);
+        half[k] = b < batch ? __ldcg((const uint4 *)(left + at * sizeof(P))) : make_uint4(0, 0, 0, 0);
       }
 #pragma unroll
       for (int c = 0; c < COLUMNS; c++) {
@@ -172,11 +204,13 @@ static __device__ __forceinline__ void multiply(float *shared, const weights_ahe
   __syncthreads();
 }
 
-static __device__ __forceinline__ float column_sum(const float *shared, int column) {
-  const float *from = shared + threadIdx.x / PL_TILE_UNITS * SUM_STRIDE + column * PL_TILE_UNITS;
+// `gate` counts the columns of the thread's own tile of units.
+static __device__ __forceinline__ float column_sum(const float *shared, int gate) {
+  int unit = threadIdx.x % BLOCK_UNITS, column = unit / PL_TILE_UNITS * (COLUMNS / UNIT_TILES) + gate;
+  const float *from = shared + threadIdx.x / BLOCK_UNITS * SUM_STRIDE + column * PL_TILE_UNITS + unit % PL_TILE_UNITS;
   float sum = 0;
 #pragma unroll
-  for (int w = 0; w < WARPS; w++) sum += from[w * ROWS * 16 * SUM_STRIDE + threadIdx.x % PL_TILE_UNITS];
+  for (int w = 0; w < WARPS; w++) sum += from[w * ROWS * 16 * SUM_STRIDE];
   return sum;
 }
 #endif

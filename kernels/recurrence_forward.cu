@@ -10,12 +10,6 @@ static __device__ __forceinline__ T *carried_at(const pl_forward_arguments *p, i
   return (T *)p->carried[s] + (t & p->mask[s]) * plane(p) + at.index;
 }
 
-static __device__ __forceinline__ void put_h(const pl_forward_arguments *p, int t, const place &at, P h) {
-  long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
-  ((P *)p->h)[((t & p->h_mask) * lines + line) * p->row + at.d] = h;
-  if (p->h_current) ((P *)p->h_current)[line * p->row + at.d] = h;
-}
-
 // Keeps the arguments where the steps read them, and writes the initial states.
 extern "C" __global__ void begin(const __grid_constant__ pl_forward_arguments p, pl_forward_arguments *kept) {
   if (blockIdx.x == 0)
@@ -29,46 +23,66 @@ extern "C" __global__ void begin(const __grid_constant__ pl_forward_arguments p,
     if (p.initial.data) value = ((const T *)p.initial.data)[offset(p.initial, s, at.b, 0, at.n, at.d)];
     *carried_at(&p, s, 0, at) = value;
     if (s > 0) continue;
-    put_h(&p, 0, at, store_as<P>(value));
+    long long element = ((long long)at.b * p.heads + at.n) * p.row + at.d;
+    ((P *)p.h)[element] = store_as<P>(value);
+    if (p.h_current) ((P *)p.h_current)[element] = store_as<P>(value);
   }
 }
 
-extern "C" __global__ void __launch_bounds__(PL_STEP_THREADS) step(const pl_forward_arguments *p, int t) {
+extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward_arguments *p, int t) {
   let_next_start();
 #if STEP_PRODUCT == 1
   __shared__ float sums[WARPS * ROWS * 16 * SUM_STRIDE];
-  place at = tile_place(p->batch, p->heads, p->dim);
-  weights_ahead ahead;
+  const int batch = p->batch, heads = p->heads, row = p->row;
+  const place at = tile_place(batch, heads, p->dim);
+  const char *h_before = p->h + (t & p->h_mask) * ((long long)batch * heads * row) * sizeof(P);
   const uint4 *weights = weights_of_block(p->packed);
+  weights_ahead ahead;
   load_ahead(ahead, weights);
 #else
-  place at = any_place(p->batch, p->heads, p->dim);
+  const place at = any_place(p->batch, p->heads, p->dim);
 #endif
   T in[GATES + STATES + PARAMS], out[STATES + SAVES];
+  const T *before[STATES], *product = nullptr;
+  T *after[STATES], *save = nullptr;
+  P *h_after = nullptr, *h_current = nullptr;
+  S *given_out[STATES];
   bool past = false;
-#pragma unroll
-  for (int g = 0; g < GATES; g++) {
-    T sum = 0;
-    if (at.inside && HAS_INPUT >> g & 1)
-      sum = widen(((const S *)p->input.data)[offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d)]);
-    if (at.inside && HAS_BIAS >> g & 1)
-      sum += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
-    in[g] = sum;
-  }
   if (at.inside) {
+    const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
+#pragma unroll
+    for (int g = 0; g < GATES; g++) {
+      in[g] = 0;
+      if (HAS_INPUT >> g & 1)
+        in[g] = widen(((const S *)p->input.data)[offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d)]);
+      if (HAS_BIAS >> g & 1)
+        in[g] += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
+    }
 #pragma unroll
     for (int k = 0; k < PARAMS; k++)
       in[GATES + STATES + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
+#pragma unroll
+    for (int s = 0; s < STATES; s++) {
+      before[s] = carried_at(p, s, t, at);
+      after[s] = carried_at(p, s, t + 1, at);
+      given_out[s] = s < p->states_count
+                         ? (S *)p->states.data + offset(p->states, s, at.b, t, at.n, at.d)
+                         : nullptr;
+    }
+    h_after = (P *)p->h + (((t + 1) & p->h_mask) * lines + line) * p->row + at.d;
+    if (p->h_current) h_current = (P *)p->h_current + line * p->row + at.d;
+    if (p->saves) save = (T *)p->saves + (long long)t * SAVES * plane(p) + at.index;
+    product = (const T *)p->product + line * RECURRENTS * p->dim + at.d;
     past = p->lengths && t >= p->lengths[at.b];
   }
+  const long long dim = p->dim, save_step = plane(p);
   wait_for_previous();
   if (at.inside) {
 #pragma unroll
-    for (int s = 0; s < STATES; s++) in[GATES + s] = fresh(carried_at(p, s, t, at));
+    for (int s = 0; s < STATES; s++) in[GATES + s] = fresh(before[s]);
   }
 #if STEP_PRODUCT == 1
-  long long h_plane = (long long)p->batch * p->heads * p->row;
-  multiply(sums, ahead, weights, p->h + (t & p->h_mask) * h_plane * 2, p->batch, p->heads, p->row);
+  multiply(sums, ahead, weights, h_before, batch, heads, row);
 #endif
   if (!at.inside) return;
 #if STEP_PRODUCT != 0
@@ -79,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(PL_STEP_THREADS) step(const pl_forw
 #if STEP_PRODUCT == 1
     in[g] += column_sum(sums, r);
 #else
-    in[g] += fresh((const T *)p->product + (((long long)at.b * p->heads + at.n) * RECURRENTS + r) * p->dim + at.d);
+    in[g] += fresh(product + r * dim);
 #endif
   }
 #endif
@@ -87,18 +101,18 @@ extern "C" __global__ void __launch_bounds__(PL_STEP_THREADS) step(const pl_forw
 #pragma unroll
   for (int s = 0; s < STATES; s++) {
     T value = past ? in[GATES + s] : out[s];
-    *carried_at(p, s, t + 1, at) = value;
+    *after[s] = value;
     if (s == 0) {
       const P h = store_as<P>(value);
-      put_h(p, t + 1, at, h);
+      *h_after = h;
+      if (h_current) *h_current = h;
       value = widen(h);
     }
-    if (s < p->states_count)
-      ((S *)p->states.data)[offset(p->states, s, at.b, t, at.n, at.d)] = store_as<S>(value);
+    if (given_out[s]) *given_out[s] = store_as<S>(value);
   }
-  if (!p->saves) return;
+  if (!save) return;
 #pragma unroll
-  for (int v = 0; v < SAVES; v++) ((T *)p->saves)[((long long)t * SAVES + v) * plane(p) + at.index] = out[STATES + v];
+  for (int v = 0; v < SAVES; v++) save[v * save_step] = out[STATES + v];
 }
 
 // The states after all steps go to their view.

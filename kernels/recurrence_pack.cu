@@ -6,7 +6,7 @@ extern "C" __global__ void pack_weights(const __grid_constant__ pl_pack_argument
   if (p.layout == PL_PACK_PLAIN) {
     previous = i % dim, unit = i / dim % dim, g = i / dim / dim % p.gates, n = i / dim / dim / p.gates;
   } else {
-    long long tiles = (dim + PL_TILE_UNITS - 1) / PL_TILE_UNITS, rest = i / PL_CHUNK / PL_TILE_UNITS;
+    long long tiles = p.tiles, rest = i / PL_CHUNK / PL_TILE_UNITS;
     long long column = i / PL_CHUNK % PL_TILE_UNITS, depth = rest % p.chunks * PL_CHUNK + i % PL_CHUNK;
     rest /= p.chunks;
     if (p.layout == PL_PACK_FORWARD) {

@@ -43,7 +43,7 @@
   } pl_backward_arguments;                                                                                             \
   typedef struct {                                                                                                     \
     pl_view recurrent;                                                                                                 \
-    int type, gates, heads, dim, layout, chunks;                                                                       \
+    int type, gates, heads, dim, layout, chunks, tiles, unused;                                                        \
     char *packed;                                                                                                      \
   } pl_pack_arguments;
 // clang-format on
@@ -51,9 +51,10 @@
 PL_RECURRENCE_ARGUMENTS
 
 /* Layouts of a packed R. Plain: [N][Gr][D][D]. The others are in the order in which the tensor cores take them, units
- * in tiles of 8 and what is summed over in chunks of 32, with zeros behind: forward [N][tile][Gr][chunk][8][32] of unit
- * and previous unit, backward [N][tile][chunk][8][32] of previous unit and (gate, unit). */
+ * in tiles of 8 and what is summed over in chunks of K = 64 bytes, with zeros behind: forward
+ * [N][tile][Gr][chunk][8][K] of unit and previous unit, backward [N][tile][chunk][8][K] of previous unit and (gate,
+ * unit). */
 enum { PL_PACK_PLAIN, PL_PACK_FORWARD, PL_PACK_BACKWARD };
-enum { PL_TILE_UNITS = 8, PL_CHUNK = 32, PL_STEP_THREADS = 256 };
+enum { PL_TILE_UNITS = 8, PL_CHUNK_BYTES = 64, PL_STEP_THREADS = 256 };
 
 #endif

@@ -20,7 +20,8 @@ pl_view pl_view_of(const pl_array *array) {
 
 static void plan_free(pl_step_plan *plan) {
   /* Freeing waits until the GPU is done with the memory. A lost context has freed everything already. */
-  if (plan->graph) (void)pl_cu.GraphExecDestroy(plan->graph);
+  for (int i = 0; i < PL_STEP_GRAPHS; i++)
+    if (plan->graphs[i].graph) (void)pl_cu.GraphExecDestroy(plan->graphs[i].graph);
   if (plan->memory) (void)pl_cu.MemFree(plan->memory);
   free(plan->key);
   free(plan);
@@ -29,10 +30,9 @@ static void plan_free(pl_step_plan *plan) {
 /* ---- making ---- */
 
 static void print_key(const pl_recurrence *q, bool backward, bool to_initial, const pl_cuda *cuda, pl_text *key) {
-  pl_text_print(key, "%d %d %d %d %d %lld %lld %lld %lld %d %d %d %d ", cuda->ordinal, backward, to_initial,
-                backward && q->cut, pl_blas_tf32_allowed(), (long long)q->batch, (long long)q->steps,
-                (long long)q->heads, (long long)q->dim, q->type, q->storage, q->product, pl_cell_recurrents(q->cell));
-  pl_text_print(key, "%s", q->cell->key);
+  pl_text_print(key, "%d %d %d %d %d %lld %lld %lld %d %d %d %s", cuda->ordinal, backward, to_initial,
+                backward && q->cut, pl_tf32_allowed(), (long long)q->batch, (long long)q->heads, (long long)q->dim,
+                q->type, q->storage, q->product, q->cell->key);
 }
 
 static pl_status load(pl_step_plan *plan, const char *file, const char *text, const char *name,
@@ -63,7 +63,9 @@ static pl_status load_kernels(pl_step_plan *plan, const pl_recurrence *q) {
 
 static int64_t packed_elements(const pl_step_plan *plan) {
   const pl_step_shape *s = &plan->shape;
-  if (s->product == PL_PRODUCT_INSIDE) return s->heads * s->tiles * s->columns * s->chunks * PL_TILE_UNITS * PL_CHUNK;
+  if (s->product == PL_PRODUCT_INSIDE)
+    return s->heads * s->tiles * (s->columns / s->unit_tiles) * s->chunks * PL_TILE_UNITS *
+           (PL_CHUNK_BYTES / (int64_t)pl_dtype_size(plan->product_type));
   return s->heads * s->recurrents * s->dim * s->dim;
 }
 
@@ -90,6 +92,13 @@ static pl_status place_memory(pl_step_plan *plan) {
   return PL_OK;
 }
 
+static void forget_plans(void) {
+  for (int i = 0; i < PLANS_MAX; i++) {
+    if (plans[i]) plan_free(plans[i]);
+    plans[i] = NULL;
+  }
+}
+
 static pl_status plan_make(pl_cuda *cuda, const pl_recurrence *q, bool backward, bool to_initial, pl_step_plan *plan) {
   plan->cuda = cuda;
   plan->backward = backward;
@@ -100,6 +109,10 @@ static pl_status plan_make(pl_cuda *cuda, const pl_recurrence *q, bool backward,
   plan->to_initial = to_initial;
   if (plan->shape.product == PL_PRODUCT_BLAS) PL_TRY(pl_blas_ready(cuda));
   PL_TRY(load_kernels(plan, q));
+  pl_status status = place_memory(plan);
+  if (status != PL_OUT_OF_MEMORY) return status;
+  forget_plans();
+  pl_device_trim(&cuda->device);
   return place_memory(plan);
 }
 
@@ -112,6 +125,7 @@ pl_status pl_step_plan_find(pl_cuda *cuda, const pl_recurrence *q, bool backward
     if (plans[i] && strcmp(plans[i]->key, key.data) == 0) {
       *plan = plans[i];
       (*plan)->used = ++clock_ticks;
+      (*plan)->shape.steps = q->steps;
       pl_text_release(&key);
       return PL_OK;
     }
@@ -149,6 +163,7 @@ pl_status pl_step_plan_pack(pl_step_plan *plan, const pl_array *recurrent) {
                                  .dim = (int)s->dim,
                                  .layout = s->product == PL_PRODUCT_INSIDE ? inside : PL_PACK_PLAIN,
                                  .chunks = s->chunks,
+                                 .tiles = s->tiles,
                                  .packed = plan->packed};
   return pl_step_plan_launch(plan, plan->pack, packed_elements(plan), 1, (void *[]){&arguments});
 }
@@ -175,10 +190,10 @@ static pl_status launch_step(pl_step_plan *plan, int step, bool overlap) {
   bool programmatic =
       overlap && plan->cuda->architecture >= PROGRAMMATIC_SM && pl_driver_version() >= PROGRAMMATIC_DRIVER;
   pl_cu_launch launch = {
-      .grid_x = (unsigned)(inside ? s->tiles : (count + PL_STEP_THREADS - 1) / PL_STEP_THREADS),
+      .grid_x = (unsigned)(inside ? s->tiles / s->unit_tiles : (count + PL_STEP_THREADS - 1) / PL_STEP_THREADS),
       .grid_y = inside ? (unsigned)s->heads : 1,
       .grid_z = inside ? (unsigned)((s->batch + 16 * s->rows - 1) / (16 * s->rows)) : 1,
-      .block_x = PL_STEP_THREADS,
+      .block_x = inside ? 32 * (unsigned)s->warps : PL_STEP_THREADS,
       .block_y = 1,
       .block_z = 1,
       .stream = plan->cuda->stream,
@@ -208,7 +223,7 @@ static pl_status launch_steps(pl_step_plan *plan) {
 }
 
 /* The graph owns copies of all launches; a capture that fails leaves the stream as it was. */
-static pl_status capture(pl_step_plan *plan) {
+static pl_status capture(pl_step_plan *plan, pl_cu_graph_exec *made) {
   pl_cu_graph graph = NULL;
   PL_CUDA_TRY(pl_cu.StreamBeginCapture(plan->cuda->stream, PL_CU_CAPTURE_THREAD_LOCAL));
   pl_status launched = launch_steps(plan);
@@ -218,15 +233,30 @@ static pl_status capture(pl_step_plan *plan) {
     return launched;
   }
   PL_CUDA_TRY(pl_cu.StreamEndCapture(plan->cuda->stream, &graph));
-  pl_status status = PL_CUDA(pl_cu.GraphInstantiate(&plan->graph, graph, 0));
+  pl_status status = PL_CUDA(pl_cu.GraphInstantiate(made, graph, 0));
   (void)pl_cu.GraphDestroy(graph);
   return status;
 }
 
+/* The place of this many steps: where they are known, or of the steps used longest ago, which are forgotten. */
+static pl_step_graph *graph_of(pl_step_plan *plan) {
+  pl_step_graph *oldest = &plan->graphs[0];
+  for (int i = 0; i < PL_STEP_GRAPHS; i++) {
+    pl_step_graph *at = &plan->graphs[i];
+    if (at->steps == plan->shape.steps) return at;
+    if (at->used < oldest->used) oldest = at;
+  }
+  if (oldest->graph) (void)pl_cu.GraphExecDestroy(oldest->graph); /* lives on until it has run */
+  *oldest = (pl_step_graph){.steps = plan->shape.steps};
+  return oldest;
+}
+
 pl_status pl_step_plan_run(pl_step_plan *plan) {
-  plan->uses++;
-  /* Sizes that never come again are not worth a graph. */
-  if (plan->uses == 1 || plan->shape.steps <= GRAPH_STEPS_MIN) return launch_steps(plan);
-  if (!plan->graph) PL_TRY(capture(plan));
-  return PL_CUDA(pl_cu.GraphLaunch(plan->graph, plan->cuda->stream));
+  if (plan->shape.steps <= GRAPH_STEPS_MIN) return launch_steps(plan);
+  pl_step_graph *at = graph_of(plan);
+  at->used = ++clock_ticks;
+  /* Numbers of steps that never come again are not worth a graph. */
+  if (++at->uses == 1) return launch_steps(plan);
+  if (!at->graph) PL_TRY(capture(plan, &at->graph));
+  return PL_CUDA(pl_cu.GraphLaunch(at->graph, plan->cuda->stream));
 }

@@ -15,14 +15,25 @@ typedef struct {
   int64_t recurrents;
   int64_t row, across; /* elements of h, and of the gradients of the gates that R feeds, of one head and batch row */
   pl_step_product product;
-  int columns, chunks, rows, tiles; /* PL_PRODUCT_INSIDE: tiles of 8 units summed at once, the sum's chunks of 32, tiles
-                                       of 16 batch rows of a block, tiles of 8 units of a head */
+  /* PL_PRODUCT_INSIDE: tiles of 8 units of a head and of a block, their columns (one per gate that is summed), tiles of
+   * 16 batch rows of a block, chunks of 64 bytes that a sum runs over, warps that share them. */
+  int tiles, unit_tiles, columns, rows, chunks, warps;
 } pl_step_shape;
 
 void pl_step_shape_choose(const pl_recurrence *q, bool backward, pl_step_shape *shape);
 
+/* The graph of one number of steps; from the second call with that number on. */
 typedef struct {
-  pl_step_shape shape;
+  int64_t steps;
+  int uses;
+  uint64_t used; /* when, for giving up the one used longest ago */
+  pl_cu_graph_exec graph;
+} pl_step_graph;
+
+enum { PL_STEP_GRAPHS = 8 };
+
+typedef struct {
+  pl_step_shape shape; /* .steps: those of the call at hand, to which nothing but the graphs is tied */
   bool backward;
   pl_dtype product_type;
   bool through, to_initial; /* backward: the product is there; the gradient of the initial states is wanted */
@@ -35,9 +46,8 @@ typedef struct {
   char *key; /* everything that the rest follows from */
   pl_dtype type;
   pl_cu_pointer memory;
-  pl_cu_graph_exec graph;
-  int uses;
-  uint64_t used; /* when, for giving up the one used longest ago */
+  pl_step_graph graphs[PL_STEP_GRAPHS];
+  uint64_t used;
 } pl_step_plan;
 
 /* The plan for this recurrence, new or from an earlier call; borrowed until the next call. */

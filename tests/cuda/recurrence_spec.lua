@@ -33,6 +33,7 @@ local shapes = {
   { B = 3, T = 257, N = 12, D = 8 },
   { B = 8, T = 257, N = 1, D = 256 },
   { B = 16, T = 33, N = 1, D = 768 },
+  { B = 40, T = 9, N = 2, D = 256 },
   { B = 200, T = 12, N = 2, D = 40 },
 }
 
@@ -229,6 +230,20 @@ describe("alternating", function()
     local off = compare.difference({ states = states:detach():to("cpu"):double() }, { states = expected.states })
     assert.is_true(off < 2e-5)
     assert.is_true(norm(leaf.grad) > 0)
+  end)
+
+  it("takes a number of steps that changes from call to call", function()
+    local _ <close> = pl.scope()
+    local cell = pl.cells.lstm
+    local cpu, gpu = problem(cell, { B = 3, T = 40, N = 2, D = 8 }, "float64", 0)
+    local expected = pl.rnn(cpu.given.Wx, cpu.given.R, cpu.given.b, { cell = cell })
+    for round = 1, 3 do
+      for steps = 40, 9, -round do
+        local found = pl.rnn(gpu.given.Wx:narrow(2, 1, steps), gpu.given.R, gpu.given.b, { cell = cell })
+        local off = norm(found:to("cpu") - expected:narrow(3, 1, steps))
+        assert(off < 1e-10, ("T=%d differs by %g"):format(steps, off))
+      end
+    end
   end)
 
   it("keeps float32 weights beside 16-bit inputs, with gradients in float32", function()

@@ -23,8 +23,9 @@ typedef struct {
 
 /* Between them: every type of storage and product, both sources of the product, one and two tiles of rows. */
 static const problem problems[] = {
-    {PL_F32, PL_BF16, PL_BF16, 16, 64},   {PL_F32, PL_F32, PL_F16, 64, 100}, {PL_F32, PL_F16, PL_F16, 3, 768},
-    {PL_F32, PL_BF16, PL_BF16, 1024, 64}, {PL_F32, PL_F32, PL_F32, 16, 64},  {PL_F64, PL_F64, PL_F64, 16, 64},
+    {PL_F32, PL_BF16, PL_BF16, 16, 64},  {PL_F32, PL_F32, PL_F16, 64, 100},    {PL_F32, PL_F16, PL_F16, 3, 768},
+    {PL_F32, PL_BF16, PL_BF16, 64, 256}, {PL_F32, PL_BF16, PL_BF16, 1024, 64}, {PL_F32, PL_F32, PL_F32, 16, 64},
+    {PL_F64, PL_F64, PL_F64, 16, 64},
 };
 
 static void compile(const char *name, const char *file, const pl_text *before, int architecture) {
