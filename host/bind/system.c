@@ -255,6 +255,32 @@ static int adam_step(lua_State *L) {
   return 0;
 }
 
+typedef struct {
+  pl_tensor **list, **out;
+  int count;
+} squares;
+
+static pl_status run_squares(void *context) {
+  squares *s = context;
+  return pl_sum_of_squares(s->list, s->count, s->out);
+}
+
+/* sum_of_squares{ t1, t2, .. } -> tensor of one element, outside the graph */
+static int sum_of_squares(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  int count = (int)luaL_len(L, 1);
+  pl_tensor **list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0); /* the table keeps the tensors */
+  for (int i = 0; i < count; i++) {
+    lua_geti(L, 1, i + 1);
+    list[i] = pl_check_tensor(L, -1, "sum_of_squares", "list");
+    lua_pop(L, 1);
+  }
+  squares s = {.list = list, .count = count, .out = pl_push_handle(L)};
+  pl_run(L, "sum_of_squares", run_squares, &s);
+  return 1;
+}
+
 void pl_register_system(lua_State *L) {
   static const luaL_Reg functions[] = {{"memory", memory},
                                        {"memory_limit", memory_limit},
@@ -269,6 +295,7 @@ void pl_register_system(lua_State *L) {
                                        {"write_file", write_file},
                                        {"make_directory", make_directory},
                                        {"adam_step", adam_step},
+                                       {"sum_of_squares", sum_of_squares},
                                        {0}};
   luaL_setfuncs(L, functions, 0);
 }

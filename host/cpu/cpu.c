@@ -82,6 +82,7 @@ void pl_cpu_open(void) {
       .softmax = pl_cpu_softmax,
       .softmax_gradient = pl_cpu_softmax_gradient,
       .adam = pl_cpu_adam,
+      .squares = pl_cpu_squares,
       .recurrence_workspace = pl_cpu_recurrence_workspace,
       .recurrence_forward = pl_cpu_recurrence_forward,
       .recurrence_backward = pl_cpu_recurrence_backward,

@@ -25,6 +25,7 @@ pl_status pl_cpu_random(pl_device *device, pl_distribution kind, uint64_t seed, 
 pl_status pl_cpu_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim);
 pl_status pl_cpu_softmax_gradient(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
                                   const pl_array *g, int dim);
+pl_status pl_cpu_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
 pl_status pl_cpu_adam(pl_device *device, const pl_adam *steps, int count);
 
 #endif

@@ -131,6 +131,7 @@ static const pl_device primitives = {
     .softmax = pl_cuda_softmax,
     .softmax_gradient = pl_cuda_softmax_gradient,
     .adam = pl_cuda_adam,
+    .squares = pl_cuda_squares,
     .half_storage = true,
     .recurrence_workspace = pl_cuda_recurrence_workspace,
     .recurrence_forward = pl_cuda_recurrence_forward,

@@ -148,6 +148,73 @@ pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, cons
   return rows(device, kind, gin, g, y, dim);
 }
 
+/* ---- squares ---- */
+
+enum { ARRAYS = 64, SQUARES_CHUNK = 4096 };
+
+/* As in kernels/squares.cu. */
+typedef struct {
+  const void *array[ARRAYS];
+  int64_t count[ARRAYS];
+  uint32_t chunk[ARRAYS + 1];
+  void *partial;
+} squares_job;
+
+void pl_squares_prelude(pl_dtype type, pl_text *text) {
+  pl_text_print(text, "typedef %s ACC;\n#define TYPE %s\n", compute_type(type), pl_layout_type(type));
+}
+
+static pl_status load_squares(pl_cuda *cuda, pl_dtype type, pl_cu_function *function) {
+  uint64_t key = (uint64_t)PL_FAMILY_SQUARES << 56 | type;
+  *function = pl_cuda_kernel_found(cuda, key);
+  if (*function) return PL_OK;
+  pl_text prelude = {0};
+  pl_squares_prelude(type, &prelude);
+  pl_status status = pl_cuda_kernel_load(cuda, key, "squares.cu", prelude.data, "", "squares", function);
+  pl_text_release(&prelude);
+  return status;
+}
+
+static int64_t chunks_of(const pl_array *array) { return (pl_array_count(array) + SQUARES_CHUNK - 1) / SQUARES_CHUNK; }
+
+/* Partial sums of all arrays, ARRAYS of them per launch, side by side in `partial`. */
+static pl_status partial_squares(pl_cuda *cuda, const pl_array *const arrays[], int count, const pl_array *partial) {
+  pl_cu_function function;
+  PL_TRY(load_squares(cuda, arrays[0]->dtype, &function));
+  char *place = pl_array_data(partial);
+  for (int done = 0; done < count; done += ARRAYS) {
+    squares_job job = {.partial = place};
+    int now = count - done < ARRAYS ? count - done : ARRAYS;
+    for (int i = 0; i < now; i++) {
+      job.array[i] = pl_array_data(arrays[done + i]);
+      job.count[i] = pl_array_count(arrays[done + i]);
+      job.chunk[i + 1] = job.chunk[i] + (uint32_t)chunks_of(arrays[done + i]);
+    }
+    PL_TRY(pl_cuda_launch(cuda, function, job.chunk[now], 1, THREADS, 0, (void *[]){&job}));
+    place += job.chunk[now] * pl_dtype_size(partial->dtype);
+  }
+  return PL_OK;
+}
+
+pl_status pl_cuda_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  pl_array partial = {.dtype = count > 0 && arrays[0]->dtype == PL_F64 ? PL_F64 : PL_F32, .rank = 1, .stride = {1}};
+  for (int i = 0; i < count; i++) partial.size[0] += chunks_of(arrays[i]);
+  PL_REQUIRE(partial.size[0] < INT32_MAX, "norm: too many elements");
+  if (partial.size[0] == 0) {
+    pl_array zero = pl_array_number(0);
+    return pl_cuda_copy(device, out, &zero);
+  }
+  PL_TRY(pl_buffer_new(device, (size_t)partial.size[0] * pl_dtype_size(partial.dtype), &partial.buffer));
+  pl_status status = partial_squares(cuda, arrays, count, &partial);
+  pl_array single = *out;
+  single.rank = 1, single.size[0] = 1, single.stride[0] = 1;
+  if (status == PL_OK) status = pl_cuda_reduce(device, PL_SUM, &single, &partial);
+  pl_buffer_release(partial.buffer);
+  return status;
+}
+
 /* ---- Adam ---- */
 
 enum { TENSORS = 48, CHUNK = 2048 };

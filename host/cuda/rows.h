@@ -1,4 +1,4 @@
-/* The variants of the random, softmax and Adam kernels, as text; compiled on demand, and all of them by the test. */
+/* The variants of the random, softmax, squares and Adam kernels, as text; compiled on demand, and all of them by the test. */
 #ifndef PL_CUDA_ROWS_H
 #define PL_CUDA_ROWS_H
 
@@ -13,6 +13,7 @@ typedef struct {
 
 void pl_random_prelude(pl_distribution kind, pl_dtype type, int rank, pl_text *text);
 void pl_softmax_prelude(const pl_softmax_variant *variant, pl_text *text);
+void pl_squares_prelude(pl_dtype type, pl_text *text);
 void pl_adam_prelude(pl_dtype type, pl_text *text);
 
 #endif

@@ -63,6 +63,9 @@ struct pl_device {
   pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
+  /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point
+   * type. */
+  pl_status (*squares)(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
   /* How many bytes of workspace a recurrence needs for its backward. */
   pl_status (*recurrence_workspace)(pl_device *device, const pl_recurrence *recurrence, size_t *bytes);
   pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence,

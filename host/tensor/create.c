@@ -67,3 +67,37 @@ pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], p
   free(parts);
   return status;
 }
+
+/* The arrays of packed forms of the tensors, which *packed keeps. */
+static pl_status pack_all(pl_tensor *const list[], int count, pl_tensor **packed, const pl_array **arrays) {
+  for (int i = 0; i < count; i++) {
+    PL_REQUIRE(pl_dtype_is_float(list[i]->array.dtype) && list[i]->array.dtype == list[0]->array.dtype &&
+                   pl_tensor_device(list[i]) == pl_tensor_device(list[0]),
+               "sum_of_squares: tensor %d is %s on %s, expected a floating-point type as tensor 1, %s on %s", i + 1,
+               pl_dtype_name(list[i]->array.dtype), pl_tensor_device(list[i])->name,
+               pl_dtype_name(list[0]->array.dtype), pl_tensor_device(list[0])->name);
+    PL_TRY(pl_contiguous(list[i], &packed[i]));
+    arrays[i] = &packed[i]->array;
+  }
+  return PL_OK;
+}
+
+pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out) {
+  PL_REQUIRE(count > 0, "sum_of_squares: expected at least one tensor");
+  pl_tensor **packed = pl_allocate((size_t)count * sizeof *packed), *sum = NULL;
+  const pl_array **arrays = pl_allocate((size_t)count * sizeof *arrays);
+  pl_device *device = pl_tensor_device(list[0]);
+  bool was = pl_set_recording(false);
+  pl_status status = pack_all(list, count, packed, arrays);
+  if (status == PL_OK) status = pl_tensor_new(device, list[0]->array.dtype == PL_F64 ? PL_F64 : PL_F32, 0, NULL, &sum);
+  if (status == PL_OK) status = device->squares(device, arrays, count, &sum->array);
+  pl_set_recording(was);
+  for (int i = 0; i < count; i++) pl_tensor_release(packed[i]);
+  free(packed);
+  free(arrays);
+  if (status == PL_OK)
+    *out = sum;
+  else
+    pl_tensor_release(sum);
+  return status;
+}

@@ -76,6 +76,10 @@ pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *
 pl_dtype pl_autocast(void);
 void pl_set_autocast(pl_dtype type);
 
+/* [] = the sum of the squares of all elements of `count` floating-point tensors on one device, outside the graph; float64
+ * for float64 tensors, else float32. They have one type. */
+pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out);
+
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
  * devices agree. */
 pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,

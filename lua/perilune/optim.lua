@@ -218,16 +218,19 @@ function optim.clip_grad_norm(params, max, options)
   local option = check.options("optim.clip_grad_norm", options, { error_if_nonfinite = false })
   local _ <close> = pl.scope()
   return pl.no_grad(function()
-    local gradients, total = {}, nil
+    local gradients, alike = {}, {}
     for _, p in ipairs(params) do
       local g = p.grad
       if g then
-        local squares = pl.square(g):sum()
-        gradients[#gradients + 1], total = g, total and total + squares or squares
+        local kind = g.dtype .. " on " .. g.device
+        alike[kind] = alike[kind] or {}
+        table.insert(alike[kind], g)
+        gradients[#gradients + 1] = g
       end
     end
-    if not total then return 0.0 end
-    local norm = math.sqrt(total:item())
+    local squares = 0.0
+    for _, list in pairs(alike) do squares = squares + core.sum_of_squares(list):item() end
+    local norm = math.sqrt(squares)
     if option.error_if_nonfinite and (norm ~= norm or norm == math.huge) then
       check.fail("optim.clip_grad_norm: the norm of the gradients is %s", tostring(norm))
     end

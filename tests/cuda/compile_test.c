@@ -168,6 +168,10 @@ static void all_rows(void) {
         pl_softmax_prelude(&v, &prelude);
         compile("softmax.cu", &prelude, type == PL_F32 && w == 1);
       }
+  for (int type = PL_F16; type <= PL_F64; type++) {
+    pl_squares_prelude((pl_dtype)type, &prelude);
+    compile("squares.cu", &prelude, true);
+  }
   for (int type = PL_F32; type <= PL_F64; type++) {
     pl_adam_prelude((pl_dtype)type, &prelude);
     compile("adam.cu", &prelude, true);

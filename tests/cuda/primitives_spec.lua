@@ -300,6 +300,24 @@ if not gpu then print "no GPU here: the GPU's primitives are not compared with t
     end
   end)
 
+  it("norms over many gradients are the CPU's", function()
+    for _, dtype in ipairs(floats) do
+      local here, there, exact = {}, {}, 0
+      for i = 1, 70 do
+        here[i] = pl.randn({ 3, i * i, dtype = "float64" }):to(dtype)
+        there[i] = here[i]:to(gpu)
+        exact = exact + pl.square(here[i]:double()):sum():item()
+      end
+      here[71], there[71] = here[70]:t(), there[70]:t()
+      exact = exact + pl.square(here[70]:double()):sum():item()
+      for name, list in pairs { cpu = here, [gpu] = there } do
+        local got = core.sum_of_squares(list):item()
+        assert.is_true(math.abs(got - exact) <= 1e-6 * exact,
+          ("%s on %s: %g, expected %g"):format(dtype, name, got, exact))
+      end
+    end
+  end)
+
   it("raises when memory runs out, with the numbers, and goes on", function()
     local ok, message = pcall(pl.zeros, { 1 << 42, device = gpu })
     assert.is_false(ok)
@@ -308,7 +326,7 @@ if not gpu then print "no GPU here: the GPU's primitives are not compared with t
     assert.equal(3, pl.ones({ 3, device = gpu }):sum():item())
   end)
 
-  it("keeps its bytes over many steps", function()
+  it("keeps its bytes over ten thousand steps", function()
     local w = pl.randn({ 32, 32, device = gpu }):requires_grad()
     local optimizer = pl.optim.AdamW({ w }, { lr = 1e-3 })
     local function steps(n)
@@ -321,11 +339,22 @@ if not gpu then print "no GPU here: the GPU's primitives are not compared with t
       return pl.memory()[gpu]
     end
     local before = steps(200)
-    local after = steps(2000)
+    local after = steps(10000)
     assert.equal(before.live, after.live)
     assert.equal(before.cached, after.cached)
     assert.equal(before.buffers, after.buffers)
     assert.is_true(after.peak >= after.live)
+  end)
+
+  it("gives a scope's tensors back though handles leak", function()
+    local leaked, live = {}, nil
+    for i = 1, 300 do
+      local _ <close> = pl.scope()
+      leaked[i] = pl.zeros { 1 << 20, device = gpu } + 1
+      live = live or pl.memory()[gpu].live
+      assert.equal(live, pl.memory()[gpu].live)
+    end
+    assert.is_false(pcall(function() return leaked[1] + 1 end))
   end)
 
   it("refuses to mix devices", function()
