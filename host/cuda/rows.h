@@ -1,4 +1,5 @@
-/* The variants of the random, softmax, squares and Adam kernels, as text; compiled on demand, and all of them by the test. */
+/* The variants of the random, softmax, squares and Adam kernels, as text; compiled on demand, and all of them by the
+ * test. */
 #ifndef PL_CUDA_ROWS_H
 #define PL_CUDA_ROWS_H
 

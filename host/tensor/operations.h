@@ -71,13 +71,13 @@ void pl_seed(uint64_t seed);
 pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
                     double p1, pl_tensor **out);
 
-/* The type to which products of float32 round their operands, PL_F32 unless somebody asks for PL_BF16 or PL_F16. They add
- * up in float32 and results and gradients stay float32, so parameters keep all their digits. */
+/* The type to which products of float32 round their operands, PL_F32 unless somebody asks for PL_BF16 or PL_F16. They
+ * add up in float32 and results and gradients stay float32, so parameters keep all their digits. */
 pl_dtype pl_autocast(void);
 void pl_set_autocast(pl_dtype type);
 
-/* [] = the sum of the squares of all elements of `count` floating-point tensors on one device, outside the graph; float64
- * for float64 tensors, else float32. They have one type. */
+/* [] = the sum of the squares of all elements of `count` floating-point tensors on one device, outside the graph;
+ * float64 for float64 tensors, else float32. They have one type. */
 pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out);
 
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and

@@ -9,6 +9,11 @@ for _, device in ipairs(pl.devices()) do
   if device.name == "cuda:0" then gpu = device.name end
 end
 
+local second
+for _, device in ipairs(pl.devices()) do
+  if device.name == "cuda:1" then second = device.name end
+end
+
 local floats <const> = { "float64", "float32", "bfloat16", "float16" }
 -- Sums of thousands of terms, equal ones among them; and one rounding of a result.
 local of_sums <const> = { float64 = 2e-13, float32 = 1e-5, bfloat16 = 8e-3, float16 = 1e-3 }
@@ -356,6 +361,31 @@ if not gpu then print "no GPU here: the GPU's primitives are not compared with t
     end
     assert.is_false(pcall(function() return leaked[1] + 1 end))
   end)
+
+  if second then
+    it("works on several GPUs in one program", function()
+      local a, b = pl.randn { 100, 200 }, pl.randn { 200, 50 }
+      local on_first, on_second = a:to(gpu), a:to(gpu):to(second)
+      assert.equal(second, on_second.device)
+      close(a, on_second, 0, "by way of the first")
+      for i = 1, 20 do -- by turns
+        close(a:matmul(b), on_first:matmul(b:to(gpu)), 1e-6, "first, turn " .. i)
+        close(a:matmul(b), on_second:matmul(b:to(second)), 1e-6, "second, turn " .. i)
+      end
+      local w = b:to(second):requires_grad();
+      (on_second:matmul(w):tanh():to(gpu) * 2):sum():backward()
+      local here = b:clone():requires_grad();
+      (a:matmul(here):tanh() * 2):sum():backward()
+      assert.equal(second, w.grad.device)
+      close(here.grad, w.grad, 1e-5, "gradient across devices")
+      assert.is_true(pl.memory()[second].live > 0)
+      assert.is_false(pcall(function() return on_first + on_second end))
+      local index = pl.tensor({ 1, 500 }, { dtype = "int64", device = second })
+      local ok, message = pcall(function() return on_second:index_select(1, index):totable() end)
+      assert.is_false(ok)
+      assert.matches("on cuda:1", message, 1, true)
+    end)
+  end
 
   it("refuses to mix devices", function()
     local ok, message = pcall(function() return pl.ones { 2 } + pl.ones { 2, device = gpu } end)
