@@ -374,7 +374,7 @@ if not gpu then print "no GPU here: the GPU's primitives are not compared with t
       end
       local w = b:to(second):requires_grad();
       (on_second:matmul(w):tanh():to(gpu) * 2):sum():backward()
-      local here = b:clone():requires_grad();
+      local here = b:detach():clone():requires_grad();
       (a:matmul(here):tanh() * 2):sum():backward()
       assert.equal(second, w.grad.device)
       close(here.grad, w.grad, 1e-5, "gradient across devices")
