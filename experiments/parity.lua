@@ -85,6 +85,7 @@ local function check_options()
   if option.max < option.min then
     options.fail("option --max: expected an integer of at least --min (%d), got %d", option.min, option.max)
   end
+  options.attempt("device", pl.synchronize, option.device)
   for _, cell in ipairs(option.cell) do
     local units = units_of(cell)
     if units % option.heads ~= 0 then

@@ -14,8 +14,13 @@ local function processor()
   return name or "processor unknown"
 end
 
---- The device in words: processor and number of threads.
+--- The device in words: processor and number of threads, or what the device says of itself.
 function experiment.device_line(device)
+  if device and device ~= "cpu" then
+    for _, found in ipairs(core.devices()) do
+      if found.name == device or found.name == device .. ":0" then return found.description end
+    end
+  end
   return ("%s: %s, %d threads"):format(device or "cpu", processor(), core.threads())
 end
 
