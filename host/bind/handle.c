@@ -262,7 +262,7 @@ void pl_run(lua_State *L, const char *operation, pl_status (*work)(void *context
     status = work(context);
   }
   /* Messages from the devices do not know for which operation they worked. */
-  if (status == PL_ERROR && strncmp(pl_message(), operation, strlen(operation)) != 0)
+  if ((status == PL_ERROR || status == PL_OUT_OF_MEMORY) && strncmp(pl_message(), operation, strlen(operation)) != 0)
     pl_error(L, "%s: %s", operation, pl_message());
   pl_raise_unless_ok(L, status);
 }
