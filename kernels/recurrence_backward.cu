@@ -29,6 +29,74 @@ extern "C" __global__ void begin(const __grid_constant__ pl_backward_arguments p
   for (int i = 0; i < BIASES + PARAMS; i++) ((T *)p.sums)[i * plane(&p) + at.index] = 0;
 }
 
+// Places of the cell's inputs.
+enum { BEFORE = SAVES, AFTER = BEFORE + STATES, PARAM = AFTER + STATES, ARRIVING = PARAM + PARAMS };
+
+// What a thread needs for its element of a step, as far as it can be had before the step behind has ended.
+struct element {
+  T in[ARRIVING + STATES]; // of the cell; what arrives: from the states given out only
+  T sums[BIASES + PARAMS + 1];
+  T *leaving, *sum;
+  const T *product;
+  P *gates, *gates_current;
+  S *input[GATES + 1]; // NULL: not wanted
+  bool past;           // beyond the row's length
+};
+
+static __device__ __forceinline__ void prepare(element &e, const pl_backward_arguments *p, int t, const place &at) {
+  const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
+  e.leaving = leaving_at(p, 0, at);
+  e.product = (const T *)p->product + at.index;
+  e.sum = (T *)p->sums + at.index;
+#pragma unroll
+  for (int s = 0; s < STATES; s++) e.in[ARRIVING + s] = 0;
+  if (t < 0) return;
+#pragma unroll
+  for (int v = 0; v < SAVES; v++) e.in[v] = ((const T *)p->saves)[((long long)t * SAVES + v) * plane(p) + at.index];
+#pragma unroll
+  for (int s = 0; s < STATES; s++) {
+    e.in[BEFORE + s] = kept_state(p, s, t, at);
+    e.in[AFTER + s] = kept_state(p, s, t + 1, at);
+    if (s < p->states_count)
+      e.in[ARRIVING + s] = widen(((const S *)p->states.data)[offset(p->states, s, at.b, t, at.n, at.d)]);
+  }
+#pragma unroll
+  for (int k = 0; k < PARAMS; k++) e.in[PARAM + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
+#pragma unroll
+  for (int g = 0; g < GATES; g++) {
+    e.input[g] = nullptr;
+    if (HAS_INPUT >> g & 1 && p->input.data)
+      e.input[g] = (S *)p->input.data + offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d);
+  }
+  e.gates = (P *)p->gates + ((t & p->gates_mask) * lines + line) * p->across + at.d;
+  e.gates_current = p->gates_current ? (P *)p->gates_current + line * p->across + at.d : nullptr;
+  e.past = p->lengths && t >= p->lengths[at.b];
+}
+
+// The cell's gradient, with all that arrives.
+static __device__ __forceinline__ void finish(element &e, long long dim, long long state_step) {
+  T out[GATES + STATES + PARAMS];
+  cell_backward(e.in, out);
+#pragma unroll
+  for (int g = 0; g < GATES; g++) {
+    const T gradient = e.past ? (T)0 : out[g];
+    if (HAS_RECURRENT >> g & 1) {
+      const P rounded = store_as<P>(gradient);
+      e.gates[place_in(HAS_RECURRENT, g) * dim] = rounded;
+      if (e.gates_current) e.gates_current[place_in(HAS_RECURRENT, g) * dim] = rounded;
+    }
+    if (e.input[g]) *e.input[g] = store_as<S>(gradient);
+    if (HAS_BIAS >> g & 1) e.sums[place_in(HAS_BIAS, g)] += gradient;
+  }
+#pragma unroll
+  for (int s = 0; s < STATES; s++) e.leaving[s * state_step] = e.past ? e.in[ARRIVING + s] : out[GATES + s];
+#pragma unroll
+  for (int k = 0; k < PARAMS; k++)
+    if (!e.past) e.sums[BIASES + k] += out[GATES + STATES + k];
+#pragma unroll
+  for (int i = 0; i < BIASES + PARAMS; i++) e.sum[i * state_step] = e.sums[i];
+}
+
 extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backward_arguments *p, int t) {
   let_next_start();
   const bool through = p->through && t < p->steps - 1; // whether R brings something from the step behind
@@ -43,55 +111,16 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backwar
 #else
   const place at = any_place(p->batch, p->heads, p->dim);
 #endif
-  enum { BEFORE = SAVES, AFTER = BEFORE + STATES, PARAM = AFTER + STATES, ARRIVING = PARAM + PARAMS };
-  T in[ARRIVING + STATES], out[GATES + STATES + PARAMS], arriving[STATES], sums[BIASES + PARAMS + 1];
-  T *leaving = nullptr, *initial[STATES], *sum = nullptr;
-  const T *product = nullptr;
-  P *gates = nullptr, *gates_current = nullptr;
-  S *input[GATES + 1];
-  bool past = false;
-#pragma unroll
-  for (int s = 0; s < STATES; s++) arriving[s] = 0;
-  if (at.inside) {
-    const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
-    leaving = leaving_at(p, 0, at);
-    product = (const T *)p->product + at.index;
-    sum = (T *)p->sums + at.index;
-    if (t < 0) {
-#pragma unroll
-      for (int s = 0; s < STATES; s++)
-        initial[s] = (T *)p->initial.data + offset(p->initial, s, at.b, 0, at.n, at.d);
-    } else {
-#pragma unroll
-      for (int v = 0; v < SAVES; v++) in[v] = ((const T *)p->saves)[((long long)t * SAVES + v) * plane(p) + at.index];
-#pragma unroll
-      for (int s = 0; s < STATES; s++) {
-        in[BEFORE + s] = kept_state(p, s, t, at);
-        in[AFTER + s] = kept_state(p, s, t + 1, at);
-        if (s < p->states_count)
-          arriving[s] = widen(((const S *)p->states.data)[offset(p->states, s, at.b, t, at.n, at.d)]);
-      }
-#pragma unroll
-      for (int k = 0; k < PARAMS; k++) in[PARAM + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
-#pragma unroll
-      for (int g = 0; g < GATES; g++) {
-        input[g] = nullptr;
-        if (HAS_INPUT >> g & 1 && p->input.data)
-          input[g] = (S *)p->input.data + offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d);
-      }
-      gates = (P *)p->gates + ((t & p->gates_mask) * lines + line) * p->across + at.d;
-      if (p->gates_current) gates_current = (P *)p->gates_current + line * p->across + at.d;
-      past = p->lengths && t >= p->lengths[at.b];
-    }
-  }
+  element e;
+  if (at.inside) prepare(e, p, t, at);
   const long long state_step = plane(p), dim = p->dim;
   const T clip = (T)p->clip;
   wait_for_previous();
   if (at.inside) {
 #pragma unroll
-    for (int s = 0; s < STATES; s++) arriving[s] += fresh(leaving + s * state_step);
+    for (int s = 0; s < STATES; s++) e.in[ARRIVING + s] += fresh(e.leaving + s * state_step);
 #pragma unroll
-    for (int i = 0; i < BIASES + PARAMS; i++) sums[i] = fresh(sum + i * state_step);
+    for (int i = 0; i < BIASES + PARAMS; i++) e.sums[i] = fresh(e.sum + i * state_step);
   }
 #if STEP_PRODUCT == 1
   if (through) multiply(shared, ahead, weights, gates_behind, batch, heads, across);
@@ -102,38 +131,19 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backwar
 #if STEP_PRODUCT == 1
     T more = column_sum(shared, 0);
 #else
-    T more = fresh(product);
+    T more = fresh(e.product);
 #endif
     if (clip > 0) more = more > clip ? clip : more < -clip ? -clip : more;
-    arriving[0] += more;
+    e.in[ARRIVING] += more;
   }
 #endif
-  if (t < 0) {
-#pragma unroll
-    for (int s = 0; s < STATES; s++) *initial[s] = arriving[s];
+  if (t >= 0) {
+    finish(e, dim, state_step);
     return;
   }
 #pragma unroll
-  for (int s = 0; s < STATES; s++) in[ARRIVING + s] = arriving[s];
-  cell_backward(in, out);
-#pragma unroll
-  for (int g = 0; g < GATES; g++) {
-    const T gradient = past ? (T)0 : out[g];
-    if (HAS_RECURRENT >> g & 1) {
-      const P rounded = store_as<P>(gradient);
-      gates[place_in(HAS_RECURRENT, g) * dim] = rounded;
-      if (gates_current) gates_current[place_in(HAS_RECURRENT, g) * dim] = rounded;
-    }
-    if (input[g]) *input[g] = store_as<S>(gradient);
-    if (HAS_BIAS >> g & 1) sums[place_in(HAS_BIAS, g)] += gradient;
-  }
-#pragma unroll
-  for (int s = 0; s < STATES; s++) leaving[s * state_step] = past ? arriving[s] : out[GATES + s];
-#pragma unroll
-  for (int k = 0; k < PARAMS; k++)
-    if (!past) sums[BIASES + k] += out[GATES + STATES + k];
-#pragma unroll
-  for (int i = 0; i < BIASES + PARAMS; i++) sum[i * state_step] = sums[i];
+  for (int s = 0; s < STATES; s++)
+    ((T *)p->initial.data)[offset(p->initial, s, at.b, 0, at.n, at.d)] = e.in[ARRIVING + s];
 }
 
 // Gradients of biases and params: a thread per unit adds the batch rows in order.

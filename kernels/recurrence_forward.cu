@@ -29,6 +29,64 @@ extern "C" __global__ void begin(const __grid_constant__ pl_forward_arguments p,
   }
 }
 
+// What a thread needs for its element of a step, as far as it can be had before the step in front has ended.
+struct element {
+  T in[GATES + STATES + PARAMS]; // of the cell: gates without their product, params
+  const T *before[STATES], *product;
+  T *after[STATES], *save; // save NULL: no backward will follow
+  P *h, *h_current;
+  S *given_out[STATES]; // NULL: not wanted
+  bool past;            // beyond the row's length
+};
+
+static __device__ __forceinline__ void prepare(element &e, const pl_forward_arguments *p, int t, const place &at) {
+  const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
+#pragma unroll
+  for (int g = 0; g < GATES; g++) {
+    e.in[g] = 0;
+    if (HAS_INPUT >> g & 1)
+      e.in[g] = widen(((const S *)p->input.data)[offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d)]);
+    if (HAS_BIAS >> g & 1)
+      e.in[g] += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
+  }
+#pragma unroll
+  for (int k = 0; k < PARAMS; k++)
+    e.in[GATES + STATES + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
+#pragma unroll
+  for (int s = 0; s < STATES; s++) {
+    e.before[s] = carried_at(p, s, t, at);
+    e.after[s] = carried_at(p, s, t + 1, at);
+    e.given_out[s] =
+        s < p->states_count ? (S *)p->states.data + offset(p->states, s, at.b, t, at.n, at.d) : nullptr;
+  }
+  e.h = (P *)p->h + (((t + 1) & p->h_mask) * lines + line) * p->row + at.d;
+  e.h_current = p->h_current ? (P *)p->h_current + line * p->row + at.d : nullptr;
+  e.save = p->saves ? (T *)p->saves + (long long)t * SAVES * plane(p) + at.index : nullptr;
+  e.product = (const T *)p->product + line * RECURRENTS * p->dim + at.d;
+  e.past = p->lengths && t >= p->lengths[at.b];
+}
+
+// The cell, with all gates complete.
+static __device__ __forceinline__ void finish(const element &e, long long save_step) {
+  T out[STATES + SAVES];
+  cell_forward(e.in, out);
+#pragma unroll
+  for (int s = 0; s < STATES; s++) {
+    T value = e.past ? e.in[GATES + s] : out[s];
+    *e.after[s] = value;
+    if (s == 0) {
+      const P h = store_as<P>(value);
+      *e.h = h;
+      if (e.h_current) *e.h_current = h;
+      value = widen(h);
+    }
+    if (e.given_out[s]) *e.given_out[s] = store_as<S>(value);
+  }
+  if (!e.save) return;
+#pragma unroll
+  for (int v = 0; v < SAVES; v++) e.save[v * save_step] = out[STATES + v];
+}
+
 extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward_arguments *p, int t) {
   let_next_start();
 #if STEP_PRODUCT == 1
@@ -42,44 +100,13 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward
 #else
   const place at = any_place(p->batch, p->heads, p->dim);
 #endif
-  T in[GATES + STATES + PARAMS], out[STATES + SAVES];
-  const T *before[STATES], *product = nullptr;
-  T *after[STATES], *save = nullptr;
-  P *h_after = nullptr, *h_current = nullptr;
-  S *given_out[STATES];
-  bool past = false;
-  if (at.inside) {
-    const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
-#pragma unroll
-    for (int g = 0; g < GATES; g++) {
-      in[g] = 0;
-      if (HAS_INPUT >> g & 1)
-        in[g] = widen(((const S *)p->input.data)[offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d)]);
-      if (HAS_BIAS >> g & 1)
-        in[g] += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
-    }
-#pragma unroll
-    for (int k = 0; k < PARAMS; k++)
-      in[GATES + STATES + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
-#pragma unroll
-    for (int s = 0; s < STATES; s++) {
-      before[s] = carried_at(p, s, t, at);
-      after[s] = carried_at(p, s, t + 1, at);
-      given_out[s] = s < p->states_count
-                         ? (S *)p->states.data + offset(p->states, s, at.b, t, at.n, at.d)
-                         : nullptr;
-    }
-    h_after = (P *)p->h + (((t + 1) & p->h_mask) * lines + line) * p->row + at.d;
-    if (p->h_current) h_current = (P *)p->h_current + line * p->row + at.d;
-    if (p->saves) save = (T *)p->saves + (long long)t * SAVES * plane(p) + at.index;
-    product = (const T *)p->product + line * RECURRENTS * p->dim + at.d;
-    past = p->lengths && t >= p->lengths[at.b];
-  }
+  element e;
+  if (at.inside) prepare(e, p, t, at);
   const long long dim = p->dim, save_step = plane(p);
   wait_for_previous();
   if (at.inside) {
 #pragma unroll
-    for (int s = 0; s < STATES; s++) in[GATES + s] = fresh(before[s]);
+    for (int s = 0; s < STATES; s++) e.in[GATES + s] = fresh(e.before[s]);
   }
 #if STEP_PRODUCT == 1
   multiply(sums, ahead, weights, h_before, batch, heads, row);
@@ -91,28 +118,13 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward
     if (!(HAS_RECURRENT >> g & 1)) continue;
     const int r = place_in(HAS_RECURRENT, g);
 #if STEP_PRODUCT == 1
-    in[g] += column_sum(sums, r);
+    e.in[g] += column_sum(sums, r);
 #else
-    in[g] += fresh(product + r * dim);
+    e.in[g] += fresh(e.product + r * dim);
 #endif
   }
 #endif
-  cell_forward(in, out);
-#pragma unroll
-  for (int s = 0; s < STATES; s++) {
-    T value = past ? in[GATES + s] : out[s];
-    *after[s] = value;
-    if (s == 0) {
-      const P h = store_as<P>(value);
-      *h_after = h;
-      if (h_current) *h_current = h;
-      value = widen(h);
-    }
-    if (given_out[s]) *given_out[s] = store_as<S>(value);
-  }
-  if (!save) return;
-#pragma unroll
-  for (int v = 0; v < SAVES; v++) save[v * save_step] = out[STATES + v];
+  finish(e, save_step);
 }
 
 // The states after all steps go to their view.

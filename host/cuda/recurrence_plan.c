@@ -18,11 +18,14 @@ pl_view pl_view_of(const pl_array *array) {
   return view;
 }
 
+/* Leaves the context of the plan's GPU current. */
 static void plan_free(pl_step_plan *plan) {
+  pl_cuda *cuda;
   /* Freeing waits until the GPU is done with the memory. A lost context has freed everything already. */
+  bool here = pl_cuda_enter(&plan->cuda->device, &cuda) == PL_OK;
   for (int i = 0; i < PL_STEP_GRAPHS; i++)
-    if (plan->graphs[i].graph) (void)pl_cu.GraphExecDestroy(plan->graphs[i].graph);
-  if (plan->memory) (void)pl_cu.MemFree(plan->memory);
+    if (here && plan->graphs[i].graph) (void)pl_cu.GraphExecDestroy(plan->graphs[i].graph);
+  if (here && plan->memory) (void)pl_cu.MemFree(plan->memory);
   free(plan->key);
   free(plan);
 }
@@ -112,6 +115,7 @@ static pl_status plan_make(pl_cuda *cuda, const pl_recurrence *q, bool backward,
   pl_status status = place_memory(plan);
   if (status != PL_OUT_OF_MEMORY) return status;
   forget_plans();
+  PL_TRY(pl_cuda_enter(&cuda->device, &cuda));
   pl_device_trim(&cuda->device);
   return place_memory(plan);
 }
@@ -141,7 +145,7 @@ pl_status pl_step_plan_find(pl_cuda *cuda, const pl_recurrence *q, bool backward
   }
   if (plans[oldest]) plan_free(plans[oldest]);
   plans[oldest] = *plan = made;
-  return PL_OK;
+  return pl_cuda_enter(&cuda->device, &cuda);
 }
 
 /* ---- running ---- */

@@ -1,5 +1,6 @@
 -- The alternating recurrence on a GPU against `reference` in float64 on the processor: the built-in cells in every type
--- at the limits that a correct kernel meets, the zoo with options to rounding, the same bits at every repetition.
+-- at the limits that a correct kernel meets, the zoo with options to rounding, the same bits at every repetition. With
+-- PERILUNE_SHOW_ERRORS set it prints the largest errors as parts of the limits.
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
