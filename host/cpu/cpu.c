@@ -68,6 +68,7 @@ static void describe(pl_device *device, pl_text *text) {
 void pl_cpu_open(void) {
   static pl_device cpu = {
       .name = "cpu",
+      .host_memory = true,
       .allocate = allocate,
       .release = release,
       .upload = transfer,

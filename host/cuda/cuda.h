@@ -35,6 +35,7 @@ typedef struct {
   pl_cu_stream stream; /* everything runs here, in order */
   volatile pl_complaint *complaint;
   pl_cu_pointer complaint_lock; /* one int: taken by the first thread that complains */
+  struct pl_cuda_staging *staging;
   struct pl_cuda_kernels *kernels;
   pl_blas_handle blas;
   pl_cu_pointer blas_workspace;

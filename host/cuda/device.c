@@ -1,4 +1,4 @@
-/* Which GPUs there are, their contexts and streams, memory and transfers, and the struct of their primitives. */
+/* Which GPUs there are, their contexts and streams, memory, and the struct of their primitives. */
 #include "host/cuda/primitives.h"
 
 #include "host/cuda/blas.h"
@@ -88,21 +88,6 @@ static void release(pl_device *device, void *data, size_t bytes) {
   if (pl_cuda_enter(device, &cuda) == PL_OK) (void)PL_CUDA(pl_cu.MemFree((pl_cu_pointer)(uintptr_t)data));
 }
 
-static pl_status upload(pl_device *device, void *to, const void *host, size_t bytes) {
-  pl_cuda *cuda;
-  PL_TRY(pl_cuda_enter(device, &cuda));
-  if (bytes == 0) return PL_OK;
-  /* From pageable memory the driver copies to its own pinned staging first: `host` may change after the call. */
-  return PL_CUDA(pl_cu.MemcpyHtoDAsync((pl_cu_pointer)(uintptr_t)to, host, bytes, cuda->stream));
-}
-
-static pl_status download(pl_device *device, void *host, const void *from, size_t bytes) {
-  pl_cuda *cuda;
-  PL_TRY(pl_cuda_enter(device, &cuda));
-  if (bytes) PL_CUDA_TRY(pl_cu.MemcpyDtoHAsync(host, (pl_cu_pointer)(uintptr_t)from, bytes, cuda->stream));
-  return pl_cuda_synchronize(device);
-}
-
 /* ---- what there is ---- */
 
 static void describe_device(pl_device *device, pl_text *text) {
@@ -119,8 +104,8 @@ static pl_status attribute(int which, pl_cu_device handle, int *value) {
 static const pl_device primitives = {
     .allocate = allocate,
     .release = release,
-    .upload = upload,
-    .download = download,
+    .upload = pl_cuda_upload,
+    .download = pl_cuda_download,
     .copy = pl_cuda_copy,
     .pointwise = pl_cuda_pointwise,
     .reduce = pl_cuda_reduce,

@@ -61,6 +61,7 @@ struct pl_device {
                                 const pl_array *g, int dim);
   /* Steps over `count` parameters of one type that differ in their arrays only. */
   pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
+  bool host_memory; /* what allocate gives is memory that the host reads and writes */
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
   /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point

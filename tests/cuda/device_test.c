@@ -17,18 +17,22 @@ static int failures;
 
 static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
 
+static unsigned char expected(size_t place, int turn) {
+  return (unsigned char)(place * 31 + (place >> 16) * 7 + (size_t)turn);
+}
+
 static void transfers(pl_device *device) {
-  static const size_t sizes[] = {1, 3, 4096, 70001, 5000003};
-  for (int i = 0; i < 5; i++) {
+  static const size_t sizes[] = {1, 3, 65536, 65537, 4194304, 8388609, 30000001};
+  for (int i = 0; i < 7; i++) {
     pl_buffer *buffer = NULL;
     unsigned char *sent = malloc(sizes[i]), *got = malloc(sizes[i]);
-    for (size_t k = 0; k < sizes[i]; k++) sent[k] = (unsigned char)(k * 31 + i), got[k] = 0;
+    for (size_t k = 0; k < sizes[i]; k++) sent[k] = expected(k, i), got[k] = 0;
     CHECK(pl_buffer_new(device, sizes[i], &buffer) == PL_OK);
     CHECK(device->upload(device, buffer->data, sent, sizes[i]) == PL_OK);
     memset(sent, 0, sizes[i]); /* what was sent may change at once */
     CHECK(device->download(device, got, buffer->data, sizes[i]) == PL_OK);
     bool same = true;
-    for (size_t k = 0; k < sizes[i]; k++) same = same && got[k] == (unsigned char)(k * 31 + i);
+    for (size_t k = 0; k < sizes[i]; k++) same = same && got[k] == expected(k, i);
     CHECK(same);
     pl_buffer_release(buffer);
     free(sent);
