@@ -22,8 +22,6 @@ typedef struct {
 pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
                            const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches);
 
-static inline bool pl_blas_tf32_allowed(void) { return pl_tf32_allowed(); }
-
 /* Creates the handle before the first product; needed before a capture, since it allocates. */
 pl_status pl_blas_ready(pl_cuda *cuda);
 
