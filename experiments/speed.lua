@@ -24,7 +24,7 @@ local option = options.read {
   { "threads", "integer", default = 2, minimum = 1, help = "threads" },
   { "sizes", "list", help = "batch x time x heads x units; one head may be left out",
     default = { "1x256x128", "16x256x128", "16x256x256", "16x128x768", "1x128x768", "64x128x256" } },
-  { "repeats", "integer", default = 15, minimum = 1, help = "measurements per row, after two to warm up" },
+  { "repeats", "integer", default = 20, minimum = 1, help = "measurements per row, after two to warm up" },
   { "seconds", "number", default = 5, minimum = 0, help = "time after which a row has no more repeats" },
   { "out", "string", help = "file for JSON lines" },
 }
@@ -118,18 +118,19 @@ local function time_size(text, with_input, peak_gflops)
   end
   local x = drawn(batch, steps, width):requires_grad()
   local wx = drawn(batch, steps, gates, heads, units):requires_grad()
+  local initial = drawn(#cell.states, batch, 1, heads, units):requires_grad()
   local seed = drawn(batch, steps, width)
   local layer = rnn.layer1
   local function forward()
     if with_input then return (rnn(x)) end
     local states = pl.rnn(wx, layer.recurrent, layer.bias,
-      { cell = cell, backend = option.backend, outputs = "h" })
+      { cell = cell, backend = option.backend, outputs = "h", states = initial })
     return states:reshape { batch, steps, width }
   end
   local function both()
     forward():backward(seed)
     rnn:zero_grad()
-    wx.grad, x.grad = nil, nil
+    wx.grad, x.grad, initial.grad = nil, nil, nil
   end
   local products = cell:count("recurrent") * units + (with_input and gates * width or 0)
   local giga_operations = 2 * batch * steps * width * products / 1e9

@@ -1,9 +1,11 @@
 /* One piece of code, from text to outcome, under one protected call. */
 #include "host/bind/evaluate.h"
+#include "host/bind/handle.h"
 #include "host/bind/display.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/json.h"
 #include "host/bind/source.h"
+#include "host/bind/system.h"
 #include "host/bind/traceback.h"
 
 #include <lauxlib.h>
@@ -65,6 +67,7 @@ static int run(lua_State *L) {
   if (status != LUA_OK) return lua_error(L);
   j->stage = RUNNING;
   lua_call(L, 0, LUA_MULTRET);
+  pl_raise_unless_ok(L, pl_system_settle()); /* before it is laid at the next cell's door */
   j->stage = SHOWING;
   if (j->kind == PL_EXPRESSION && lua_gettop(L) == 0) lua_pushnil(L);
   if (lua_gettop(L) > 0 && !source.silent) show(L, j);

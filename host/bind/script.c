@@ -3,6 +3,7 @@
 #include "host/bind/interrupt.h"
 #include "host/bind/repl.h"
 #include "host/bind/state.h"
+#include "host/bind/system.h"
 #include "host/bind/traceback.h"
 
 #include <lauxlib.h>
@@ -132,6 +133,10 @@ static int run(lua_State *L) {
   if (r->version) printf("Perilune %s, %s\n", PERILUNE_VERSION, LUA_RELEASE);
   set_arguments(L, r);
   bool ok = run_options(L, r) && (!script || run_script(L, r));
+  if (ok && pl_system_settle() != PL_OK) {
+    complain(pl_message());
+    ok = false;
+  }
   bool nothing = !script && !r->code && !r->version;
   if (ok && (r->interactive || (nothing && isatty(STDIN_FILENO))))
     ok = pl_repl_run(L) == PL_OK;

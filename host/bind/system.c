@@ -60,6 +60,15 @@ static int devices(lua_State *L) {
   return 1;
 }
 
+pl_status pl_system_settle(void) {
+  for (int i = 0; i < pl_device_count(); i++) {
+    pl_memory used;
+    pl_device_memory(pl_device_at(i), &used);
+    if (used.peak > 0) PL_TRY(pl_device_at(i)->synchronize(pl_device_at(i)));
+  }
+  return PL_OK;
+}
+
 static int synchronize(lua_State *L) {
   pl_device *device = optional_device(L, 1, "synchronize");
   pl_raise_unless_ok(L, device->synchronize(device));

@@ -2,10 +2,14 @@
 #ifndef PL_BIND_SYSTEM_H
 #define PL_BIND_SYSTEM_H
 
+#include "host/base/status.h"
 #include <lua.h>
 
 /* Sets memory, memory_limit, devices, synchronize, threads, time, save, load, write_file and adam_step in the table on
  * top of the stack. */
 void pl_register_system(lua_State *L);
+
+/* Waits for every device in use; what one complains of late, such as an index out of range on a GPU, is the failure. */
+pl_status pl_system_settle(void);
 
 #endif

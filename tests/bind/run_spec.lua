@@ -47,7 +47,7 @@ describe("scripts", function()
 
   it("are interrupted by SIGINT, whatever they protect", function()
     program.write(path, "local function f() while true do pcall(f) end end while true do pcall(coroutine.wrap(f)) end")
-    local _, err, status = program.run { before = "timeout --preserve-status -s INT 0.3", args = path }
+    local _, err, status = program.run { before = "timeout --foreground --preserve-status -s INT 0.3", args = path }
     assert.equal(1, status)
     assert.matches("interrupted", err)
   end)

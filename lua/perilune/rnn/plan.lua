@@ -86,8 +86,8 @@ function plan.make(given)
       error(("%s: expected an integer of at least 1, got %s"):format(key, tostring(self[key])), 0)
     end
   end
-  -- One element tells whether type and device are there; the complaint when not is core's.
-  core.full({ 1 }, 0, { dtype = self.dtype, device = self.device })
+  -- One element tells whether type and device are there, and the device's full name; the complaint when not is core's.
+  self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = self.device }).device
   self.backend, self.reason = plan.choose(self, given.backend)
   return setmetatable(self, Plan)
 end
