@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[2048];
+static _Thread_local char message[2048], message_text[1601];
 static atomic_int interrupt_flag;
 
 const char *pl_message(void) { return message; }
+const char *pl_message_text(void) { return message_text; }
 
 pl_status pl_fail_at(pl_status status, const char *expression, const char *file, int line, const char *format, ...) {
   /* Formatted aside first: an argument may be the current message itself. */
@@ -18,6 +19,7 @@ pl_status pl_fail_at(pl_status status, const char *expression, const char *file,
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
+  snprintf(message_text, sizeof message_text, "%.1600s", text);
   const char *slash = strstr(file, "/host/");
   if (slash) file = slash + 1;
   if (expression)

@@ -6,6 +6,9 @@ typedef enum { PL_OK = 0, PL_ERROR, PL_OUT_OF_MEMORY, PL_INTERRUPTED } pl_status
 
 /* The message of the last failure on this thread; valid until the next failure. */
 const char *pl_message(void);
+/* The same without the expression and the place: what to keep of a failure that is raised again later, or that becomes
+ * part of another's message. */
+const char *pl_message_text(void);
 
 /* Records a failure. The message should name the argument, what came and what was expected; the expression and the
  * place that noticed are appended to it. Use the macros below. */

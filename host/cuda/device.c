@@ -158,7 +158,7 @@ static pl_status find(void) {
       pl_device_register(&cuda->device);
       usable++;
     } else {
-      pl_text_print(&left_out, "%s\n", pl_message());
+      pl_text_print(&left_out, "%s%s", left_out.length ? "\n" : "", pl_message_text());
       free(cuda);
     }
   }
@@ -170,7 +170,7 @@ static void describe_libraries(pl_text *text) {
   pl_text folder = {0};
   if (pl_driver_version() > 0)
     pl_text_print(text, "cuda: driver for CUDA %d.%d\n", pl_driver_version() / 1000, pl_driver_version() % 1000 / 10);
-  if (left_out.length) pl_text_print(text, "%s", left_out.data);
+  if (left_out.length) pl_text_print(text, "%s\n", left_out.data);
   if (pl_nvrtc_open() == PL_OK)
     pl_text_print(text, "cuda: NVRTC %s\n", pl_nvrtc_version());
   else

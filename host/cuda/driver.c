@@ -55,7 +55,7 @@ pl_status pl_driver_open(void) {
   static bool tried;
   if (!tried) {
     tried = true;
-    if (load() != PL_OK) failure = pl_duplicate(pl_message());
+    if (load() != PL_OK) failure = pl_duplicate(pl_message_text());
   }
   return failure ? PL_FAIL("%s", failure) : PL_OK;
 }
@@ -98,7 +98,7 @@ pl_status pl_cuda_check(pl_cu_result result, const char *expression, const char 
   if (!is_sticky(result)) return pl_fail_at(PL_ERROR, expression, file, line, "cuda: %s (%s)", text, name);
   pl_status status = pl_fail_at(PL_ERROR, expression, file, line,
                                 "cuda: %s (%s); the GPU's context is lost: restart the kernel", text, name);
-  if (!lost) lost = pl_duplicate(pl_message());
+  if (!lost) lost = pl_duplicate(pl_message_text());
   return status;
 }
 

@@ -70,7 +70,7 @@ pl_status pl_nvrtc_open(void) {
   static bool tried;
   if (!tried) {
     tried = true;
-    if (load() != PL_OK) failure = pl_duplicate(pl_message());
+    if (load() != PL_OK) failure = pl_duplicate(pl_message_text());
   }
   return failure ? PL_FAIL("%s", failure) : PL_OK;
 }

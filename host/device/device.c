@@ -51,7 +51,7 @@ void pl_device_family_register(const pl_device_family *family) {
 static void look(int index) {
   if (families[index].looked) return;
   families[index].looked = true;
-  if (families[index].family->find() != PL_OK) families[index].failure = pl_duplicate(pl_message());
+  if (families[index].family->find() != PL_OK) families[index].failure = pl_duplicate(pl_message_text());
 }
 
 void pl_device_find_all(void) {
@@ -94,7 +94,7 @@ pl_status pl_device_named(const char *name, pl_device **device) {
     size_t length = strlen(prefix);
     if (strncmp(name, prefix, length) != 0 || (name[length] != 0 && name[length] != ':')) continue;
     look(i);
-    PL_REQUIRE(!families[i].failure, "device: there is no '%s' here: %s", name, families[i].failure);
+    if (families[i].failure) return PL_FAIL("device: there is no '%s' here: %s", name, families[i].failure);
     char first[sizeof devices[0]->name];
     snprintf(first, sizeof first, "%s:0", prefix);
     *device = find_name(name[length] ? name : first);

@@ -1,0 +1,48 @@
+/* What asking for a device says when it is not there: why its kind was not found, once, and with one place in C. */
+#include "host/device/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int failures;
+
+#define CHECK(condition)                                                                                               \
+  do {                                                                                                                 \
+    if (!(condition))                                                                                                  \
+      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
+  } while (0)
+
+static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
+
+static int places(const char *message) {
+  int count = 0;
+  for (; (message = strstr(message, ".c:")); message++) count++;
+  return count;
+}
+
+static void describe_nothing(pl_text *text) { (void)text; }
+
+static pl_status find_none(void) {
+  const char *found = NULL;
+  PL_REQUIRE(found, "none: nothing of the kind");
+  return PL_OK;
+}
+
+int main(void) {
+  static const pl_device_family none = {"none", find_none, describe_nothing};
+  pl_device *device = NULL;
+  pl_text text = {0};
+  pl_device_family_register(&none);
+  for (int turn = 0; turn < 2; turn++) {
+    CHECK(pl_device_named("none", &device) != PL_OK);
+    CHECK(says("there is no 'none' here: none: nothing of the kind") && !says("found,"));
+    CHECK(places(pl_message()) == 1);
+  }
+  CHECK(pl_device_named("none:1", &device) != PL_OK && says("'none:1' here: none: nothing of the kind"));
+  CHECK(pl_device_named("other", &device) != PL_OK && says("there is no 'other' here; expected one of none"));
+  pl_device_describe_all(&text);
+  CHECK(strcmp(text.data, "none: nothing of the kind\n") == 0);
+  pl_text_release(&text);
+  printf("names of devices: %d failures\n", failures);
+  return failures > 0;
+}
