@@ -186,7 +186,9 @@ static void describe_libraries(pl_text *text) {
   pl_text_release(&folder);
 }
 
+static const char *left_out_lines(void) { return left_out.data; }
+
 void pl_cuda_open(void) {
-  static const pl_device_family family = {"cuda", find, describe_libraries};
+  static const pl_device_family family = {"cuda", find, describe_libraries, left_out_lines};
   pl_device_family_register(&family);
 }

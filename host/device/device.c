@@ -78,16 +78,18 @@ static pl_device *find_name(const char *name) {
   return NULL;
 }
 
-static pl_status unknown(const char *name) {
+/* `why`: lines on devices of this kind that cannot be used, or NULL. */
+static pl_status unknown(const char *name, const char *why) {
   pl_text known = {0};
   for (int i = 0; i < device_count; i++) pl_text_print(&known, "%s'%s'", i ? ", " : "", devices[i]->name);
-  pl_status status =
-      PL_FAIL("device: there is no '%s' here; expected one of %s", name, known.data ? known.data : "none");
+  pl_status status = PL_FAIL("device: there is no '%s' here; expected one of %s%s%s", name,
+                             known.data ? known.data : "none", why ? "; left out:\n" : "", why ? why : "");
   pl_text_release(&known);
   return status;
 }
 
 pl_status pl_device_named(const char *name, pl_device **device) {
+  const char *why = NULL;
   *device = find_name(name);
   for (int i = 0; i < family_count && !*device; i++) {
     const char *prefix = families[i].family->prefix;
@@ -98,8 +100,9 @@ pl_status pl_device_named(const char *name, pl_device **device) {
     char first[sizeof devices[0]->name];
     snprintf(first, sizeof first, "%s:0", prefix);
     *device = find_name(name[length] ? name : first);
+    why = families[i].family->left_out();
   }
-  return *device ? PL_OK : unknown(name);
+  return *device ? PL_OK : unknown(name, why);
 }
 
 /* ---- settings ---- */

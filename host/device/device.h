@@ -98,6 +98,7 @@ typedef struct {
   const char *prefix;              /* its devices are PREFIX:0, PREFIX:1, ... */
   pl_status (*find)(void);         /* registers what there is; a failure says why there is nothing */
   void (*describe)(pl_text *text); /* appends lines on the libraries behind these devices; after find */
+  const char *(*left_out)(void);   /* lines on what is there and cannot be used, after find; NULL when there is none */
 } pl_device_family;
 void pl_device_family_register(const pl_device_family *family);
 /* Looks for everything that nobody has looked for yet. */

@@ -1,4 +1,5 @@
-/* What asking for a device says when it is not there: why its kind was not found, once, and with one place in C. */
+/* What asking for a device says when it is not there: why its kind was not found or this one was left out, and one
+ * place in C. */
 #include "host/device/device.h"
 
 #include <stdio.h>
@@ -28,8 +29,31 @@ static pl_status find_none(void) {
   return PL_OK;
 }
 
+static const char *left_out_nothing(void) { return NULL; }
+
+/* A kind whose first device is too old and whose second is fine. */
+static pl_device second = {.name = "some:1"};
+
+static pl_status find_second(void) {
+  pl_device_register(&second);
+  return PL_OK;
+}
+
+static const char *left_out_first(void) { return "some: number 0 is too old"; }
+
+static void second_only(void) {
+  static const pl_device_family some = {"some", find_second, describe_nothing, left_out_first};
+  pl_device *device = NULL;
+  pl_device_family_register(&some);
+  CHECK(pl_device_named("some:1", &device) == PL_OK && device == &second);
+  CHECK(pl_device_named("some", &device) != PL_OK);
+  CHECK(says("there is no 'some' here; expected one of 'some:1'") && says("some: number 0 is too old"));
+  CHECK(pl_device_named("some:0", &device) != PL_OK && says("some: number 0 is too old"));
+  CHECK(pl_device_named("other", &device) != PL_OK && !says("too old"));
+}
+
 int main(void) {
-  static const pl_device_family none = {"none", find_none, describe_nothing};
+  static const pl_device_family none = {"none", find_none, describe_nothing, left_out_nothing};
   pl_device *device = NULL;
   pl_text text = {0};
   pl_device_family_register(&none);
@@ -43,6 +67,7 @@ int main(void) {
   pl_device_describe_all(&text);
   CHECK(strcmp(text.data, "none: nothing of the kind\n") == 0);
   pl_text_release(&text);
+  second_only();
   printf("names of devices: %d failures\n", failures);
   return failures > 0;
 }
