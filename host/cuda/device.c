@@ -15,17 +15,23 @@ static _Thread_local const pl_cuda *current;
 
 /* ---- contexts ---- */
 
-static pl_status create(pl_cuda *cuda) {
-  PL_CUDA_TRY(pl_cu.DevicePrimaryCtxRetain(&cuda->context, cuda->handle));
-  PL_CUDA_TRY(pl_cu.CtxSetCurrent(cuda->context));
-  current = cuda;
-  PL_CUDA_TRY(pl_cu.StreamCreate(&cuda->stream, PL_CU_STREAM_NON_BLOCKING));
+static pl_status create_complaint(pl_cuda *cuda) {
   void *complaint;
   PL_CUDA_TRY(
       pl_cu.MemHostAlloc(&complaint, sizeof *cuda->complaint, PL_CU_HOST_ALLOC_PORTABLE | PL_CU_HOST_ALLOC_DEVICE_MAP));
   memset(complaint, 0, sizeof *cuda->complaint);
   cuda->complaint = complaint;
-  PL_CUDA_TRY(pl_cu.MemAlloc(&cuda->complaint_lock, sizeof(int)));
+  return PL_OK;
+}
+
+/* Each step leaves its handle as it was when it fails, and a later call goes on from there. */
+static pl_status create(pl_cuda *cuda) {
+  if (!cuda->context) PL_CUDA_TRY(pl_cu.DevicePrimaryCtxRetain(&cuda->context, cuda->handle));
+  PL_CUDA_TRY(pl_cu.CtxSetCurrent(cuda->context));
+  current = cuda;
+  if (!cuda->stream) PL_CUDA_TRY(pl_cu.StreamCreate(&cuda->stream, PL_CU_STREAM_NON_BLOCKING));
+  if (!cuda->complaint) PL_TRY(create_complaint(cuda));
+  if (!cuda->complaint_lock) PL_CUDA_TRY(pl_cu.MemAlloc(&cuda->complaint_lock, sizeof(int)));
   PL_CUDA_TRY(pl_cu.MemsetD8Async(cuda->complaint_lock, 0, sizeof(int), cuda->stream));
   cuda->entered = true;
   return PL_OK;

@@ -49,13 +49,16 @@ static void remember(pl_cuda *cuda, uint64_t key, pl_cu_function function) {
 pl_status pl_cuda_kernel_load(pl_cuda *cuda, uint64_t key, const char *file, const char *prelude, const char *options,
                               const char *name, pl_cu_function *function) {
   pl_text source = {0}, cubin = {0};
-  pl_cu_module module;
+  pl_cu_module module = NULL;
   if (prelude) pl_text_print(&source, "%s", prelude);
   pl_status status = pl_kernel_source(file, &source);
   if (status == PL_OK) status = pl_nvrtc_compile(file, source.data, options, cuda->architecture, &cubin, NULL);
   if (status == PL_OK) status = PL_CUDA(pl_cu.ModuleLoadData(&module, cubin.data));
   if (status == PL_OK) status = PL_CUDA(pl_cu.ModuleGetFunction(function, module, name));
-  if (status == PL_OK) remember(cuda, key, *function);
+  if (status == PL_OK)
+    remember(cuda, key, *function);
+  else if (module)
+    (void)pl_cu.ModuleUnload(module);
   pl_text_release(&source);
   pl_text_release(&cubin);
   return status;
