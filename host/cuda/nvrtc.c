@@ -137,6 +137,10 @@ static void hash_field(crypto_hash_sha256_state *state, const char *text) {
   crypto_hash_sha256_update(state, (const unsigned char *)text, strlen(text) + 1);
 }
 
+/* Of every compilation, before the caller's. */
+static const char *const fixed_options[] = {"--std=c++17", "--device-as-default-execution-space"};
+enum { FIXED_OPTIONS = sizeof fixed_options / sizeof *fixed_options };
+
 static pl_status cache_path(const char *source, const char *options, int architecture, pl_text *folder, pl_text *path) {
   crypto_hash_sha256_state state;
   unsigned char hash[crypto_hash_sha256_BYTES];
@@ -145,6 +149,7 @@ static pl_status cache_path(const char *source, const char *options, int archite
   crypto_hash_sha256_init(&state);
   hash_field(&state, version);
   hash_field(&state, number);
+  for (int i = 0; i < FIXED_OPTIONS; i++) hash_field(&state, fixed_options[i]);
   hash_field(&state, options);
   hash_field(&state, source);
   crypto_hash_sha256_final(&state, hash);
@@ -180,16 +185,27 @@ static void write_cached(const char *folder, const char *path, const pl_text *cu
 
 /* ---- compilation ---- */
 
+/* Cuts `words` at its spaces, behind the `count` options that are in `list`. */
+static pl_status split_options(char *words, const char *list[OPTIONS_MAX], int *count) {
+  char *rest = NULL;
+  for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+    PL_REQUIRE(*count < OPTIONS_MAX, "cuda: more options for NVRTC than the %d that it is given at most", OPTIONS_MAX);
+    list[(*count)++] = word;
+  }
+  return PL_OK;
+}
+
 static pl_status compile_program(program made, const char *name, const char *options, int architecture, pl_text *cubin,
                                  pl_text *log) {
-  char target[48], *words = pl_duplicate(options), *rest = NULL;
-  const char *list[OPTIONS_MAX] = {target, "--std=c++17", "--device-as-default-execution-space"};
-  int count = 3;
+  char target[48], *words = pl_duplicate(options);
+  const char *list[OPTIONS_MAX] = {target};
+  int count = 1, result = 0;
   snprintf(target, sizeof target, "--gpu-architecture=sm_%d", architecture);
-  for (char *word = strtok_r(words, " ", &rest); word && count < OPTIONS_MAX; word = strtok_r(NULL, " ", &rest))
-    list[count++] = word;
-  int result = nvrtc.CompileProgram(made, count, list);
+  for (int i = 0; i < FIXED_OPTIONS; i++) list[count++] = fixed_options[i];
+  pl_status status = split_options(words, list, &count);
+  if (status == PL_OK) result = nvrtc.CompileProgram(made, count, list);
   free(words);
+  PL_TRY(status);
   size_t bytes = 0;
   pl_text said = {0};
   if (nvrtc.GetProgramLogSize(made, &bytes) == 0 && bytes > 1) {
@@ -197,7 +213,6 @@ static pl_status compile_program(program made, const char *name, const char *opt
     if (nvrtc.GetProgramLog(made, text) == 0) pl_text_print(&said, "%s", text);
     free(text);
   }
-  pl_status status = PL_OK;
   if (result == COMPILATION_FAILED)
     status = PL_FAIL("cuda: %s does not compile for sm_%d with options '%s':\n%s", name, architecture, options,
                      said.data ? said.data : "(no log)");

@@ -107,6 +107,13 @@ int main(void) {
   CHECK(pl_nvrtc_compile("twice", source, "-DFACTOR=2 --ptxas-options=-v", ARCHITECTURE, &again, &log) == PL_OK);
   CHECK(log.data && strstr(log.data, "registers"));
 
+  pl_text many = {0};
+  for (int i = 0; i < 61; i++) pl_text_print(&many, "-DFACTOR=2 ");
+  CHECK(compile(many.data, &again) && same(&first, &again));
+  pl_text_print(&many, "-DLAST");
+  CHECK(!compile(many.data, &again) && strstr(pl_message(), "more options"));
+  pl_text_release(&many);
+
   /* Where nothing can be written, kernels compile all the same. */
   setenv("XDG_CACHE_HOME", "/proc/nowhere", 1);
   CHECK(compile("-DFACTOR=2", &again) && same(&first, &again));
