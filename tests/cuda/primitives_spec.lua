@@ -362,7 +362,7 @@ end
       local _ <close> = pl.scope()
       leaked[i] = pl.zeros { 1 << 20, device = gpu } + 1
       live = live or pl.memory()[gpu].live
-      assert.equal(live, pl.memory()[gpu].live)
+      assert.is_true(pl.memory()[gpu].live <= live) -- less where the collector took the zeros first
     end
     assert.is_false(pcall(function() return leaked[1] + 1 end))
   end)
