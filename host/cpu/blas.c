@@ -10,8 +10,8 @@ static pl_blas loaded;
 pl_status pl_cpu_blas(const pl_blas **blas) {
   *blas = &loaded;
   if (loaded.sgemm) return PL_OK;
-  /* OpenBLAS 0.3.21 takes some newer Xeons for processors without AVX-512 and then runs at a quarter of their speed. It
-   * reads the variable when it is loaded; a user's own setting stands. */
+  /* Left to itself, OpenBLAS 0.3.21 ran at about a third of the speed on one Xeon with AVX-512. It reads the variable
+   * when it is loaded; a user's own setting stands. */
   if (pl_cpu_kernels()->vector_bytes == 64) setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
   setenv("OPENBLAS_NUM_THREADS", "1", 1); /* the caller splits products over its own threads */
   void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
