@@ -9,6 +9,7 @@
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
 #include "host/bind/system.h"
+#include "host/bind/timer.h"
 
 int pl_open_core(lua_State *L) {
   lua_newtable(L);
@@ -18,6 +19,7 @@ int pl_open_core(lua_State *L) {
   pl_register_fields(L);
   pl_register_cell(L);
   pl_register_system(L);
+  pl_register_timer(L);
   pl_register_json(L);
   pl_register_display(L);
   lua_pushstring(L, PERILUNE_VERSION);

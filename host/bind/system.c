@@ -42,6 +42,15 @@ static int memory_limit(lua_State *L) {
   return 0;
 }
 
+/* reset_peak_memory([device]): the peak of pl.memory() counts from now. Waits for the device, because a peak of zero
+ * later says that there is nothing to wait for. */
+static int reset_peak_memory(lua_State *L) {
+  pl_device *device = optional_device(L, 1, "reset_peak_memory");
+  pl_raise_unless_ok(L, device->synchronize(device));
+  pl_device_reset_peak(device);
+  return 0;
+}
+
 /* devices() -> array of { name=, description= } */
 static int devices(lua_State *L) {
   pl_device_find_all();
@@ -293,6 +302,7 @@ static int sum_of_squares(lua_State *L) {
 void pl_register_system(lua_State *L) {
   static const luaL_Reg functions[] = {{"memory", memory},
                                        {"memory_limit", memory_limit},
+                                       {"reset_peak_memory", reset_peak_memory},
                                        {"devices", devices},
                                        {"synchronize", synchronize},
                                        {"threads", threads},

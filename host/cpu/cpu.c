@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 const pl_kernels *pl_cpu_kernels(void) {
@@ -53,6 +54,26 @@ static pl_status synchronize(pl_device *device) {
   return PL_OK;
 }
 
+/* Work on the processor is done when its call returns, so a mark is the time of the call. */
+static pl_status mark(pl_device *device, void **mark) {
+  (void)device;
+  if (!*mark) *mark = pl_allocate(sizeof(struct timespec));
+  clock_gettime(CLOCK_MONOTONIC, *mark);
+  return PL_OK;
+}
+
+static pl_status elapsed(pl_device *device, void *from, void *to, double *ms) {
+  (void)device;
+  const struct timespec *a = from, *b = to;
+  *ms = 1e3 * (double)(b->tv_sec - a->tv_sec) + 1e-6 * (double)(b->tv_nsec - a->tv_nsec);
+  return PL_OK;
+}
+
+static void unmark(pl_device *device, void *mark) {
+  (void)device;
+  free(mark);
+}
+
 static void describe(pl_device *device, pl_text *text) {
   char model[128] = "processor";
   FILE *file = fopen("/proc/cpuinfo", "r");
@@ -88,6 +109,9 @@ void pl_cpu_open(void) {
       .recurrence_forward = pl_cpu_recurrence_forward,
       .recurrence_backward = pl_cpu_recurrence_backward,
       .synchronize = synchronize,
+      .mark = mark,
+      .elapsed = elapsed,
+      .unmark = unmark,
       .threads = threads,
       .describe = describe,
   };

@@ -128,6 +128,9 @@ static const pl_device primitives = {
     .recurrence_forward = pl_cuda_recurrence_forward,
     .recurrence_backward = pl_cuda_recurrence_backward,
     .synchronize = pl_cuda_synchronize,
+    .mark = pl_cuda_mark,
+    .elapsed = pl_cuda_elapsed,
+    .unmark = pl_cuda_unmark,
     .describe = describe_device,
 };
 

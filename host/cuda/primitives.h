@@ -24,5 +24,8 @@ pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, cons
                                    const pl_array *g, int dim);
 pl_status pl_cuda_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
 pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count);
+pl_status pl_cuda_mark(pl_device *device, void **mark);
+pl_status pl_cuda_elapsed(pl_device *device, void *from, void *to, double *ms);
+void pl_cuda_unmark(pl_device *device, void *mark);
 
 #endif

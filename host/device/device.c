@@ -181,6 +181,7 @@ void pl_buffer_release(pl_buffer *buffer) {
 }
 
 void pl_device_memory(pl_device *device, pl_memory *memory) { *memory = device->cache->memory; }
+void pl_device_reset_peak(pl_device *device) { device->cache->memory.peak = device->cache->memory.live; }
 void pl_device_limit(pl_device *device, size_t bytes) { device->cache->limit = bytes; }
 
 void pl_device_trim(pl_device *device) {

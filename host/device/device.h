@@ -74,6 +74,12 @@ struct pl_device {
   pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
                                    const pl_recurrence_gradient *gradient);
   pl_status (*synchronize)(pl_device *device);
+  /* A moment in the device's work, reached when all that was asked of it before is done. *mark is NULL before its first
+   * use; a mark may be set again. */
+  pl_status (*mark)(pl_device *device, void **mark);
+  /* Milliseconds from one moment to the other by the device's own clock; waits for `to`. */
+  pl_status (*elapsed)(pl_device *device, void *from, void *to, double *ms);
+  void (*unmark)(pl_device *device, void *mark); /* frees; NULL is fine */
   /* Sets how many threads the primitives use, unless it is 0, and says how many they do; NULL where a device has none.
    */
   int (*threads)(pl_device *device, int threads);
@@ -114,6 +120,8 @@ bool pl_tf32_allowed(void);
 void pl_device_memory(pl_device *device, pl_memory *memory);
 /* Live bytes may not pass this: allocation fails with PL_OUT_OF_MEMORY. SIZE_MAX: no limit but the device's own. */
 void pl_device_limit(pl_device *device, size_t bytes);
+/* From here on the peak is that of live bytes from now. */
+void pl_device_reset_peak(pl_device *device);
 /* Gives cached memory back to the device. */
 void pl_device_trim(pl_device *device);
 

@@ -204,6 +204,22 @@ describe("memory", function()
     assert.is_not_nil(again)
   end)
 
+  it("peaks anew after a reset", function()
+    do
+      local _ <close> = pl.scope()
+      pl.ones { 1 << 20 }
+    end
+    assert.is_true(memory().peak > memory().live)
+    pl.reset_peak_memory()
+    assert.equal(memory().live, memory().peak)
+    local before = memory().peak
+    do
+      local _ <close> = pl.scope()
+      pl.ones { 1 << 20 }
+    end
+    assert.equal(before + (4 << 20), memory().peak)
+  end)
+
   it("that is cached stays bounded when sizes never repeat", function()
     local s <close> = pl.scope() -- luacheck: ignore
     local most = 0

@@ -1,0 +1,44 @@
+-- Timers: on every device here they measure what the device does, can be used again, and refuse a stop without a start.
+local pl = require "perilune"
+
+local devices = { "cpu" }
+for _, found in ipairs(pl.devices()) do
+  if found.name == "cuda:0" then devices[2] = "cuda" end
+end
+
+for _, device in ipairs(devices) do
+  describe("a timer on " .. device, function()
+    it("measures what the device does, every time anew", function()
+      local a, timer = pl.randn { 256, 256, device = device }, pl.timer(device)
+      local function measure(products)
+        assert.are.equal(timer, timer:start())
+        local _ <close> = pl.scope()
+        local b = a
+        for _ = 1, products do b = a:matmul(b) * 1e-3 end
+        return timer:stop()
+      end
+      measure(1)
+      pl.synchronize(device)
+      local began_s = pl.time()
+      local long_ms = measure(100)
+      local wall_ms = 1e3 * (pl.time() - began_s)
+      assert.is_true(long_ms > 0 and long_ms <= wall_ms, ("%g ms of %g ms"):format(long_ms, wall_ms))
+      assert.is_true(measure(1) < long_ms)
+    end)
+
+    it("measures on from one start to several stops", function()
+      local timer = pl.timer(device):start()
+      local first_ms = timer:stop()
+      pl.randn { 512, 512, device = device }
+      assert.is_true(timer:stop() > first_ms)
+    end)
+  end)
+end
+
+describe("a timer", function()
+  it("refuses a stop without a start, and devices that are not there", function()
+    assert.has_error(function() pl.timer():stop() end, "timer:stop: this timer was never started; call start first")
+    local _, message = pcall(pl.timer, "typo")
+    assert.matches("there is no 'typo' here", message)
+  end)
+end)
