@@ -69,6 +69,19 @@ static int devices(lua_State *L) {
   return 1;
 }
 
+/* compilations([device]) -> { compiled=, cached=, total_ms=, most_ms= }: kernels that this process compiled for devices
+ * of that kind, and took from the cache on disk; the time that compiling took, and the slowest of them */
+static int compilations(lua_State *L) {
+  pl_device *device = optional_device(L, 1, "compilations");
+  pl_compilations now = device->compilations ? device->compilations() : (pl_compilations){0};
+  lua_createtable(L, 0, 4);
+  lua_pushinteger(L, (lua_Integer)now.compiled), lua_setfield(L, -2, "compiled");
+  lua_pushinteger(L, (lua_Integer)now.cached), lua_setfield(L, -2, "cached");
+  lua_pushnumber(L, now.total_ms), lua_setfield(L, -2, "total_ms");
+  lua_pushnumber(L, now.most_ms), lua_setfield(L, -2, "most_ms");
+  return 1;
+}
+
 pl_status pl_system_settle(void) {
   for (int i = 0; i < pl_device_count(); i++) {
     pl_memory used;
@@ -304,6 +317,7 @@ void pl_register_system(lua_State *L) {
                                        {"memory_limit", memory_limit},
                                        {"reset_peak_memory", reset_peak_memory},
                                        {"devices", devices},
+                                       {"compilations", compilations},
                                        {"synchronize", synchronize},
                                        {"threads", threads},
                                        {"tf32", tf32},

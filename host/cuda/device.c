@@ -131,6 +131,7 @@ static const pl_device primitives = {
     .mark = pl_cuda_mark,
     .elapsed = pl_cuda_elapsed,
     .unmark = pl_cuda_unmark,
+    .compilations = pl_nvrtc_compilations,
     .describe = describe_device,
 };
 

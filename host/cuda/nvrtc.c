@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct program_ *program;
 enum { COMPILATION_FAILED = 6, OPTIONS_MAX = 64 };
@@ -234,19 +235,41 @@ static pl_status compile_program(program made, const char *name, const char *opt
   return status;
 }
 
+static pl_compilations compilations;
+
+pl_compilations pl_nvrtc_compilations(void) { return compilations; }
+
+static double now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+static pl_status compile_anew(const char *name, const char *source, const char *options, int architecture,
+                              pl_text *cubin, pl_text *log) {
+  program made = NULL;
+  double began_ms = now_ms();
+  PL_TRY(check(nvrtc.CreateProgram(&made, source, name, 0, NULL, NULL), "nvrtcCreateProgram", __LINE__));
+  pl_status status = compile_program(made, name, options, architecture, cubin, log);
+  nvrtc.DestroyProgram(&made);
+  PL_TRY(status);
+  double ms = now_ms() - began_ms;
+  compilations.compiled++;
+  compilations.total_ms += ms;
+  if (ms > compilations.most_ms) compilations.most_ms = ms;
+  return PL_OK;
+}
+
 pl_status pl_nvrtc_compile(const char *name, const char *source, const char *options, int architecture, pl_text *cubin,
                            pl_text *log) {
   PL_TRY(pl_nvrtc_open());
   pl_text folder = {0}, path = {0};
   bool cached = cache_path(source, options, architecture, &folder, &path) == PL_OK;
   pl_status status = PL_OK;
-  if (log || !cached || !read_cached(path.data, cubin)) {
-    program made = NULL;
-    status = check(nvrtc.CreateProgram(&made, source, name, 0, NULL, NULL), "nvrtcCreateProgram", __LINE__);
-    if (status == PL_OK) {
-      status = compile_program(made, name, options, architecture, cubin, log);
-      nvrtc.DestroyProgram(&made);
-    }
+  if (!log && cached && read_cached(path.data, cubin))
+    compilations.cached++;
+  else {
+    status = compile_anew(name, source, options, architecture, cubin, log);
     if (status == PL_OK && cached) write_cached(folder.data, path.data, cubin);
   }
   pl_text_release(&folder);

@@ -3,6 +3,7 @@
 #define PL_CUDA_NVRTC_H
 
 #include "host/base/text.h"
+#include "host/device/device.h"
 
 /* Loads NVRTC, once; later calls repeat the first one's result. */
 pl_status pl_nvrtc_open(void);
@@ -19,6 +20,9 @@ pl_status pl_kernel_source(const char *file, pl_text *source);
  * the log of a success, for instance what --ptxas-options=-v says, and compiles anew to have one. */
 pl_status pl_nvrtc_compile(const char *name, const char *source, const char *options, int architecture, pl_text *cubin,
                            pl_text *log);
+
+/* What pl_nvrtc_compile has done in this process. */
+pl_compilations pl_nvrtc_compilations(void);
 
 /* The folder of the cubins: $XDG_CACHE_HOME or ~/.cache, then perilune/cubin. Overwrites *folder. */
 pl_status pl_nvrtc_cache(pl_text *folder);

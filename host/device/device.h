@@ -19,6 +19,11 @@ typedef struct {
   size_t buffers;            /* live buffers */
 } pl_memory;
 
+typedef struct {
+  size_t compiled, cached;  /* kernels that were compiled, and that came from the cache on disk */
+  double total_ms, most_ms; /* spent compiling: all of them, the slowest */
+} pl_compilations;
+
 /* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the
  * parameter's type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
 typedef struct {
@@ -83,6 +88,8 @@ struct pl_device {
   /* Sets how many threads the primitives use, unless it is 0, and says how many they do; NULL where a device has none.
    */
   int (*threads)(pl_device *device, int threads);
+  /* What this process has compiled so far for devices of this kind; NULL where nothing is compiled. */
+  pl_compilations (*compilations)(void);
   /* What it is and what it can run, for `perilune devices`. */
   void (*describe)(pl_device *device, pl_text *text);
 

@@ -97,7 +97,11 @@ int main(void) {
   pl_text first = {0}, again = {0}, path = {0}, log = {0};
   CHECK(compile("-DFACTOR=2", &first) && first.length > 0);
   CHECK(cached(&path) == 1);
+  pl_compilations once = pl_nvrtc_compilations();
+  CHECK(once.compiled == 1 && once.cached == 0 && once.most_ms > 0 && once.total_ms == once.most_ms);
   CHECK(compile("-DFACTOR=2", &again) && same(&first, &again) && cached(&path) == 1);
+  pl_compilations twice = pl_nvrtc_compilations();
+  CHECK(twice.compiled == 1 && twice.cached == 1 && twice.total_ms == once.total_ms);
   damaged_files(&path, &first);
   CHECK(compile("-DFACTOR=3", &again) && !same(&first, &again) && cached(&path) == 2);
   two_processes();

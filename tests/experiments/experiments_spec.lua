@@ -139,7 +139,17 @@ describe("experiments", function()
       local _, steps = row.size:match("(%d+)x(%d+)")
       local batch = row.size == "1x4x8" and 1 or 2
       local operations = 2 * batch * steps * 4 * 64 * (row.with_input and 2 or 1) * (row.pass == "f+b" and 3 or 1)
+      assert.is_true(row.peak_bytes > 0 and row.us_per_step == row.ms * 1000 / steps)
       assert.is_true(math.abs(row.gflops - operations / row.ms / 1e6) < 1e-9 * row.gflops + 1e-12)
     end
+  end)
+
+  it("speed measures a training step, its products in a 16-bit type", function()
+    local path = folder .. "/speed.jsonl"
+    local status, text = run("speed", "--what training --dtype bfloat16 --repeats 1 --out " .. path)
+    assert.are.equal(0, status, text)
+    local row = records(path, "training")[1]
+    assert.are.same({ 64, 40, 64 }, { row.batch, row.steps, row.units })
+    assert.is_true(row.batch_ms > 0 and row.ms > row.batch_ms and row.ms <= row.ms_p90)
   end)
 end)
