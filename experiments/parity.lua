@@ -2,6 +2,7 @@
 --
 --   perilune experiments/parity.lua                     all four cells, results in parity/
 --   perilune experiments/parity.lua --cell lstm --seed 3
+--   perilune experiments/parity.lua --device cuda --dtype bfloat16
 --   perilune experiments/parity.lua --plot parity/parity.jsonl
 --
 -- One recurrent layer reads a one-hot bit per step and a linear layer reads out the parity so far. Training stops when
@@ -42,14 +43,19 @@ local option = options.read {
   { "lengths", "integers", default = { 40, 64, 128, 256, 512 }, minimum = 1, help = "lengths to report" },
   { "count", "integer", default = 1024, minimum = 1, help = "sequences per length, in reports and validations" },
   { "backend", "string", default = "auto", help = "how pl.rnn runs the recurrence" },
-  { "dtype", "string", default = "float32", choices = { "float32", "float64" }, help = "type of parameters and data" },
-  { "device", "string", default = "cpu", help = "where to train" },
+  { "dtype", "string", default = "float32", choices = { "float32", "float64", "bfloat16", "float16" },
+    help = "type of parameters and data; 16 bits: of the products (autocast), with float32 parameters" },
+  { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },
   { "threads", "integer", default = 1, minimum = 1, help = "threads; so small a model is fastest on one" },
   { "seed", "integer", default = 1, help = "seed of data and parameters" },
   { "out", "string", default = "parity", help = "folder of the results" },
   { "no-plot", "flag", help = "write results only" },
   { "plot", "string", help = "draw this file of results and do nothing else" },
 }
+
+local half <const> = option.dtype == "bfloat16" or option.dtype == "float16"
+local autocast <const> = half and option.dtype or nil -- the type of the products where it is not that of the tensors
+local dtype <const> = half and "float32" or option.dtype
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- The plot, from a file of results alone
@@ -92,7 +98,7 @@ local function check_options()
       options.fail("option --heads: expected a divisor of the %d units of %s, got %d", units, cell, option.heads)
     end
     options.attempt("backend", pl.rnn_plan, {
-      cell = cell, batch = option.batch, heads = option.heads, head_dim = units // option.heads, dtype = option.dtype,
+      cell = cell, batch = option.batch, heads = option.heads, head_dim = units // option.heads, dtype = dtype,
       device = option.device, backend = option.backend,
     })
   end
@@ -101,6 +107,12 @@ end
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training
+
+-- Accuracies at a length, with the products of training.
+local function accuracy(task, ...)
+  if autocast then return pl.autocast(autocast, task.accuracy, task, ...) end
+  return task:accuracy(...)
+end
 
 local Model = nn.class "Parity"
 
@@ -122,16 +134,17 @@ end
 local function train(cell, task, results)
   pl.seed(option.seed)
   local units, lr = units_of(cell), option.lr or recipes[cell].lr
-  local model = Model(cell, units):to(option.dtype):to(option.device)
+  local model = Model(cell, units):to(dtype):to(option.device)
   local optimizer = pl.optim.Adam(model:parameters(), { lr = lr })
   local began_s, right = pl.time(), 0
   local history = pl.train.loop {
     model = model, optimizer = optimizer, steps = option.steps, clip = option.clip, label = cell,
+    autocast = autocast,
     batch = function(step) return task:batch(step) end,
     loss = function(m, batch) return nn.cross_entropy(m(batch.x, batch.lengths), batch.y) end,
     evaluate_every = option.validate_every,
     evaluate = function(m, step) -- on another set each time: a mistake is a rare string
-      local last, every = task:accuracy(m, option.validate_at, option.count, 1 + step)
+      local last, every = accuracy(task, m, option.validate_at, option.count, 1 + step)
       right = every == 1 and right + 1 or 0
       return { accuracy = last, positions = every }, right >= option.patience
     end,
@@ -148,7 +161,7 @@ end
 local function report(row, model, task)
   row.lengths, row.accuracy, row.positions = option.lengths, {}, {}
   for i, length in ipairs(option.lengths) do
-    row.accuracy[i], row.positions[i] = task:accuracy(model:eval(), length, option.count, 1)
+    row.accuracy[i], row.positions[i] = accuracy(task, model:eval(), length, option.count, 1)
   end
 end
 
@@ -163,7 +176,7 @@ local function run()
   local results <close> = options.attempt("out", experiment.results, option.out .. "/parity.jsonl", option)
   local task = pl.task.parity {
     size = option.batch, min = option.min, max = option.max, labels = option.labels, ragged = option.labels == "last",
-    seed = option.seed, dtype = option.dtype, device = option.device,
+    seed = option.seed, dtype = dtype, device = option.device,
   }
   print_row("cell", option.lengths, "   steps  seconds")
   for _, cell in ipairs(option.cell) do

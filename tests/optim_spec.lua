@@ -1,4 +1,4 @@
--- Optimisers against plain Lua updates of the same numbers, clipping, schedules.
+-- Optimisers against plain Lua updates of the same numbers, clipping, schedules, the scale of a loss.
 local pl = require "perilune"
 local near = require("tests.tensor.check").near
 local message_of = require "tests.message_of"
@@ -187,5 +187,80 @@ describe("cosine", function()
     near(0.5, schedule(100), 1e-12)
     assert.matches("total: expected an integer of at least 5, got 3",
       message_of(pl.optim.cosine, { warmup = 4, total = 3, peak = 1 }))
+  end)
+end)
+
+describe("Adam", function()
+  it("refuses parameters of 16 bits and says what to do instead", function()
+    for _, dtype in ipairs { "bfloat16", "float16" } do
+      local p = pl.nn.parameter(pl.ones { 2, dtype = dtype })
+      for _, name in ipairs { "Adam", "AdamW" } do
+        assert.matches("optim." .. name .. ": params%[1%]: expected float32 or float64, got " .. dtype
+          .. "; keep master weights in float32 and let autocast round", message_of(pl.optim[name], { p }))
+      end
+      assert.is_not_nil(pl.optim.SGD { p })
+    end
+  end)
+end)
+
+describe("GradScaler", function()
+  -- A scaler, a parameter of value 1 with an optimiser, and one step of it whose gradient is `slope`.
+  local function setting(options)
+    local scaler, p = pl.optim.GradScaler(options), parameter { 1 }
+    local optimizer = pl.optim.SGD({ p }, { lr = 0.5 })
+    return scaler, p, optimizer, function(slope)
+      optimizer:zero_grad()
+      scaler:scale((p * slope):sum()):backward()
+      local taken = scaler:step(optimizer)
+      scaler:update()
+      return taken
+    end
+  end
+
+  it("scales the loss and takes the scale out of the gradients, once", function()
+    local scaler, p, optimizer = setting { init_scale = 8 }
+    local loss = (p * 3):sum()
+    near(24, scaler:scale(loss):item(), 0)
+    scaler:scale(loss):backward()
+    near({ 24 }, p.grad:totable(), 0)
+    assert.is_true(scaler:unscale_(optimizer))
+    assert.is_true(scaler:unscale_(optimizer))
+    near({ 3 }, p.grad:totable(), 0)
+    assert.is_true(scaler:step(optimizer))
+    near({ 1 - 0.5 * 3 }, p:totable(), 0)
+  end)
+
+  it("skips a step with an infinite gradient or NaN, lowers the scale, and raises it after good steps", function()
+    local scaler, p, optimizer, step = setting { init_scale = 8, growth_interval = 2 }
+    for _, slope in ipairs { 1e308, 0 / 0 } do -- 8e308 is infinite
+      local before = scaler:get_scale()
+      assert.is_false(step(slope))
+      near({ 1 }, p:totable(), 0)
+      near(before / 2, scaler:get_scale(), 0)
+    end
+    assert.are.equal(0, optimizer.steps)
+    assert.is_true(step(1))
+    near(2, scaler:get_scale(), 0)
+    assert.is_true(step(1))
+    near(4, scaler:get_scale(), 0)
+    near({ 0 }, p:totable(), 0)
+    assert.is_true(step(1))
+    assert.is_false(step(0 / 0)) -- begins the count anew
+    assert.is_true(step(1))
+    near(2, scaler:get_scale(), 0)
+  end)
+
+  it("hands its state on, and names what is wrong", function()
+    local scaler, _, _, step = setting { init_scale = 8, growth_interval = 2 }
+    step(1)
+    local other = pl.optim.GradScaler { growth_interval = 2 }
+    other:load_state_dict(scaler:state_dict())
+    near(8, other:get_scale(), 0)
+    other:update()
+    near(16, other:get_scale(), 0)
+    assert.matches("unknown option 'scale'; expected backoff_factor", message_of(pl.optim.GradScaler, { scale = 2 }))
+    assert.matches("growth_factor: expected a number of at least 1, got 0.5",
+      message_of(pl.optim.GradScaler, { growth_factor = 0.5 }))
+    assert.matches("loss: expected a tensor, got 3", message_of(scaler.scale, scaler, 3))
   end)
 end)

@@ -113,6 +113,52 @@ describe("train.loop", function()
     near(before, option.model.weight:item(), 0)
   end)
 
+  it("with float16 products skips steps that overflow, lowers the scale and learns on", function()
+    local option = setting(60)
+    option.autocast, option.clip = "float16", 10
+    option.scaler = pl.optim.GradScaler { init_scale = 2.0 ^ 30 } -- the gradients of the output are past 65504
+    local before, skipped = option.model.weight:item(), 0
+    local batch = option.batch
+    option.batch = function(step)
+      if step == 2 then near(before, option.model.weight:item(), 0) end
+      return batch(step)
+    end
+    local history = pl.train.loop(option)
+    for i, record in ipairs(history.steps) do
+      skipped = skipped + (record.skipped and 1 or 0)
+      assert.are.equal(record.skipped, i <= skipped) -- the first ones, and none later
+      assert.are.equal(record.skipped, record.grad_norm == nil)
+      near(2.0 ^ (30 - math.min(i - 1, skipped)), record.scale, 0)
+    end
+    assert.is_true(skipped > 5 and skipped < 25, skipped .. " skipped")
+    assert.is_true(history.steps[60].loss < 0.01)
+  end)
+
+  it("keeps with a scale what float16 flushes to zero", function()
+    local option = setting(1)
+    local loss = option.loss
+    option.autocast, option.clip = "float16", 1
+    option.loss = function(m, b) return loss(m, b) * 1e-9 end
+    local norm = pl.train.loop(option).steps[1].grad_norm
+    option.autocast = nil
+    local exact = pl.train.loop(option).steps[1].grad_norm
+    assert.is_true(exact > 0 and math.abs(norm - exact) < 1e-2 * exact, norm .. " and " .. exact)
+  end)
+
+  it("stops when no scale makes the gradient finite", function()
+    local option = setting(100)
+    option.scaler = pl.optim.GradScaler { init_scale = 1 }
+    local loss = option.loss
+    option.loss = function(m, b)
+      return loss(m, b) + pl.sqrt(m.weight - m.weight:detach()):sum()
+    end
+    local before = option.model.weight:item()
+    assert.matches("the gradient of step 16 is not finite at any scale of the loss", message_of(pl.train.loop, option))
+    near(before, option.model.weight:item(), 0)
+    option.scaler = 3
+    assert.matches("scaler: expected an optim.GradScaler, got a number", message_of(pl.train.loop, option))
+  end)
+
   it("leaves memory flat, also when a step fails", function()
     local option = setting(5)
     option.clip = 1

@@ -1,4 +1,4 @@
--- pl.optim: optimisers (SGD, Adam, AdamW), gradient clipping and the learning rate's schedule.
+-- pl.optim: optimisers (SGD, Adam, AdamW), gradient clipping, the learning rate's schedule, and the scale of a loss.
 --
 --   local optimizer = pl.optim.AdamW(model:parameters(), { lr = 1e-3, weight_decay = 0.1 })
 --   loss:backward()   pl.optim.clip_grad_norm(model:parameters(), 1)   optimizer:step()   optimizer:zero_grad()
@@ -27,6 +27,17 @@ local function check_parameters(who, list)
   return list
 end
 
+-- Adam's second moments are squares, which 16 bits cannot hold, and its steps are below a 16-bit parameter's spacing.
+local function check_master_weights(who, list)
+  for i, tensor in ipairs(list) do
+    local dtype = tensor.dtype
+    if dtype ~= "float32" and dtype ~= "float64" then
+      check.fail('%s: params[%d]: expected float32 or float64, got %s; keep master weights in float32 and let autocast '
+        .. 'round the products: pl.autocast, or autocast = "bfloat16" of pl.train.loop', who, i, dtype)
+    end
+  end
+end
+
 local function check_values(who, values, ranges)
   for name, range in pairs(ranges) do
     if type(range) == "function" then
@@ -50,6 +61,7 @@ local function read_groups(class, params, options)
   for i, given in ipairs(listed) do
     local group = check.options(who, given, known)
     check_parameters(who, group.params)
+    if class.master_weights then check_master_weights(who, group.params) end
     check_values(who, group, class.ranges)
     for _, tensor in ipairs(group.params) do
       if seen[tensor] then check.fail("%s: params: a tensor is there twice (group %d)", who, i) end
@@ -68,7 +80,8 @@ local function zeros_like_all(list)
 end
 
 -- A class of optimisers: `defaults` and `ranges` of its options, `slots` the names of what it keeps per parameter, and
--- update(self, group, state) for one group; state[slot] lists a tensor per parameter.
+-- update(self, group, state) for one group; state[slot] lists a tensor per parameter. With master_weights parameters of
+-- 16 bits are refused.
 local function class(name, description)
   local new = setmetatable(description, { __index = Optimizer })
   new.__index, new.__name = new, "optim." .. name
@@ -197,17 +210,40 @@ local adam_ranges <const> = { lr = { 0 }, betas = check_betas, eps = { 0 }, weig
 class("Adam", {
   --- optim.Adam(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 })
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 },
-  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(false),
+  ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(false),
 })
 
 class("AdamW", {
   --- optim.AdamW(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 })
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 },
-  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(true),
+  ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(true),
 })
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Gradients and rates
+
+-- The gradients of a list of parameters.
+local function gradients_of(params)
+  local list = {}
+  for _, p in ipairs(params) do list[#list + 1] = p.grad end
+  return list
+end
+
+-- Their common 2-norm, for which the host waits: once per type and device.
+local function norm_of(gradients)
+  local alike, squares = {}, 0.0
+  for _, g in ipairs(gradients) do
+    local kind = g.dtype .. " on " .. g.device
+    alike[kind] = alike[kind] or {}
+    table.insert(alike[kind], g)
+  end
+  for _, list in pairs(alike) do squares = squares + core.sum_of_squares(list):item() end
+  return math.sqrt(squares)
+end
+
+local function finite(x)
+  return x == x and x ~= math.huge and x ~= -math.huge
+end
 
 --- Scales the gradients of a list of parameters together so that their common 2-norm is at most `max`. Returns the norm
 -- before; the host waits for the device once. As in PyTorch a norm that is NaN makes all gradients NaN and an infinite
@@ -218,20 +254,9 @@ function optim.clip_grad_norm(params, max, options)
   local option = check.options("optim.clip_grad_norm", options, { error_if_nonfinite = false })
   local _ <close> = pl.scope()
   return pl.no_grad(function()
-    local gradients, alike = {}, {}
-    for _, p in ipairs(params) do
-      local g = p.grad
-      if g then
-        local kind = g.dtype .. " on " .. g.device
-        alike[kind] = alike[kind] or {}
-        table.insert(alike[kind], g)
-        gradients[#gradients + 1] = g
-      end
-    end
-    local squares = 0.0
-    for _, list in pairs(alike) do squares = squares + core.sum_of_squares(list):item() end
-    local norm = math.sqrt(squares)
-    if option.error_if_nonfinite and (norm ~= norm or norm == math.huge) then
+    local gradients = gradients_of(params)
+    local norm = norm_of(gradients)
+    if option.error_if_nonfinite and not finite(norm) then
       check.fail("optim.clip_grad_norm: the norm of the gradients is %s", tostring(norm))
     end
     if norm > max or norm ~= norm then
@@ -255,6 +280,94 @@ function optim.cosine(options)
     local way = math.min((step - warmup) / (total - warmup), 1)
     return floor + (peak - floor) * (1 + math.cos(math.pi * way)) / 2
   end
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The scale of a loss
+
+local GradScaler = { __name = "optim.GradScaler" }
+GradScaler.__index = GradScaler
+
+local scaler_ranges <const> = {
+  init_scale = { 0 }, growth_factor = { 1 }, backoff_factor = { 0, 1 },
+  growth_interval = function(who, name, value) check.integer(who, name, value) end,
+}
+
+--- optim.GradScaler{ init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000 }: multiplies
+-- a loss, so that gradients which float16 would flush to zero stay within its range, and divides the gradients of the
+-- parameters again. Where one of them is not finite the step is skipped and the scale falls by backoff_factor; after
+-- growth_interval steps without that it rises by growth_factor (Micikevicius et al. 2018). Used as in PyTorch:
+--   scaler:scale(loss):backward()   scaler:unscale_(optimizer) [clip]   scaler:step(optimizer)   scaler:update()
+function optim.GradScaler(options)
+  local who = GradScaler.__name
+  local self = check.options(who, options, {
+    init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000,
+  })
+  check_values(who, self, scaler_ranges)
+  self.now, self.good_steps, self.unscaled = self.init_scale, 0, {}
+  return setmetatable(self, GradScaler)
+end
+
+--- The loss to call backward on.
+function GradScaler:scale(loss)
+  check.tensor(self.__name .. ":scale", "loss", loss)
+  return loss * self.now
+end
+
+--- The number that losses are multiplied with now.
+function GradScaler:get_scale()
+  return self.now
+end
+
+--- Divides the gradients of the optimiser's parameters by the scale, once per step, and returns whether all are finite;
+-- the host waits for the device.
+function GradScaler:unscale_(optimizer)
+  if self.unscaled[optimizer] == nil then
+    local _ <close> = pl.scope()
+    self.unscaled[optimizer] = pl.no_grad(function()
+      local gradients = {}
+      for _, group in ipairs(optimizer.groups) do
+        for _, g in ipairs(gradients_of(group.params)) do gradients[#gradients + 1] = g end
+      end
+      for _, g in ipairs(gradients) do g:mul_(1 / self.now) end
+      return finite(norm_of(gradients))
+    end)
+  end
+  return self.unscaled[optimizer]
+end
+
+--- optimizer:step(), unless a gradient is not finite; returns whether it was taken.
+function GradScaler:step(optimizer)
+  local taken = self:unscale_(optimizer)
+  if taken then optimizer:step() end
+  return taken
+end
+
+--- Ends a step: the scale falls if one was skipped, and rises after enough good ones.
+function GradScaler:update()
+  local good = true
+  for _, one in pairs(self.unscaled) do good = good and one end
+  self.unscaled = {}
+  if not good then
+    self.now, self.good_steps = self.now * self.backoff_factor, 0
+    return
+  end
+  self.good_steps = self.good_steps + 1
+  if self.good_steps == self.growth_interval then
+    self.now, self.good_steps = self.now * self.growth_factor, 0
+  end
+end
+
+--- What load_state_dict takes over: { scale =, good_steps = }, tensors of one element, as pl.save takes them.
+function GradScaler:state_dict()
+  return { scale = pl.tensor({ self.now }, { dtype = "float64" }),
+           good_steps = pl.tensor({ self.good_steps }, { dtype = "int64" }) }
+end
+
+function GradScaler:load_state_dict(dict)
+  check.kind(self.__name, "state", dict, "table")
+  for _, name in ipairs { "scale", "good_steps" } do check.tensor(self.__name, name, dict[name], 1, 1) end
+  self.now, self.good_steps = dict.scale:item(), math.tointeger(dict.good_steps:item())
 end
 
 return optim

@@ -8,7 +8,7 @@ local train = {}
 
 local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
-  autocast = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
+  autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
   evaluate_every = check.none, log = check.none,
   log_every = 1, progress = true, label = "train",
 }
@@ -28,6 +28,10 @@ local function read_options(given)
   if option.autocast and option.autocast ~= "bfloat16" and option.autocast ~= "float16" then
     check.fail('%s: autocast: expected "bfloat16" or "float16", got %s', who, tostring(option.autocast))
   end
+  if option.scaler and (type(option.scaler) ~= "table" or not option.scaler.unscale_) then
+    check.fail("%s: scaler: expected an optim.GradScaler, got a %s", who, type(option.scaler))
+  end
+  if option.autocast == "float16" then option.scaler = option.scaler or optim.GradScaler() end
   if option.clip then check.number(who, "clip", option.clip, 0) end
   if option.schedule then check.callable(who, "schedule", option.schedule) end
   if option.evaluate then
@@ -46,6 +50,38 @@ local function open_log(path)
   return file
 end
 
+local function not_finite(x)
+  return x ~= x or x == math.huge or x == -math.huge
+end
+
+local function forward(option, batch)
+  if option.autocast then return pl.autocast(option.autocast, option.loss, option.model, batch) end
+  return option.loss(option.model, batch)
+end
+
+local smallest_scale <const> = 2 ^ -14
+
+-- Clips the gradients and changes the parameters, unless a scaler found a gradient that is not finite.
+local function update(option, parameters, record)
+  local scaler = option.scaler
+  local good = not scaler or scaler:unscale_(option.optimizer)
+  if scaler then record.scale, record.skipped = scaler:get_scale(), not good end
+  if scaler and not good and record.scale < smallest_scale then
+    check.fail("train.loop: the gradient of step %d is not finite at any scale of the loss (now %g)", record.step,
+      record.scale)
+  end
+  if good and option.clip then
+    record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
+    if not_finite(record.grad_norm) then
+      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step",
+        record.step, tostring(record.grad_norm), record.loss)
+    end
+  end
+  if not scaler then return option.optimizer:step() end
+  scaler:step(option.optimizer)
+  scaler:update()
+end
+
 -- One step inside its own scope. Returns its record, or nil when the batches have ended.
 local function take_step(option, parameters, step)
   local _ <close> = pl.scope()
@@ -54,27 +90,16 @@ local function take_step(option, parameters, step)
   if batch == nil then return nil end
   local lr = option.schedule and option.schedule(step)
   if lr then option.optimizer:set_lr(lr) end
-  local loss
-  if option.autocast then
-    loss = pl.autocast(option.autocast, option.loss, option.model, batch)
-  else
-    loss = option.loss(option.model, batch)
-  end
+  local loss = forward(option, batch)
+  option.optimizer:zero_grad();
+  (option.scaler and option.scaler:scale(loss) or loss):backward()
+  -- Waiting for the loss comes after all that can be asked of a GPU before.
   local record = { step = step, loss = loss:item(), lr = option.optimizer:lr() }
-  if record.loss ~= record.loss or record.loss == math.huge or record.loss == -math.huge then
+  if not_finite(record.loss) then
     check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step", step,
       tostring(record.loss))
   end
-  option.optimizer:zero_grad()
-  loss:backward()
-  if option.clip then
-    record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
-    if record.grad_norm ~= record.grad_norm or record.grad_norm == math.huge then
-      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step",
-        step, tostring(record.grad_norm), record.loss)
-    end
-  end
-  option.optimizer:step()
+  update(option, parameters, record)
   record.ms = (pl.time() - began_s) * 1000
   return record
 end
@@ -115,13 +140,16 @@ local function steps_of(option)
   end, option.steps, 0
 end
 
---- Trains and returns the history: steps, a list of { step =, loss =, lr =, grad_norm =, ms = }; evaluations, a list of
--- what evaluate returned, with step; stopped = true when an evaluation ended it early.
+--- Trains and returns the history: steps, a list of { step =, loss =, lr =, grad_norm =, ms = }, with a scaler also
+-- scale and skipped; evaluations, a list of what evaluate returned, with step; stopped = true when an evaluation ended
+-- it early.
 --   model, optimizer, steps
 --   batch(step)         the step's batch, anything but nil; nil ends the training (so an iterator fits, too)
 --   loss(model, batch)  a tensor of one element
 --   autocast            "bfloat16" or "float16": the type of the products of float32 tensors, as in pl.autocast; the
---                       parameters stay float32
+--                       parameters stay float32. With "float16" the loss is scaled, and steps with gradients beyond
+--                       its range are skipped, by `scaler`
+--   scaler              an optim.GradScaler; with autocast = "float16" a new one unless given
 --   clip                greatest common norm of the gradients
 --   schedule(step)      the learning rate
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without

@@ -71,6 +71,21 @@ describe("experiments", function()
     assert.are_not.same(seen[1], seen[3])
   end)
 
+  it("parity rounds its products to 16 bits and learns", function()
+    local losses = {}
+    for _, dtype in ipairs { "float32", "bfloat16", "float16" } do
+      local out = folder .. "/" .. dtype
+      local status, text = run("parity", ("--cell gru --max 5 --steps 60 --validate-every 30 --validate-at 5 "
+        .. "--lengths 5 --count 64 --no-plot --out %s --dtype %s"):format(out, dtype))
+      assert.are.equal(0, status, text)
+      losses[dtype] = records(out .. "/parity.jsonl", "validation")[2].loss
+    end
+    for _, dtype in ipairs { "bfloat16", "float16" } do
+      assert.is_true(losses[dtype] ~= losses.float32)
+      assert.is_true(math.abs(losses[dtype] - losses.float32) < 0.05, dtype .. ": " .. losses[dtype])
+    end
+  end)
+
   it("parity without gnuplot says so, keeps its results, and draws later", function()
     assert(os.execute(("mkdir %s/bin && ln -s $(command -v sh) %s/bin/"):format(folder, folder)))
     local status, text = run("parity", short .. folder .. "/out", ("PATH=%s/bin"):format(folder))
