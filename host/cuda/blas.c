@@ -1,9 +1,7 @@
 /* cuBLAS under our own declarations, one handle and workspace per device. */
 #include "host/cuda/blas.h"
 
-#include <dlfcn.h>
 #include <limits.h>
-#include <stdio.h>
 
 /* Numbers of cuBLAS's and CUDA's enumerations. */
 enum { KEEP, TRANSPOSE };
@@ -11,10 +9,12 @@ enum { REAL_32 = 0, REAL_64 = 1, REAL_16 = 2, REAL_BF16 = 14 };
 enum { COMPUTE_32 = 68, COMPUTE_64 = 70, COMPUTE_TF32 = 77 };
 enum { DEFAULT_MATH = 0, NO_REDUCED_PRECISION_REDUCTION = 16 };
 enum { ALGORITHM_DEFAULT = -1, WORKSPACE_BYTES = 32 << 20 };
+enum { ALLOCATION_FAILED = 3, EXECUTION_FAILED = 13, INTERNAL_ERROR = 14 };
 
 /* X(member, symbol, parameters) */
 #define FUNCTIONS(X)                                                                                                   \
   X(create, "cublasCreate_v2", (pl_blas_handle * handle))                                                              \
+  X(destroy, "cublasDestroy_v2", (pl_blas_handle handle))                                                              \
   X(set_stream, "cublasSetStream_v2", (pl_blas_handle handle, pl_cu_stream stream))                                    \
   X(set_workspace, "cublasSetWorkspace_v2", (pl_blas_handle handle, void *workspace, size_t bytes))                    \
   X(set_math_mode, "cublasSetMathMode", (pl_blas_handle handle, int mode))                                             \
@@ -31,50 +31,60 @@ static struct {
   const char *(*status_text)(int status);
 } cublas;
 
-static pl_status check(int status, const char *expression, int line) {
+/* cuBLAS tells of a lost context only that something failed: what the driver says then goes first. */
+static pl_status check(pl_cuda *cuda, int status, const char *expression, int line) {
   if (status == 0) return PL_OK;
-  return pl_fail_at(PL_ERROR, expression, __FILE__, line, "cuBLAS: %s",
-                    cublas.status_text ? cublas.status_text(status) : "failed");
+  if (status == EXECUTION_FAILED || status == INTERNAL_ERROR) {
+    (void)PL_CUDA(pl_cu.StreamSynchronize(cuda->stream));
+    PL_TRY(pl_cuda_lost());
+  }
+  if (status == ALLOCATION_FAILED) return pl_cuda_exhausted(cuda, "asked by cuBLAS");
+  return pl_fail_at(PL_ERROR, expression, __FILE__, line, "cuBLAS: %s", cublas.status_text(status));
 }
-#define TRY(call) PL_TRY(check((call), #call, __LINE__))
+#define CHECK(call) check(cuda, (call), #call, __LINE__)
 
 static pl_status load(void) {
-  static const char *const newest_first[] = {"libcublas.so.13", "libcublas.so.12"};
-  bool old_driver = pl_driver_version() > 0 && pl_driver_version() < 13000;
-  void *library = pl_library_open(newest_first + old_driver, 2 - old_driver);
-  PL_REQUIRE(library, "cuda: matrix products need cuBLAS (libcublas.so.13 or libcublas.so.12, as new as the driver at "
-                      "most), which is neither in the library path nor in /usr/local/cuda/lib64");
-#define LOAD(name, symbol, parameters)                                                                                 \
-  *(void **)&cublas.name = dlsym(library, symbol);                                                                     \
-  PL_REQUIRE(cublas.name, "cuda: cuBLAS lacks " symbol);
-  FUNCTIONS(LOAD)
-#undef LOAD
-  *(void **)&cublas.status_text = dlsym(library, "cublasGetStatusString");
-  return PL_OK;
+  static const char *const names[] = {"libcublas.so.13", "libcublas.so.12"};
+  static const pl_symbol symbols[] = {
+#define ENTRY(name, symbol, parameters) {symbol, &cublas.name},
+      FUNCTIONS(ENTRY)
+#undef ENTRY
+          {"cublasGetStatusString", &cublas.status_text}};
+  return pl_toolkit_load("cuda: cuBLAS, which matrix products need,",
+                         "install CUDA's libcublas.so.13 (or libcublas.so.12, for a driver of CUDA 12), in NVIDIA's "
+                         "packages libcublas-13-0 and the like",
+                         names, symbols, sizeof symbols / sizeof *symbols);
 }
 
 pl_status pl_blas_open(void) {
-  static char *failure; /* of the first attempt; kept for as long as the program runs */
-  static bool tried;
-  if (!tried) {
-    tried = true;
-    if (load() != PL_OK) failure = pl_duplicate(pl_message_text());
-  }
-  return failure ? PL_FAIL("%s", failure) : PL_OK;
+  static pl_attempt attempt;
+  return pl_attempt_once(&attempt, load);
+}
+
+static pl_status prepare(pl_cuda *cuda, pl_blas_handle handle) {
+  PL_TRY(CHECK(cublas.set_stream(handle, cuda->stream)));
+  PL_TRY(CHECK(cublas.set_workspace(handle, cuda->blas_workspace->data, WORKSPACE_BYTES)));
+  return CHECK(cublas.set_math_mode(handle, DEFAULT_MATH | NO_REDUCED_PRECISION_REDUCTION));
+}
+
+static pl_status create(void *context) {
+  pl_cuda *cuda = context;
+  pl_blas_handle handle = NULL;
+  PL_TRY(CHECK(cublas.create(&handle)));
+  pl_status status = prepare(cuda, handle);
+  if (status == PL_OK)
+    cuda->blas = handle;
+  else
+    (void)cublas.destroy(handle);
+  return status;
 }
 
 pl_status pl_blas_ready(pl_cuda *cuda) {
   if (cuda->blas) return PL_OK;
   PL_TRY(pl_blas_open());
   /* A workspace of our own keeps results the same from call to call and lets products be captured. */
-  if (!cuda->blas_workspace) PL_CUDA_TRY(pl_cu.MemAlloc(&cuda->blas_workspace, WORKSPACE_BYTES));
-  pl_blas_handle handle;
-  TRY(cublas.create(&handle));
-  TRY(cublas.set_stream(handle, cuda->stream));
-  TRY(cublas.set_workspace(handle, (void *)(uintptr_t)cuda->blas_workspace, WORKSPACE_BYTES));
-  TRY(cublas.set_math_mode(handle, DEFAULT_MATH | NO_REDUCED_PRECISION_REDUCTION));
-  cuda->blas = handle;
-  return PL_OK;
+  if (!cuda->blas_workspace) PL_TRY(pl_buffer_new(&cuda->device, WORKSPACE_BYTES, &cuda->blas_workspace));
+  return pl_cuda_with_memory(cuda, create, cuda);
 }
 
 pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
@@ -89,10 +99,9 @@ pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, doubl
   float alpha_32 = (float)alpha, beta_32 = (float)beta;
   int compute = wide ? COMPUTE_64 : pl_tf32_allowed() && a->type == PL_F32 ? COMPUTE_TF32 : COMPUTE_32;
   /* cuBLAS counts down columns: what it sees is c^T = b^T a^T. */
-  TRY(cublas.multiply(cuda->blas, b->transposed ? TRANSPOSE : KEEP, a->transposed ? TRANSPOSE : KEEP, (int)n, (int)m,
-                      (int)k, wide ? (void *)&alpha : (void *)&alpha_32, b->data, number[b->type], (int)b->leading,
-                      b->batch_stride, a->data, number[a->type], (int)a->leading, a->batch_stride,
-                      wide ? (void *)&beta : (void *)&beta_32, c->data, number[c->type], (int)c->leading,
-                      c->batch_stride, (int)batches, compute, ALGORITHM_DEFAULT));
-  return PL_OK;
+  return CHECK(cublas.multiply(cuda->blas, b->transposed ? TRANSPOSE : KEEP, a->transposed ? TRANSPOSE : KEEP, (int)n,
+                               (int)m, (int)k, wide ? (void *)&alpha : (void *)&alpha_32, b->data, number[b->type],
+                               (int)b->leading, b->batch_stride, a->data, number[a->type], (int)a->leading,
+                               a->batch_stride, wide ? (void *)&beta : (void *)&beta_32, c->data, number[c->type],
+                               (int)c->leading, c->batch_stride, (int)batches, compute, ALGORITHM_DEFAULT));
 }

@@ -38,11 +38,17 @@ typedef struct {
   struct pl_cuda_staging *staging;
   struct pl_cuda_kernels *kernels;
   pl_blas_handle blas;
-  pl_cu_pointer blas_workspace;
+  pl_buffer *blas_workspace;
 } pl_cuda;
 
 /* The GPU behind `device`, with its context current on this thread; creates context and stream at the first call. */
 pl_status pl_cuda_enter(pl_device *device, pl_cuda **cuda);
+
+/* PL_OUT_OF_MEMORY with the device's statistics; `what`: "64 bytes asked". */
+pl_status pl_cuda_exhausted(pl_cuda *cuda, const char *what);
+/* `work`, and once more with the cached memory given back when it says PL_OUT_OF_MEMORY: for what the driver and cuBLAS
+ * allocate by themselves. */
+pl_status pl_cuda_with_memory(pl_cuda *cuda, pl_status (*work)(void *context), void *context);
 
 /* A compiled kernel. Asking by key is quick; the first time (found == NULL) load it. Keys are unique per kernel and
  * options: compose one from a PL_FAMILY_... in the top byte and what specialises it, or use pl_cuda_key of a text. */

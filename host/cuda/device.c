@@ -68,19 +68,32 @@ pl_status pl_cuda_synchronize(pl_device *device) {
 
 /* ---- memory ---- */
 
+pl_status pl_cuda_exhausted(pl_cuda *cuda, const char *what) {
+  size_t available = 0, total = 0;
+  pl_memory now;
+  (void)pl_cu.MemGetInfo(&available, &total);
+  pl_device_memory(&cuda->device, &now);
+  return PL_FAIL_MEMORY(
+      "%s: out of memory: %s, %zu bytes live, %zu cached, peak %zu; the GPU has %zu of %zu bytes free",
+      cuda->device.name, what, now.live, now.cached, now.peak, available, total);
+}
+
+pl_status pl_cuda_with_memory(pl_cuda *cuda, pl_status (*work)(void *context), void *context) {
+  pl_status status = work(context);
+  if (status != PL_OUT_OF_MEMORY) return status;
+  pl_device_trim(&cuda->device);
+  return work(context);
+}
+
 static pl_status allocate(pl_device *device, size_t bytes, void **data) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
   pl_cu_pointer pointer;
   pl_cu_result result = pl_cu.MemAlloc(&pointer, bytes);
   if (result == PL_CU_OUT_OF_MEMORY) {
-    size_t available = 0, total = 0;
-    (void)pl_cu.MemGetInfo(&available, &total);
-    pl_memory now;
-    pl_device_memory(device, &now);
-    return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked, %zu live, %zu cached, peak %zu; the GPU has %zu of %zu "
-                          "bytes free",
-                          device->name, bytes, now.live, now.cached, now.peak, available, total);
+    char what[48];
+    snprintf(what, sizeof what, "%zu bytes asked", bytes);
+    return pl_cuda_exhausted(cuda, what);
   }
   PL_CUDA_TRY(result);
   *data = (void *)(uintptr_t)pointer; // NOLINT: device addresses travel as pointers

@@ -2,62 +2,62 @@
 #include "host/cuda/driver.h"
 
 #include "host/base/text.h"
-#include <dlfcn.h>
-#include <string.h>
+#include <stdlib.h>
 
 pl_driver pl_cu;
 static int driver_version;
 
-enum { OLDEST = 12000 };
+enum { OLDEST = 12000, CUDA_13 = 13000 };
 
-void *pl_library_open(const char *const names[], int count) {
-  static const char *const folders[] = {"", "/usr/local/cuda/lib64/"};
-  for (int i = 0; i < count; i++)
-    for (int f = 0; f < 2; f++) {
-      char path[256] = "";
-      strncat(strcat(path, folders[f]), names[i], 200);
-      void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-      if (library) return library;
-    }
-  return NULL;
+/* Two times: the version may say more than a function that is missing. */
+static pl_status load_symbols(const pl_symbol *symbols, size_t count) {
+  static const char *const name = "libcuda.so.1";
+  return pl_library_load(&(pl_library){.what = "cuda: the NVIDIA driver's library libcuda.so.1",
+                                       .advice = "install NVIDIA's driver for CUDA 12.0 or newer",
+                                       .names = &name,
+                                       .name_count = 1,
+                                       .symbols = symbols,
+                                       .symbol_count = count});
 }
 
 static pl_status load(void) {
-  void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  PL_REQUIRE(library, "cuda: no NVIDIA driver here (%s)", dlerror());
-  static const struct {
-    const char *symbol;
-    size_t place;
-  } functions[] = {
-#define ENTRY(name, symbol, parameters) {symbol, offsetof(pl_driver, name)},
+  static const pl_symbol version[] = {{"cuDriverGetVersion", &pl_cu.DriverGetVersion}};
+  static const pl_symbol all[] = {
+#define ENTRY(name, symbol, parameters) {symbol, &pl_cu.name},
       PL_DRIVER_FUNCTIONS(ENTRY)
 #undef ENTRY
   };
-  *(void **)&pl_cu.DriverGetVersion = dlsym(library, "cuDriverGetVersion");
-  if (!pl_cu.DriverGetVersion || pl_cu.DriverGetVersion(&driver_version) != 0) driver_version = 0;
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    void *found = dlsym(library, functions[i].symbol);
-    PL_REQUIRE(found, "cuda: the NVIDIA driver is too old: it lacks %s (it is for CUDA %d.%d, expected %d.%d or newer)",
-               functions[i].symbol, driver_version / 1000, driver_version % 1000 / 10, OLDEST / 1000,
-               OLDEST % 1000 / 10);
-    memcpy((char *)&pl_cu + functions[i].place, &found, sizeof found);
-  }
+  PL_TRY(load_symbols(version, 1));
+  if (pl_cu.DriverGetVersion(&driver_version) != 0) driver_version = 0;
   PL_REQUIRE(driver_version >= OLDEST,
              "cuda: the NVIDIA driver is too old: it is for CUDA %d.%d, expected %d.%d or newer", driver_version / 1000,
              driver_version % 1000 / 10, OLDEST / 1000, OLDEST % 1000 / 10);
+  PL_TRY(load_symbols(all, sizeof all / sizeof *all));
   pl_cu_result result = pl_cu.Init(0);
   PL_REQUIRE(result != PL_CU_NO_DEVICE, "cuda: the NVIDIA driver is here, but it finds no GPU");
   return PL_CUDA(result);
 }
 
 pl_status pl_driver_open(void) {
-  static char *failure; /* of the first attempt; kept for as long as the program runs */
-  static bool tried;
-  if (!tried) {
-    tried = true;
-    if (load() != PL_OK) failure = pl_duplicate(pl_message_text());
-  }
-  return failure ? PL_FAIL("%s", failure) : PL_OK;
+  static pl_attempt attempt;
+  return pl_attempt_once(&attempt, load);
+}
+
+pl_status pl_toolkit_load(const char *what, const char *advice, const char *const names[2], const pl_symbol *symbols,
+                          size_t symbol_count) {
+  const char *home = getenv("CUDA_HOME");
+  bool old_driver = driver_version > 0 && driver_version < CUDA_13;
+  pl_text folder = {0};
+  pl_text_print(&folder, "%s/lib64", home && *home ? home : "/usr/local/cuda");
+  pl_status status = pl_library_load(&(pl_library){.what = what,
+                                                   .advice = advice,
+                                                   .names = names + old_driver,
+                                                   .name_count = 2 - old_driver,
+                                                   .folder = folder.data,
+                                                   .symbols = symbols,
+                                                   .symbol_count = symbol_count});
+  pl_text_release(&folder);
+  return status;
 }
 
 int pl_driver_version(void) { return driver_version; }

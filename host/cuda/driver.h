@@ -3,7 +3,7 @@
 #ifndef PL_CUDA_DRIVER_H
 #define PL_CUDA_DRIVER_H
 
-#include "host/base/status.h"
+#include "host/base/library.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -136,7 +136,7 @@ typedef struct {
 extern pl_driver pl_cu;
 
 /* Loads and initialises the driver, once; later calls repeat the first one's result. Fails with what is missing: the
- * library, a function of it (the driver is too old), a device. */
+ * library, a version that is new enough, a function of it, a device. */
 pl_status pl_driver_open(void);
 /* 13000 for CUDA 13.0; 0 when the driver could not be loaded. */
 int pl_driver_version(void);
@@ -150,7 +150,9 @@ pl_status pl_cuda_check(pl_cu_result result, const char *expression, const char 
 /* PL_OK, or the sticky error that has happened. */
 pl_status pl_cuda_lost(void);
 
-/* Opens the first of the libraries in the usual places and in the toolkit's folder; NULL when none is there. */
-void *pl_library_open(const char *const names[], int count);
+/* Loads a library of the toolkit, whose names are given for CUDA 13 and for CUDA 12; one newer than the driver is left
+ * out. Looks in the loader's path, then in lib64 of the folder that CUDA_HOME names (/usr/local/cuda unless set). */
+pl_status pl_toolkit_load(const char *what, const char *advice, const char *const names[2], const pl_symbol *symbols,
+                          size_t symbol_count);
 
 #endif

@@ -4,7 +4,6 @@
 #include "host/base/file.h"
 #include "host/base/home.h"
 #include "host/cuda/driver.h"
-#include <dlfcn.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -41,24 +40,17 @@ static pl_status check(int result, const char *expression, int line) {
 }
 #define TRY(call) PL_TRY(check((call), #call, __LINE__))
 
-/* NVRTC's major version must not be newer than the driver's, or the driver refuses the cubins. */
-static void *open_library(void) {
-  static const char *const newest_first[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
-  bool old_driver = pl_driver_version() > 0 && pl_driver_version() < 13000;
-  return pl_library_open(newest_first + old_driver, 2 - old_driver);
-}
-
 static pl_status load(void) {
-  void *library = open_library();
-  PL_REQUIRE(library, "cuda: NVRTC (libnvrtc.so.13 or libnvrtc.so.12, as new as the driver at most) is neither in the "
-                      "library path nor in /usr/local/cuda/lib64");
-#define LOAD(name, parameters)                                                                                         \
-  *(void **)&nvrtc.name = dlsym(library, "nvrtc" #name);                                                               \
-  PL_REQUIRE(nvrtc.name, "cuda: NVRTC lacks nvrtc" #name);
-  FUNCTIONS(LOAD)
-#undef LOAD
-  *(void **)&nvrtc.GetErrorString = dlsym(library, "nvrtcGetErrorString");
-  PL_REQUIRE(nvrtc.GetErrorString, "cuda: NVRTC lacks nvrtcGetErrorString");
+  static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
+  static const pl_symbol symbols[] = {
+#define ENTRY(name, parameters) {"nvrtc" #name, &nvrtc.name},
+      FUNCTIONS(ENTRY)
+#undef ENTRY
+          {"nvrtcGetErrorString", &nvrtc.GetErrorString}};
+  PL_TRY(pl_toolkit_load("cuda: NVRTC, which compiles kernels,",
+                         "install CUDA's libnvrtc.so.13 (or libnvrtc.so.12, for a driver of CUDA 12), in NVIDIA's "
+                         "packages cuda-nvrtc-13-0 and the like",
+                         names, symbols, sizeof symbols / sizeof *symbols));
   int major, minor;
   TRY(nvrtc.Version(&major, &minor));
   snprintf(version, sizeof version, "%d.%d", major, minor);
@@ -67,13 +59,8 @@ static pl_status load(void) {
 }
 
 pl_status pl_nvrtc_open(void) {
-  static char *failure; /* of the first attempt; kept for as long as the program runs */
-  static bool tried;
-  if (!tried) {
-    tried = true;
-    if (load() != PL_OK) failure = pl_duplicate(pl_message_text());
-  }
-  return failure ? PL_FAIL("%s", failure) : PL_OK;
+  static pl_attempt attempt;
+  return pl_attempt_once(&attempt, load);
 }
 
 const char *pl_nvrtc_version(void) { return version; }
