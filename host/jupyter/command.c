@@ -11,7 +11,9 @@
 const char pl_kernel_usage[] = "perilune kernel install [--user | --prefix DIR | --sys-prefix] [--name NAME]\n"
                                "       perilune kernel uninstall [--user | --prefix DIR | --sys-prefix] [--name NAME]\n"
                                "       perilune kernel --connection-file FILE";
-const char pl_notebook_usage[] = "perilune notebook run NB.ipynb [-o OUT.ipynb] [--timeout S] [--allow-errors]";
+const char pl_notebook_usage[] = "perilune notebook run NB.ipynb [-o OUT.ipynb] [--timeout S] [--allow-errors]\n"
+                                 "                             [--device NAME]   for notebooks that read "
+                                 "PERILUNE_DEVICE";
 
 static int complain(const char *message) {
   fprintf(stderr, "perilune: %s\n", message);
@@ -92,15 +94,19 @@ int pl_kernel_command(int argc, char **argv) {
 
 int pl_notebook_command(int argc, char **argv) {
   if (argc < 2 || strcmp(argv[1], "run") != 0) return misused(argc < 2 ? NULL : argv[1], pl_notebook_usage);
-  const char *path = NULL, *output = NULL, *timeout = NULL;
+  const char *path = NULL, *output = NULL, *timeout = NULL, *device = NULL;
   pl_notebook_options run = {0};
-  const option options[] = {
-      {"-o", &output, NULL}, {"--timeout", &timeout, NULL}, {"--allow-errors", NULL, &run.allow_errors}, {0}};
+  const option options[] = {{"-o", &output, NULL},
+                            {"--timeout", &timeout, NULL},
+                            {"--device", &device, NULL},
+                            {"--allow-errors", NULL, &run.allow_errors},
+                            {0}};
   if (!read_options(argc, argv, 2, options, &path, pl_notebook_usage)) return 1;
   if (!path) return misused(NULL, pl_notebook_usage);
   char *end = NULL;
   if (timeout) run.timeout_s = strtod(timeout, &end);
   if (timeout && (*end || !(run.timeout_s > 0))) return complain("--timeout expects a number of seconds above 0");
+  if (device && setenv("PERILUNE_DEVICE", device, 1) != 0) return complain("--device: out of memory");
   pl_text failure = {0};
   pl_status status = pl_notebook_run(path, output ? output : path, &run, &failure);
   int exit_status = status == PL_OK ? 0 : complain(pl_message());

@@ -111,6 +111,12 @@ describe("notebook run", function()
     assert.matches("os.exit: a session ends from its front end", result.cells[1].outputs[1].evalue)
   end)
 
+  it("hands a device on to the cells", function()
+    notebook { "os.getenv 'PERILUNE_DEVICE'" }
+    assert.same({ '"cuda:1"' }, { table.unpack(run("--device cuda:1").cells[1].outputs[1].data["text/plain"]) })
+    assert.matches("%-%-device needs a value\nusage:", (select(2, run "--device")))
+  end)
+
   it("says what is wrong with a file", function()
     notebook({ "1" }, function(text) return text:sub(1, #text // 2) end)
     assert.matches("is not a whole notebook: line", (select(2, run())))
