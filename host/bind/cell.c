@@ -136,6 +136,16 @@ static int new_cell(lua_State *L) {
   return 1;
 }
 
+/* cell_text(cell) -> what devices compile for it, as text */
+static int cell_text(lua_State *L) {
+  const pl_cell *cell = *(pl_cell **)luaL_checkudata(L, 1, CELL);
+  pl_text text = {0};
+  pl_device_cell_text(cell, &text);
+  lua_pushlstring(L, text.data ? text.data : "", text.length);
+  pl_text_release(&text);
+  return 1;
+}
+
 /* ---- the recurrence ---- */
 
 typedef struct {
@@ -206,7 +216,7 @@ static int recurrence(lua_State *L) {
 }
 
 void pl_register_cell(lua_State *L) {
-  static const luaL_Reg functions[] = {{"cell", new_cell}, {"recurrence", recurrence}, {0}};
+  static const luaL_Reg functions[] = {{"cell", new_cell}, {"cell_text", cell_text}, {"recurrence", recurrence}, {0}};
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, CELL);
   lua_pushcfunction(L, collect);

@@ -2,6 +2,7 @@
 #include "host/cuda/primitives.h"
 
 #include "host/cuda/blas.h"
+#include "host/cuda/cell_text.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
 #include <stdio.h>
@@ -212,6 +213,6 @@ static void describe_libraries(pl_text *text) {
 static const char *left_out_lines(void) { return left_out.data; }
 
 void pl_cuda_open(void) {
-  static const pl_device_family family = {"cuda", find, describe_libraries, left_out_lines};
+  static const pl_device_family family = {"cuda", find, describe_libraries, left_out_lines, pl_cell_text};
   pl_device_family_register(&family);
 }

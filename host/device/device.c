@@ -70,6 +70,15 @@ void pl_device_describe_all(pl_text *text) {
   }
 }
 
+void pl_device_cell_text(const pl_cell *cell, pl_text *text) {
+  for (int i = 0; i < family_count; i++) {
+    const pl_device_family *family = families[i].family;
+    if (!family->cell_text) continue;
+    pl_text_print(text, "text compiled for %s\n", family->prefix);
+    family->cell_text(cell, text);
+  }
+}
+
 /* ---- names ---- */
 
 static pl_device *find_name(const char *name) {

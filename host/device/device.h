@@ -112,12 +112,18 @@ typedef struct {
   pl_status (*find)(void);         /* registers what there is; a failure says why there is nothing */
   void (*describe)(pl_text *text); /* appends lines on the libraries behind these devices; after find */
   const char *(*left_out)(void);   /* lines on what is there and cannot be used, after find; NULL when there is none */
+  /* Appends the text that is generated from a cell and compiled for these devices; NULL when none is. Needs no device.
+   */
+  void (*cell_text)(const pl_cell *cell, pl_text *text);
 } pl_device_family;
 void pl_device_family_register(const pl_device_family *family);
 /* Looks for everything that nobody has looked for yet. */
 void pl_device_find_all(void);
 /* One line and more for each device and for each kind of device: what was found, or why not. */
 void pl_device_describe_all(pl_text *text);
+
+/* Appends what is generated from a cell for each kind of device, behind a line that names the kind. */
+void pl_device_cell_text(const pl_cell *cell, pl_text *text);
 
 /* Whether products of float32 may round their operands to tf32 (10 bits of mantissa) where a device has units for that:
  * faster, and a thousand times less exact. Not unless somebody asks. */

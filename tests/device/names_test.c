@@ -41,8 +41,10 @@ static pl_status find_second(void) {
 
 static const char *left_out_first(void) { return "some: number 0 is too old"; }
 
+static void print_states(const pl_cell *cell, pl_text *text) { pl_text_print(text, "%d states\n", cell->states); }
+
 static void second_only(void) {
-  static const pl_device_family some = {"some", find_second, describe_nothing, left_out_first};
+  static const pl_device_family some = {"some", find_second, describe_nothing, left_out_first, print_states};
   pl_device *device = NULL;
   pl_device_family_register(&some);
   CHECK(pl_device_named("some:1", &device) == PL_OK && device == &second);
@@ -50,10 +52,14 @@ static void second_only(void) {
   CHECK(says("there is no 'some' here; expected one of 'some:1'") && says("some: number 0 is too old"));
   CHECK(pl_device_named("some:0", &device) != PL_OK && says("some: number 0 is too old"));
   CHECK(pl_device_named("other", &device) != PL_OK && !says("too old"));
+  pl_text text = {0};
+  pl_device_cell_text(&(pl_cell){.states = 3}, &text);
+  CHECK(strcmp(text.data, "text compiled for some\n3 states\n") == 0);
+  pl_text_release(&text);
 }
 
 int main(void) {
-  static const pl_device_family none = {"none", find_none, describe_nothing, left_out_nothing};
+  static const pl_device_family none = {"none", find_none, describe_nothing, left_out_nothing, NULL};
   pl_device *device = NULL;
   pl_text text = {0};
   pl_device_family_register(&none);

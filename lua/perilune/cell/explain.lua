@@ -1,4 +1,5 @@
--- A traced cell as text: its equations, their gradient, what backward is given, and the two programs.
+-- A traced cell as text: its equations, their gradient, what backward is given, the two programs, and what is compiled
+-- for a GPU.
 
 local graph = require "perilune.cell.graph"
 local gradient = require "perilune.cell.gradient"
@@ -82,8 +83,9 @@ local function gate_text(cell, i)
   return ("  gate.%s = %s"):format(cell.gates[i], table.concat(has, " + "))
 end
 
---- The text. `cell` is a cell object, `compiled` what program.compile made of it.
-function explain.text(cell, compiled)
+--- The text. `cell` is a cell object, `compiled` what program.compile made of it, `generated` the text that devices
+-- compile.
+function explain.text(cell, compiled, generated)
   local lines = { "cell " .. cell.name }
   for i in ipairs(cell.gates) do lines[#lines + 1] = gate_text(cell, i) end
   for i, name in ipairs(cell.states) do
@@ -117,7 +119,8 @@ function explain.text(cell, compiled)
   listing(lines, "backward program", compiled.backward,
           join(save_names, prefixed("state.", cell.states), new, prefixed("k.", cell.params),
                prefixed("gradient.", new)), gradients)
-  return table.concat(lines, "\n") .. "\n"
+  lines[#lines + 1] = "generated code: T is the type of the arithmetic, in[i] register i of the program above"
+  return table.concat(lines, "\n") .. "\n" .. generated
 end
 
 return explain

@@ -79,8 +79,12 @@ function Cell:compile(options)
   return known
 end
 
---- The equations, their gradient, what is saved and the programs, as text. options.forward_clip as in spec.
-function Cell:explain(options) return explain.text(self, programs(self, options and options.forward_clip)) end
+--- The equations, their gradient, what is saved, the programs and what is generated from them for a GPU, as text.
+-- options.forward_clip as in spec.
+function Cell:explain(options)
+  local generated = core.cell_text(self:compile(options))
+  return explain.text(self, programs(self, options and options.forward_clip), generated)
+end
 
 --- The step function on tensors: tables by name in, new states by name out, each a tensor or a number.
 function Cell:run_step(gates, states, params) return trace.on_tensors(self, gates, states, params) end
