@@ -3,6 +3,7 @@
 
 #include "host/cuda/blas.h"
 #include "host/cuda/cell_text.h"
+#include "host/cuda/cubin_cache.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
 #include <stdio.h>
@@ -203,7 +204,7 @@ static void describe_libraries(pl_text *text) {
     pl_text_print(text, "cuda: cuBLAS is here\n");
   else
     pl_text_print(text, "%s\n", pl_message());
-  if (pl_nvrtc_cache(&folder) == PL_OK)
+  if (pl_cubin_folder(&folder) == PL_OK)
     pl_text_print(text, "cuda: compiled kernels are kept in %s\n", folder.data);
   else
     pl_text_print(text, "%s\n", pl_message());

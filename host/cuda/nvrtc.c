@@ -1,8 +1,9 @@
-/* Compiling device text through NVRTC, with a cache of cubins on disk that any number of processes share. */
+/* Device text and its compilation through NVRTC. */
 #include "host/cuda/nvrtc.h"
 
 #include "host/base/file.h"
 #include "host/base/home.h"
+#include "host/cuda/cubin_cache.h"
 #include "host/cuda/driver.h"
 #include <sodium.h>
 #include <stdbool.h>
@@ -105,73 +106,17 @@ pl_status pl_kernel_source(const char *file, pl_text *source) {
   return status;
 }
 
-/* ---- the cache: a mark, the SHA-256 of the cubin, the cubin ---- */
-
-static const char mark[8] = "PLcubin1";
-
-pl_status pl_nvrtc_cache(pl_text *folder) {
-  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  pl_text_clear(folder);
-  if (base && *base)
-    pl_text_print(folder, "%s/perilune/cubin", base);
-  else {
-    PL_REQUIRE(home && *home, "cuda: neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels");
-    pl_text_print(folder, "%s/.cache/perilune/cubin", home);
-  }
-  return PL_OK;
-}
-
-static void hash_field(crypto_hash_sha256_state *state, const char *text) {
-  crypto_hash_sha256_update(state, (const unsigned char *)text, strlen(text) + 1);
-}
+/* ---- compilation ---- */
 
 /* Of every compilation, before the caller's. */
 static const char *const fixed_options[] = {"--std=c++17", "--device-as-default-execution-space"};
 enum { FIXED_OPTIONS = sizeof fixed_options / sizeof *fixed_options };
 
-static pl_status cache_path(const char *source, const char *options, int architecture, pl_text *folder, pl_text *path) {
-  crypto_hash_sha256_state state;
-  unsigned char hash[crypto_hash_sha256_BYTES];
-  char hex[2 * sizeof hash + 1], number[16];
-  snprintf(number, sizeof number, "sm_%d", architecture);
-  crypto_hash_sha256_init(&state);
-  hash_field(&state, version);
-  hash_field(&state, number);
-  for (int i = 0; i < FIXED_OPTIONS; i++) hash_field(&state, fixed_options[i]);
-  hash_field(&state, options);
-  hash_field(&state, source);
-  crypto_hash_sha256_final(&state, hash);
-  PL_TRY(pl_nvrtc_cache(folder));
-  pl_text_clear(path);
-  pl_text_print(path, "%s/%s", folder->data, sodium_bin2hex(hex, sizeof hex, hash, sizeof hash));
-  return PL_OK;
+static void key_of(const char *source, const char *options, const char *target, pl_cubin_key *key) {
+  const char *texts[FIXED_OPTIONS + 4] = {version, target, options, source};
+  for (int i = 0; i < FIXED_OPTIONS; i++) texts[4 + i] = fixed_options[i];
+  pl_cubin_key_of(texts, FIXED_OPTIONS + 4, key);
 }
-
-/* Whether `path` held a whole cubin, now in *cubin. */
-static bool read_cached(const char *path, pl_text *cubin) {
-  pl_text file = {0};
-  unsigned char hash[crypto_hash_sha256_BYTES];
-  const size_t head = sizeof mark + sizeof hash;
-  bool whole = pl_file_read(path, &file) == PL_OK && file.length > head && memcmp(file.data, mark, sizeof mark) == 0;
-  if (whole) {
-    crypto_hash_sha256(hash, (const unsigned char *)file.data + head, file.length - head);
-    whole = memcmp(hash, file.data + sizeof mark, sizeof hash) == 0;
-  }
-  pl_text_clear(cubin);
-  if (whole) pl_text_append(cubin, file.data + head, file.length - head);
-  pl_text_release(&file);
-  return whole;
-}
-
-/* A cache that cannot be written costs time at the next start and nothing else, so that is no failure. */
-static void write_cached(const char *folder, const char *path, const pl_text *cubin) {
-  unsigned char hash[crypto_hash_sha256_BYTES];
-  crypto_hash_sha256(hash, (const unsigned char *)cubin->data, cubin->length);
-  const pl_piece pieces[] = {{mark, sizeof mark}, {hash, sizeof hash}, {cubin->data, cubin->length}};
-  if (pl_directory_create(folder) == PL_OK) (void)pl_file_write(path, pieces, 3);
-}
-
-/* ---- compilation ---- */
 
 /* Cuts `words` at its spaces, behind the `count` options that are in `list`. */
 static pl_status split_options(char *words, const char *list[OPTIONS_MAX], int *count) {
@@ -250,16 +195,15 @@ static pl_status compile_anew(const char *name, const char *source, const char *
 pl_status pl_nvrtc_compile(const char *name, const char *source, const char *options, int architecture, pl_text *cubin,
                            pl_text *log) {
   PL_TRY(pl_nvrtc_open());
-  pl_text folder = {0}, path = {0};
-  bool cached = cache_path(source, options, architecture, &folder, &path) == PL_OK;
-  pl_status status = PL_OK;
-  if (!log && cached && read_cached(path.data, cubin))
+  char target[16];
+  pl_cubin_key key;
+  snprintf(target, sizeof target, "sm_%d", architecture);
+  key_of(source, options, target, &key);
+  if (!log && pl_cubin_read(&key, cubin)) {
     compilations.cached++;
-  else {
-    status = compile_anew(name, source, options, architecture, cubin, log);
-    if (status == PL_OK && cached) write_cached(folder.data, path.data, cubin);
+    return PL_OK;
   }
-  pl_text_release(&folder);
-  pl_text_release(&path);
-  return status;
+  PL_TRY(compile_anew(name, source, options, architecture, cubin, log));
+  pl_cubin_write(&key, cubin);
+  return PL_OK;
 }

@@ -1,4 +1,4 @@
-/* Device text to machine code: NVRTC, loaded at run time, and the cubins that it made before, kept on disk. */
+/* Device text to machine code: NVRTC, loaded at run time, behind the cache of the cubins that it made before. */
 #ifndef PL_CUDA_NVRTC_H
 #define PL_CUDA_NVRTC_H
 
@@ -23,8 +23,5 @@ pl_status pl_nvrtc_compile(const char *name, const char *source, const char *opt
 
 /* What pl_nvrtc_compile has done in this process. */
 pl_compilations pl_nvrtc_compilations(void);
-
-/* The folder of the cubins: $XDG_CACHE_HOME or ~/.cache, then perilune/cubin. Overwrites *folder. */
-pl_status pl_nvrtc_cache(pl_text *folder);
 
 #endif

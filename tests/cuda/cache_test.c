@@ -1,14 +1,19 @@
-/* The cache of compiled kernels: hits, damaged files, two processes at once, and what a text that does not compile
- * says. Needs no GPU; skips itself where NVRTC is missing. */
+/* The cache of compiled kernels: hits, damaged and renamed files, several processes at once, its bound, and what a text
+ * that does not compile says. Needs no GPU; skips itself where NVRTC is missing. */
 #include "host/base/file.h"
+#include "host/cuda/cubin_cache.h"
 #include "host/cuda/nvrtc.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SKIPPED = 77, ARCHITECTURE = 90 };
@@ -29,7 +34,7 @@ static bool compile(const char *options, pl_text *cubin) {
 static int cached(pl_text *path) {
   pl_text folder = {0};
   int count = 0;
-  if (pl_nvrtc_cache(&folder) != PL_OK) return -1;
+  if (pl_cubin_folder(&folder) != PL_OK) return -1;
   DIR *directory = opendir(folder.data);
   for (struct dirent *entry; directory && (entry = readdir(directory));) {
     if (entry->d_name[0] == '.') continue;
@@ -40,6 +45,12 @@ static int cached(pl_text *path) {
   if (directory) closedir(directory);
   pl_text_release(&folder);
   return count;
+}
+
+static void key_path(const pl_cubin_key *key, pl_text *path) {
+  CHECK(pl_cubin_folder(path) == PL_OK);
+  pl_text_print(path, "/");
+  for (size_t i = 0; i < sizeof key->hash; i++) pl_text_print(path, "%02x", key->hash[i]);
 }
 
 static bool same(const pl_text *a, const pl_text *b) {
@@ -60,6 +71,95 @@ static void damaged_files(const pl_text *path, const pl_text *good) {
   }
   pl_text_release(&file);
   pl_text_release(&again);
+}
+
+/* A cubin under another one's name is noticed, though it is whole. */
+static void renamed_file(const pl_text *good) {
+  pl_text again = {0};
+  const char *texts[] = {"some", "text"};
+  pl_cubin_key key;
+  pl_cubin_key_of(texts, 2, &key);
+  pl_cubin_write(&key, good);
+  CHECK(pl_cubin_read(&key, &again) && same(good, &again));
+  pl_text from = {0}, to = {0};
+  key_path(&key, &from);
+  pl_cubin_key swapped = key;
+  swapped.hash[31] ^= 1;
+  key_path(&swapped, &to);
+  CHECK(rename(from.data, to.data) == 0);
+  CHECK(!pl_cubin_read(&swapped, &again) && again.length == 0 && !pl_cubin_read(&key, &again));
+  CHECK(unlink(to.data) == 0);
+  const char *parts[] = {"somet", "ext"}; /* the same letters, cut elsewhere */
+  pl_cubin_key_of(parts, 2, &swapped);
+  CHECK(memcmp(&swapped, &key, sizeof key) != 0);
+  pl_text_release(&again);
+  pl_text_release(&from);
+  pl_text_release(&to);
+}
+
+/* Four made-up cubins of a kilobyte, read at known times, and what else may lie in the folder. */
+enum { CUBINS = 4, CUBIN_BYTES = 1024 };
+
+static void age(const char *path, time_t seconds_ago) {
+  struct timespec when[2] = {{.tv_sec = time(NULL) - seconds_ago}, {.tv_sec = time(NULL) - seconds_ago}};
+  CHECK(utimensat(AT_FDCWD, path, when, 0) == 0);
+}
+
+static void write_beside(const char *path, const char *ending, time_t seconds_ago, pl_text *beside) {
+  pl_text_clear(beside);
+  pl_text_print(beside, "%s%s", path, ending);
+  CHECK(pl_file_write(beside->data, &(pl_piece){"half", 4}, 1) == PL_OK);
+  age(beside->data, seconds_ago);
+}
+
+static void pruning(void) {
+  pl_text cubin = {0}, path[CUBINS] = {{0}}, dead = {0}, alive = {0}, foreign = {0}, got = {0};
+  pl_cubin_key key[CUBINS];
+  for (int i = 0; i < CUBIN_BYTES; i++) pl_text_append(&cubin, "x", 1);
+  pl_cubin_prune(0);
+  CHECK(cached(&got) == 0);
+  for (int i = 0; i < CUBINS; i++) {
+    const char *texts[] = {"prune", (const char *[]){"a", "b", "c", "d"}[i]};
+    pl_cubin_key_of(texts, 2, &key[i]);
+    pl_cubin_write(&key[i], &cubin);
+    key_path(&key[i], &path[i]);
+    age(path[i].data, 1000 - 100 * i);
+  }
+  write_beside(path[0].data, ".dead00", 2 * 3600, &dead);
+  write_beside(path[0].data, ".alive0", 60, &alive);
+  pl_text_clear(&got);
+  CHECK(pl_cubin_folder(&got) == PL_OK);
+  write_beside(got.data, "/README", 2 * 3600, &foreign);
+  CHECK(pl_cubin_read(&key[0], &got)); /* the oldest, but now the last that was read */
+  pl_cubin_prune(5 * CUBIN_BYTES);
+  CHECK(access(dead.data, F_OK) != 0 && access(alive.data, F_OK) == 0);
+  CHECK(cached(&got) == CUBINS + 2);
+  pl_cubin_prune(3 * CUBIN_BYTES); /* two fit below seven eighths of it */
+  CHECK(pl_cubin_read(&key[0], &got) && !pl_cubin_read(&key[1], &got) && !pl_cubin_read(&key[2], &got));
+  CHECK(pl_cubin_read(&key[3], &got) && same(&got, &cubin));
+  pl_cubin_prune(0);
+  CHECK(access(alive.data, F_OK) == 0 && access(foreign.data, F_OK) == 0 && cached(&got) == 2);
+  CHECK(unlink(alive.data) == 0 && unlink(foreign.data) == 0);
+  for (int i = 0; i < CUBINS; i++) pl_text_release(&path[i]);
+  pl_text_release(&cubin);
+  pl_text_release(&dead);
+  pl_text_release(&alive);
+  pl_text_release(&foreign);
+  pl_text_release(&got);
+}
+
+/* While one process removes everything again and again, others compile and read. */
+static void pruned_meanwhile(void) {
+  pl_text cubin = {0}, good = {0};
+  CHECK(compile("-DFACTOR=2", &good));
+  pid_t pruner = fork();
+  if (pruner == 0)
+    for (;;) pl_cubin_prune(0);
+  for (int i = 0; i < 30; i++) CHECK(compile("-DFACTOR=2", &cubin) && same(&good, &cubin));
+  kill(pruner, SIGKILL);
+  waitpid(pruner, NULL, 0);
+  pl_text_release(&cubin);
+  pl_text_release(&good);
 }
 
 static void two_processes(void) {
@@ -104,6 +204,7 @@ int main(void) {
   CHECK(twice.compiled == 1 && twice.cached == 1 && twice.total_ms == once.total_ms);
   damaged_files(&path, &first);
   CHECK(compile("-DFACTOR=3", &again) && !same(&first, &again) && cached(&path) == 2);
+  renamed_file(&first);
   two_processes();
 
   CHECK(!compile("-DFACTOR=nonsense", &again));
@@ -117,6 +218,9 @@ int main(void) {
   pl_text_print(&many, "-DLAST");
   CHECK(!compile(many.data, &again) && strstr(pl_message(), "more options"));
   pl_text_release(&many);
+
+  pruning();
+  pruned_meanwhile();
 
   /* Where nothing can be written, kernels compile all the same. */
   setenv("XDG_CACHE_HOME", "/proc/nowhere", 1);
