@@ -109,7 +109,7 @@ end
 -- Training
 
 -- Accuracies at a length, with the products of training.
-local function accuracy(task, ...)
+local function accuracy_of(task, ...)
   if autocast then return pl.autocast(autocast, task.accuracy, task, ...) end
   return task:accuracy(...)
 end
@@ -144,7 +144,7 @@ local function train(cell, task, results)
     loss = function(m, batch) return nn.cross_entropy(m(batch.x, batch.lengths), batch.y) end,
     evaluate_every = option.validate_every,
     evaluate = function(m, step) -- on another set each time: a mistake is a rare string
-      local last, every = accuracy(task, m, option.validate_at, option.count, 1 + step)
+      local last, every = accuracy_of(task, m, option.validate_at, option.count, 1 + step)
       right = every == 1 and right + 1 or 0
       return { accuracy = last, positions = every }, right >= option.patience
     end,
@@ -161,7 +161,7 @@ end
 local function report(row, model, task)
   row.lengths, row.accuracy, row.positions = option.lengths, {}, {}
   for i, length in ipairs(option.lengths) do
-    row.accuracy[i], row.positions[i] = accuracy(task, model:eval(), length, option.count, 1)
+    row.accuracy[i], row.positions[i] = accuracy_of(task, model:eval(), length, option.count, 1)
   end
 end
 

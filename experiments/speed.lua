@@ -1,9 +1,10 @@
--- Speed: recurrences forward and backward against the floating-point peak of the same run, a training step, the
--- program's start, and memory over a thousand training steps. A table on standard output, JSON lines with --out; it is
--- never a test.
+-- Speed: recurrences forward and backward against the floating-point peak of the same run, operations on large tensors
+-- against a copy, a training step, the program's start, and memory over a thousand training steps. A table on standard
+-- output, JSON lines with --out; it is never a test.
 --
 --   perilune experiments/speed.lua                      LSTM, reference, float32, 2 threads
 --   perilune experiments/speed.lua --device cuda --dtype bfloat16 --sizes 16x1024x12x64,16x1024x3x256,16x1024x1x768
+--   perilune experiments/speed.lua --what operations --device cuda
 --   perilune experiments/speed.lua --what training --device cuda
 --   perilune experiments/speed.lua --what startup --device cuda
 --   perilune experiments/speed.lua --what memory
@@ -19,8 +20,9 @@ local options = require "perilune.options"
 
 local option = options.read {
   usage = "perilune experiments/speed.lua [OPTIONS]",
-  about = "Measures recurrences, a training step, the program's start, or memory.",
-  { "what", "string", default = "rnn", choices = { "rnn", "training", "startup", "memory" }, help = "what to measure" },
+  about = "Measures recurrences, operations, a training step, the program's start, or memory.",
+  { "what", "string", default = "rnn", choices = { "rnn", "operations", "training", "startup", "memory" },
+    help = "what to measure" },
   { "cell", "string", default = "lstm", help = "cell" },
   { "device", "string", default = "cpu", help = "where to run: cpu, cuda, cuda:1" },
   { "backend", "string", help = "how pl.rnn runs the recurrence [reference; on a GPU auto]" },
@@ -169,6 +171,59 @@ local function recurrences()
       local _ <close> = pl.scope()
       time_size(size, with_input, peak_gflops)
     end
+  end
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Operations on large tensors
+
+-- { name, how many times a tensor's bytes are read and written at the least, function } over x and y [rows, columns].
+local function operations_on(rows, columns)
+  local form = { rows, columns, dtype = option.dtype, device = option.device }
+  local x, y = pl.randn(form), pl.randn(form)
+  local row, target = pl.randn { columns, dtype = option.dtype, device = option.device }, pl.zeros_like(x)
+  local norm = pl.nn.LayerNorm(columns):to(option.dtype):to(option.device)
+  local list = {
+    { "copy", 2, function() target:copy_(x) end },
+    { "x + y", 3, function() return x + y end },
+    { "x + row", 2, function() return x + row end },
+    { "tanh", 2, function() return x:tanh() end },
+    { "sum", 1, function() return x:sum() end },
+    { "sum over rows", 1, function() return x:sum(1) end },
+    { "sum over columns", 1, function() return x:sum(2) end },
+    { "max over columns", 1, function() return x:max(2) end },
+    { "softmax", 2, function() return x:softmax(2) end },
+    { "LayerNorm", 2, function() return norm(x) end },
+    { "transposed copy", 2, function() return x:t():contiguous() end },
+    { "randn", 1, function() return pl.randn(form) end },
+  }
+  local half = option.dtype == "bfloat16" or option.dtype == "float16"
+  if half then return list end -- Adam's parameters are float32
+  local parameter = pl.nn.parameter(pl.randn(form));
+  (parameter * y):sum():backward()
+  local optimizer = pl.optim.AdamW({ parameter }, { lr = 1e-3 })
+  list[#list + 1] = { "gradient norm", 1, function() pl.optim.clip_grad_norm({ parameter }, math.huge) end }
+  list[#list + 1] = { "AdamW", 7, function() optimizer:step() end }
+  return list
+end
+
+local bytes_of <const> = { float64 = 8, float32 = 4, bfloat16 = 2, float16 = 2 }
+
+local function operations()
+  local rows <const>, columns <const> = on_cpu and 2048 or 32768, 4096
+  local _ <close> = pl.scope()
+  local copy_rate
+  print(("%s, %s [%d, %d], medians of %d runs"):format(experiment.device_line(option.device), option.dtype, rows,
+    columns, option.repeats))
+  print(("%-18s %9s %9s %9s %9s %8s"):format("operation", "ms", "p10", "p90", "GB/s", "of copy"))
+  for _, operation in ipairs(operations_on(rows, columns)) do
+    local name, passes, f = table.unpack(operation)
+    local ms, low, high = measure(function() pl.no_grad(f) end, option.device)
+    local rate = passes * rows * columns * bytes_of[option.dtype] / ms / 1e6
+    copy_rate = copy_rate or rate
+    print(("%-18s %9.3f %9.3f %9.3f %9.1f %8.2f"):format(name, ms, low, high, rate, rate / copy_rate))
+    record { kind = "operation", name = name, shape = { rows, columns }, ms = ms, ms_p10 = low, ms_p90 = high,
+             gbytes_per_s = rate, of_copy = rate / copy_rate }
   end
 end
 
@@ -327,7 +382,7 @@ options.attempt("threads", pl.threads, option.threads)
 check_options()
 if option.out then results = options.attempt("out", experiment.results, option.out, option) end
 local measurements <const> = {
-  rnn = recurrences, training = training, startup = startup, memory = memory,
+  rnn = recurrences, operations = operations, training = training, startup = startup, memory = memory,
 }
 measurements[option.what]()
 if results then results:close() end
