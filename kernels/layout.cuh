@@ -35,7 +35,7 @@ struct complaint {
   i32 code, unused;
   i64 value, position, limit;
 };
-enum { COMPLAINT_INDEX = 1, COMPLAINT_DIVISION = 2 };
+enum { COMPLAINT_INDEX = 1, COMPLAINT_DIVISION = 2, COMPLAINT_LENGTH = 3 };
 struct complaints {
   complaint *place; // in host memory
   int *lock;        // the first one to take it writes

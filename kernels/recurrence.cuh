@@ -52,6 +52,17 @@ static __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
+static __device__ __forceinline__ long long plane(const pl_step_arguments *p) {
+  return (long long)p->batch * p->heads * p->dim;
+}
+
+// Puts the arguments where the steps read them.
+static __device__ __forceinline__ void keep_arguments(const pl_step_arguments &p, pl_step_arguments *kept) {
+  if (blockIdx.x > 0) return;
+  for (int i = threadIdx.x; i < (int)(sizeof p / 8); i += blockDim.x)
+    ((long long *)kept)[i] = ((const long long *)&p)[i];
+}
+
 // The element of a thread.
 struct place {
   int b, n, d;
@@ -69,15 +80,27 @@ static __device__ __forceinline__ place at_index(unsigned i, int batch, int head
   return at;
 }
 
+// The first thread of a batch row brings its length to where the steps read it, within bounds: the complaint stops
+// whoever reads the results.
+static __device__ __forceinline__ void bring_length(const pl_step_arguments &p, const place &at) {
+  if (!p.lengths || at.n > 0 || at.d > 0) return;
+  long long length = *((const long long *)p.given_lengths.data + at.b * p.given_lengths.stride[0]);
+  if (length < 0 || length > p.steps) {
+    complain({(complaint *)p.complaint, p.lock}, COMPLAINT_LENGTH, length, at.b + 1, p.steps);
+    length = length < 0 ? 0 : p.steps;
+  }
+  p.lengths[at.b] = (int)length;
+}
+
 static __device__ __forceinline__ place any_place(int batch, int heads, int dim) {
   return at_index(blockIdx.x * blockDim.x + threadIdx.x, batch, heads, dim);
 }
 
 #if STEP_PRODUCT == 1
-// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over CHUNKS of 64 bytes --------------------
-// A block has 8 UNIT_TILES units of one head and 16 ROWS batch rows; each tile of units has a column per gate that it sums.
-// The warps share the chunks out; every lane reads 16 consecutive bytes of both operands, so an instruction's terms are
-// not consecutive, which a sum does not mind.
+// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over CHUNKS of 64 bytes
+// -------------------- A block has 8 UNIT_TILES units of one head and 16 ROWS batch rows; each tile of units has a
+// column per gate that it sums. The warps share the chunks out; every lane reads 16 consecutive bytes of both operands,
+// so an instruction's terms are not consecutive, which a sum does not mind.
 
 enum { WARPS = STEP_THREADS / 32, PER_WARP = (CHUNKS + WARPS - 1) / WARPS, BLOCK_UNITS = UNIT_TILES * PL_TILE_UNITS };
 enum { AHEAD_MOST = 16 / COLUMNS > 0 ? 16 / COLUMNS : 1, AHEAD = PER_WARP < AHEAD_MOST ? PER_WARP : AHEAD_MOST };
@@ -112,28 +135,43 @@ static __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const unsi
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Three products make up one of float32, but for the product of the low parts, which is below its rounding.
-static __device__ __forceinline__ void tensor_multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
-                                                       unsigned a3, unsigned b0, unsigned b1) {
+// Three products make up one of float32, but for the product of the low parts, which is below its rounding. Those with
+// a low part have a sum of their own: beside an infinity it is NaN, or an infinity of either sign, and means nothing.
+struct partial {
+  float sum[4], rest[4];
+};
+
+static __device__ __forceinline__ float value_of(const partial &p, int k) {
+  return TF32_ALLOWED || fabsf(p.sum[k]) == __int_as_float(0x7F800000) ? p.sum[k] : p.sum[k] + p.rest[k];
+}
+
+static __device__ __forceinline__ void tensor_multiply(partial &to, unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                                       unsigned b0, unsigned b1) {
   unsigned high_a[4], low_a[4], high_b[2], low_b[2];
   split(a0, high_a[0], low_a[0]), split(a1, high_a[1], low_a[1]);
   split(a2, high_a[2], low_a[2]), split(a3, high_a[3], low_a[3]);
   split(b0, high_b[0], low_b[0]), split(b1, high_b[1], low_b[1]);
   if (!TF32_ALLOWED) {
-    multiply_tf32(sum, low_a, high_b);
-    multiply_tf32(sum, high_a, low_b);
+    multiply_tf32(to.rest, low_a, high_b);
+    multiply_tf32(to.rest, high_a, low_b);
   }
-  multiply_tf32(sum, high_a, high_b);
+  multiply_tf32(to.sum, high_a, high_b);
 }
 #else
-static __device__ __forceinline__ void tensor_multiply(float (&sum)[4], unsigned a0, unsigned a1, unsigned a2,
-                                                       unsigned a3, unsigned b0, unsigned b1) {
+struct partial {
+  float sum[4];
+};
+
+static __device__ __forceinline__ float value_of(const partial &p, int k) { return p.sum[k]; }
+
+static __device__ __forceinline__ void tensor_multiply(partial &to, unsigned a0, unsigned a1, unsigned a2, unsigned a3,
+                                                       unsigned b0, unsigned b1) {
 #if PRODUCT_IS_BF16
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 #else
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 #endif
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "+f"(to.sum[0]), "+f"(to.sum[1]), "+f"(to.sum[2]), "+f"(to.sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 #endif
@@ -165,7 +203,7 @@ static __device__ __forceinline__ void load_ahead(weights_ahead &ahead, const ui
 // left: P [B][N][row elements]. The result lies in shared memory; column_sum fetches a thread's own.
 static __device__ __forceinline__ void multiply(float *shared, const weights_ahead &ahead, const uint4 *weights,
                                                 const char *left, int batch, int heads, int row) {
-  float sum[SETS][ROWS][COLUMNS][4] = {};
+  partial sum[SETS][ROWS][COLUMNS] = {};
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.z * 16 * ROWS + lane / 4;
 #pragma unroll
   for (int i = 0; i < PER_WARP; i++) {
@@ -194,12 +232,15 @@ static __device__ __forceinline__ void multiply(float *shared, const weights_ahe
   for (int r = 0; r < ROWS; r++)
 #pragma unroll
     for (int c = 0; c < COLUMNS; c++) {
-      if (SETS == 2)
+      float whole[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) sum[0][r][c][k] += sum[1][r][c][k];
+      for (int k = 0; k < 4; k++) {
+        whole[k] = value_of(sum[0][r][c], k);
+        if (SETS == 2) whole[k] += value_of(sum[1][r][c], k);
+      }
       float *to = shared + (warp * ROWS * 16 + r * 16 + lane / 4) * SUM_STRIDE + c * PL_TILE_UNITS + lane % 4 * 2;
-      *(float2 *)to = make_float2(sum[0][r][c][0], sum[0][r][c][1]);
-      *(float2 *)(to + 8 * SUM_STRIDE) = make_float2(sum[0][r][c][2], sum[0][r][c][3]);
+      *(float2 *)to = make_float2(whole[0], whole[1]);
+      *(float2 *)(to + 8 * SUM_STRIDE) = make_float2(whole[2], whole[3]);
     }
   __syncthreads();
 }

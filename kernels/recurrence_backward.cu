@@ -3,25 +3,20 @@
 // forward way; here the product is R^T times the gradients of the gates that R feeds.
 #include "recurrence.cuh"
 
-static __device__ __forceinline__ long long plane(const pl_backward_arguments *p) {
-  return (long long)p->batch * p->heads * p->dim;
-}
-
-static __device__ __forceinline__ T *leaving_at(const pl_backward_arguments *p, int s, const place &at) {
+static __device__ __forceinline__ T *leaving_at(const pl_step_arguments *p, int s, const place &at) {
   return (T *)p->leaving + s * plane(p) + at.index;
 }
 
-static __device__ __forceinline__ T kept_state(const pl_backward_arguments *p, int s, int t, const place &at) {
+static __device__ __forceinline__ T kept_state(const pl_step_arguments *p, int s, int t, const place &at) {
   return KEPT >> s & 1 ? ((const T *)p->carried[s])[t * plane(p) + at.index] : (T)0;
 }
 
 // Keeps the arguments where the steps read them; the gradients of the last states, and empty sums.
-extern "C" __global__ void begin(const __grid_constant__ pl_backward_arguments p, pl_backward_arguments *kept) {
-  if (blockIdx.x == 0)
-    for (int i = threadIdx.x; i < (int)(sizeof p / 8); i += blockDim.x)
-      ((long long *)kept)[i] = ((const long long *)&p)[i];
+extern "C" __global__ void begin(const __grid_constant__ pl_step_arguments p, pl_step_arguments *kept) {
+  keep_arguments(p, kept);
   place at = any_place(p.batch, p.heads, p.dim);
   if (!at.inside) return;
+  bring_length(p, at);
 #pragma unroll
   for (int s = 0; s < STATES; s++)
     *leaving_at(&p, s, at) = p.last.data ? ((const T *)p.last.data)[offset(p.last, s, at.b, 0, at.n, at.d)] : (T)0;
@@ -39,11 +34,12 @@ struct element {
   T *leaving, *sum;
   const T *product;
   P *gates, *gates_current;
-  S *input[GATES + 1]; // NULL: not wanted
-  bool past;           // beyond the row's length
+  S *input; // NULL: not wanted
+  long long input_step;
+  bool past; // beyond the row's length
 };
 
-static __device__ __forceinline__ void prepare(element &e, const pl_backward_arguments *p, int t, const place &at) {
+static __device__ __forceinline__ void prepare(element &e, const pl_step_arguments *p, int t, const place &at) {
   const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
   e.leaving = leaving_at(p, 0, at);
   e.product = (const T *)p->product + at.index;
@@ -62,19 +58,15 @@ static __device__ __forceinline__ void prepare(element &e, const pl_backward_arg
   }
 #pragma unroll
   for (int k = 0; k < PARAMS; k++) e.in[PARAM + k] = ((const T *)p->param[k].data)[offset(p->param[k], at.n, at.d)];
-#pragma unroll
-  for (int g = 0; g < GATES; g++) {
-    e.input[g] = nullptr;
-    if (HAS_INPUT >> g & 1 && p->input.data)
-      e.input[g] = (S *)p->input.data + offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d);
-  }
+  e.input = p->input.data ? (S *)p->input.data + offset(p->input, at.b, t, 0, at.n, at.d) : nullptr;
+  e.input_step = p->input.stride[2];
   e.gates = (P *)p->gates + ((t & p->gates_mask) * lines + line) * p->across + at.d;
-  e.gates_current = p->gates_current ? (P *)p->gates_current + line * p->across + at.d : nullptr;
+  e.gates_current = STEP_PRODUCT == 2 ? (P *)p->gates_current + line * p->across + at.d : nullptr;
   e.past = p->lengths && t >= p->lengths[at.b];
 }
 
 // The cell's gradient, with all that arrives.
-static __device__ __forceinline__ void finish(element &e, long long dim, long long state_step) {
+static __device__ __forceinline__ void finish(element &e, int dim, int state_step) {
   T out[GATES + STATES + PARAMS];
   cell_backward(e.in, out);
 #pragma unroll
@@ -85,21 +77,22 @@ static __device__ __forceinline__ void finish(element &e, long long dim, long lo
       e.gates[place_in(HAS_RECURRENT, g) * dim] = rounded;
       if (e.gates_current) e.gates_current[place_in(HAS_RECURRENT, g) * dim] = rounded;
     }
-    if (e.input[g]) *e.input[g] = store_as<S>(gradient);
+    if (HAS_INPUT >> g & 1 && e.input) e.input[place_in(HAS_INPUT, g) * e.input_step] = store_as<S>(gradient);
     if (HAS_BIAS >> g & 1) e.sums[place_in(HAS_BIAS, g)] += gradient;
   }
 #pragma unroll
-  for (int s = 0; s < STATES; s++) e.leaving[s * state_step] = e.past ? e.in[ARRIVING + s] : out[GATES + s];
+  for (int s = 0; s < STATES; s++) e.leaving[(long long)s * state_step] = e.past ? e.in[ARRIVING + s] : out[GATES + s];
 #pragma unroll
   for (int k = 0; k < PARAMS; k++)
     if (!e.past) e.sums[BIASES + k] += out[GATES + STATES + k];
 #pragma unroll
-  for (int i = 0; i < BIASES + PARAMS; i++) e.sum[i * state_step] = e.sums[i];
+  for (int i = 0; i < BIASES + PARAMS; i++) e.sum[(long long)i * state_step] = e.sums[i];
 }
 
-extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backward_arguments *p, int t) {
+extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_step_arguments *p, int k) {
   let_next_start();
-  const bool through = p->through && t < p->steps - 1; // whether R brings something from the step behind
+  const int t = p->first - k;
+  const bool through = p->through && k >= 0; // whether R brings something: not to the last step in time, which is -1
 #if STEP_PRODUCT == 1
   __shared__ float shared[WARPS * ROWS * 16 * SUM_STRIDE];
   const int batch = p->batch, heads = p->heads, across = p->across;
@@ -113,14 +106,14 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backwar
 #endif
   element e;
   if (at.inside) prepare(e, p, t, at);
-  const long long state_step = plane(p), dim = p->dim;
+  const int state_step = (int)plane(p), dim = p->dim; // one register each: the host sees to it that they fit
   const T clip = (T)p->clip;
   wait_for_previous();
   if (at.inside) {
 #pragma unroll
-    for (int s = 0; s < STATES; s++) e.in[ARRIVING + s] += fresh(e.leaving + s * state_step);
+    for (int s = 0; s < STATES; s++) e.in[ARRIVING + s] += fresh(e.leaving + (long long)s * state_step);
 #pragma unroll
-    for (int i = 0; i < BIASES + PARAMS; i++) e.sums[i] = fresh(e.sum + i * state_step);
+    for (int i = 0; i < BIASES + PARAMS; i++) e.sums[i] = fresh(e.sum + (long long)i * state_step);
   }
 #if STEP_PRODUCT == 1
   if (through) multiply(shared, ahead, weights, gates_behind, batch, heads, across);
@@ -147,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_backwar
 }
 
 // Gradients of biases and params: a thread per unit adds the batch rows in order.
-extern "C" __global__ void sum_rows(const pl_backward_arguments *p) {
+extern "C" __global__ void sum_rows(const pl_step_arguments *p) {
   int unit = blockIdx.x * blockDim.x + threadIdx.x, units = p->heads * p->dim, i = blockIdx.y;
   if (unit >= units) return;
   T sum = 0;
@@ -162,9 +155,10 @@ extern "C" __global__ void sum_rows(const pl_backward_arguments *p) {
 }
 
 // dR from [N][Gr D][D] to its view [Gr,N,D,D].
-extern "C" __global__ void spread_weights(const pl_backward_arguments *p) {
+extern "C" __global__ void spread_weights(const pl_step_arguments *p) {
   long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, dim = p->dim;
   if (i >= p->heads * RECURRENTS * dim * dim) return;
   long long previous = i % dim, unit = i / dim % dim, g = i / dim / dim % RECURRENTS, n = i / dim / dim / RECURRENTS;
-  store_typed(p->recurrent.data, p->recurrent_type, offset(p->recurrent, g, n, unit, previous), ((const T *)p->weights)[i]);
+  store_typed(p->recurrent.data, p->recurrent_type, offset(p->recurrent, g, n, unit, previous),
+              ((const T *)p->weights)[i]);
 }

@@ -1,22 +1,17 @@
-// The forward way of the alternating recurrence: `begin`, then `step` for t = 0 .. T-1, then `end`. STEP_PRODUCT says
-// where a step's product R h comes from: 0 no gate has one, 1 the kernel itself, 2 from p->product.
+// The forward way of the alternating recurrence: `begin`, then `step` for t = 0 .. T-1 in pieces, then `end`.
+// STEP_PRODUCT says where a step's product R h comes from: 0 no gate has one, 1 the kernel itself, 2 from p->product.
 #include "recurrence.cuh"
 
-static __device__ __forceinline__ long long plane(const pl_forward_arguments *p) {
-  return (long long)p->batch * p->heads * p->dim;
-}
-
-static __device__ __forceinline__ T *carried_at(const pl_forward_arguments *p, int s, int t, const place &at) {
+static __device__ __forceinline__ T *carried_at(const pl_step_arguments *p, int s, int t, const place &at) {
   return (T *)p->carried[s] + (t & p->mask[s]) * plane(p) + at.index;
 }
 
 // Keeps the arguments where the steps read them, and writes the initial states.
-extern "C" __global__ void begin(const __grid_constant__ pl_forward_arguments p, pl_forward_arguments *kept) {
-  if (blockIdx.x == 0)
-    for (int i = threadIdx.x; i < (int)(sizeof p / 8); i += blockDim.x)
-      ((long long *)kept)[i] = ((const long long *)&p)[i];
+extern "C" __global__ void begin(const __grid_constant__ pl_step_arguments p, pl_step_arguments *kept) {
+  keep_arguments(p, kept);
   place at = any_place(p.batch, p.heads, p.dim);
   if (!at.inside) return;
+  bring_length(p, at);
 #pragma unroll
   for (int s = 0; s < STATES; s++) {
     T value = (T)p.initial_value[s];
@@ -39,15 +34,14 @@ struct element {
   bool past;            // beyond the row's length
 };
 
-static __device__ __forceinline__ void prepare(element &e, const pl_forward_arguments *p, int t, const place &at) {
+static __device__ __forceinline__ void prepare(element &e, const pl_step_arguments *p, int t, const place &at) {
   const long long line = (long long)at.b * p->heads + at.n, lines = (long long)p->batch * p->heads;
 #pragma unroll
   for (int g = 0; g < GATES; g++) {
     e.in[g] = 0;
     if (HAS_INPUT >> g & 1)
       e.in[g] = widen(((const S *)p->input.data)[offset(p->input, at.b, t, place_in(HAS_INPUT, g), at.n, at.d)]);
-    if (HAS_BIAS >> g & 1)
-      e.in[g] += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
+    if (HAS_BIAS >> g & 1) e.in[g] += ((const T *)p->bias.data)[offset(p->bias, place_in(HAS_BIAS, g), at.n, at.d)];
   }
 #pragma unroll
   for (int k = 0; k < PARAMS; k++)
@@ -56,11 +50,10 @@ static __device__ __forceinline__ void prepare(element &e, const pl_forward_argu
   for (int s = 0; s < STATES; s++) {
     e.before[s] = carried_at(p, s, t, at);
     e.after[s] = carried_at(p, s, t + 1, at);
-    e.given_out[s] =
-        s < p->states_count ? (S *)p->states.data + offset(p->states, s, at.b, t, at.n, at.d) : nullptr;
+    e.given_out[s] = s < p->states_count ? (S *)p->states.data + offset(p->states, s, at.b, t, at.n, at.d) : nullptr;
   }
   e.h = (P *)p->h + (((t + 1) & p->h_mask) * lines + line) * p->row + at.d;
-  e.h_current = p->h_current ? (P *)p->h_current + line * p->row + at.d : nullptr;
+  e.h_current = STEP_PRODUCT == 2 ? (P *)p->h_current + line * p->row + at.d : nullptr;
   e.save = p->saves ? (T *)p->saves + (long long)t * SAVES * plane(p) + at.index : nullptr;
   e.product = (const T *)p->product + line * RECURRENTS * p->dim + at.d;
   e.past = p->lengths && t >= p->lengths[at.b];
@@ -87,8 +80,9 @@ static __device__ __forceinline__ void finish(const element &e, long long save_s
   for (int v = 0; v < SAVES; v++) e.save[v * save_step] = out[STATES + v];
 }
 
-extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward_arguments *p, int t) {
+extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_step_arguments *p, int k) {
   let_next_start();
+  const int t = p->first + k;
 #if STEP_PRODUCT == 1
   __shared__ float sums[WARPS * ROWS * 16 * SUM_STRIDE];
   const int batch = p->batch, heads = p->heads, row = p->row;
@@ -128,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_forward
 }
 
 // The states after all steps go to their view.
-extern "C" __global__ void end(const pl_forward_arguments *p) {
+extern "C" __global__ void end(const pl_step_arguments *p) {
   place at = any_place(p->batch, p->heads, p->dim);
   if (!at.inside) return;
 #pragma unroll

@@ -150,18 +150,18 @@ static int cell_text(lua_State *L) {
 
 typedef struct {
   pl_recurrence r;
-  pl_tensor *input, *recurrent, *bias, *initial, *parameters[PL_PARAMS_MAX];
+  pl_tensor *input, *recurrent, *bias, *initial, *lengths, *parameters[PL_PARAMS_MAX];
   char outputs;
   pl_tensor *states, *last;
 } recurrence_run;
 
 static pl_status run_recurrence(void *context) {
   recurrence_run *run = context;
-  return pl_recur(run->r, run->input, run->recurrent, run->bias, run->parameters, run->initial, run->outputs,
-                  &run->states, &run->last);
+  return pl_recur(run->r, run->input, run->recurrent, run->bias, run->parameters, run->initial, run->lengths,
+                  run->outputs, &run->states, &run->last);
 }
 
-/* Options at index 7; lengths go into a userdata left on the stack. */
+/* Options at index 7, which holds the lengths. */
 static void read_recurrence_options(lua_State *L, int index, recurrence_run *run) {
   luaL_checktype(L, index, LUA_TTABLE);
   lua_getfield(L, index, "outputs");
@@ -174,18 +174,8 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
   if (lua_getfield(L, index, "product") != LUA_TNIL) run->r.product = pl_dtype_named(luaL_checkstring(L, -1));
   if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
     pl_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
-  if (lua_getfield(L, index, "lengths") == LUA_TNIL) return;
-  luaL_checktype(L, -1, LUA_TTABLE);
-  int table = lua_gettop(L), count = (int)luaL_len(L, table);
-  int64_t batch = run->input->array.rank > 0 ? run->input->array.size[0] : 0;
-  if (count != batch) pl_error(L, "recurrence: lengths: expected %d entries, got %d", (int)batch, count);
-  int64_t *lengths = lua_newuserdatauv(L, (size_t)(count ? count : 1) * sizeof *lengths, 0);
-  for (int i = 0; i < count; i++) {
-    lua_geti(L, table, i + 1);
-    lengths[i] = luaL_checkinteger(L, -1);
-    lua_pop(L, 1);
-  }
-  run->r.lengths = lengths;
+  lua_getfield(L, index, "lengths");
+  run->lengths = pl_optional_tensor(L, lua_gettop(L), "recurrence", "lengths");
 }
 
 /* recurrence(cell, Wx, R, b, params, initial, options) -> states or nil, last */

@@ -218,7 +218,8 @@ void pl_run_product(const pl_run *run, const pl_item *item, int64_t vectors, int
 }
 
 bool pl_run_past(const pl_run *run, const pl_item *item, int64_t r, int64_t step) {
-  return run->q->lengths && step >= run->q->lengths[item->row + r];
+  const pl_array *lengths = run->q->lengths;
+  return lengths && step >= *(const int64_t *)pl_run_at(lengths, item->row + r, 0, 0, 0, 0);
 }
 
 void pl_team_begin(pl_team *team, int64_t size, char *memory) {

@@ -36,7 +36,10 @@ typedef struct {
   volatile pl_complaint *complaint;
   pl_cu_pointer complaint_lock; /* one int: taken by the first thread that complains */
   struct pl_cuda_staging *staging;
+  pl_cu_event ready; /* recorded where another GPU's copy waits for this stream, or this stream for that copy */
+  uint64_t peers;    /* bit i: what to do about reading cuda:i directly is settled */
   struct pl_cuda_kernels *kernels;
+  struct pl_step_plans *step_plans; /* of recurrences, for their next call */
   pl_blas_handle blas;
   pl_buffer *blas_workspace;
 } pl_cuda;
@@ -74,6 +77,9 @@ uint64_t pl_cuda_key(int family, const char *text);
 pl_status pl_cuda_launch(pl_cuda *cuda, pl_cu_function function, uint64_t blocks_x, unsigned blocks_y, unsigned threads,
                          unsigned shared_bytes, void **parameters);
 
+/* Waits until `event` (NULL: the whole stream) is done. An interrupt ends the waiting at once, and the GPU works on by
+ * itself: what is called later comes later on the same stream, so nothing need be undone. */
+pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event);
 /* Waits for the stream and raises what kernels complained of meanwhile. */
 pl_status pl_cuda_synchronize(pl_device *device);
 

@@ -6,9 +6,11 @@
 #include "host/cuda/cubin_cache.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
+#include "host/cuda/recurrence_plan.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OLDEST_ARCHITECTURE = 80 };
 
@@ -57,14 +59,40 @@ static pl_status raise_complaint(pl_cuda *cuda) {
   PL_CUDA_TRY(pl_cu.MemsetD8Async(cuda->complaint_lock, 0, sizeof(int), cuda->stream));
   if (said.code == PL_COMPLAINT_DIVISION)
     return PL_FAIL("remainder: integer division by zero (in an earlier operation on %s)", cuda->device.name);
+  if (said.code == PL_COMPLAINT_LENGTH)
+    return PL_FAIL("rnn: lengths[%lld] is %lld, expected 0..T=%lld (in an earlier operation on %s)",
+                   (long long)said.position, (long long)said.value, (long long)said.limit, cuda->device.name);
   return PL_FAIL("index: value %lld at position %lld is outside 1..%lld (in an earlier operation on %s)",
                  (long long)said.value, (long long)said.position, (long long)said.limit, cuda->device.name);
+}
+
+static double time_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+/* The driver's own waiting cannot be interrupted. Asking again and again is as quick as that; who has waited long can
+ * sleep between two questions. */
+pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event) {
+  static const double AWAKE_MS = 10;
+  const struct timespec nap = {.tv_nsec = 50000};
+  double start = 0;
+  for (int64_t asked = 0;; asked++) {
+    pl_cu_result result = event ? pl_cu.EventQuery(event) : pl_cu.StreamQuery(cuda->stream);
+    if (result != PL_CU_NOT_READY)
+      return pl_cuda_check(result, event ? "pl_cu.EventQuery(event)" : "pl_cu.StreamQuery(cuda->stream)", __FILE__,
+                           __LINE__);
+    PL_TRY(pl_check_interrupt());
+    if (asked == 0) start = time_ms();
+    if (time_ms() - start > AWAKE_MS) nanosleep(&nap, NULL);
+  }
 }
 
 pl_status pl_cuda_synchronize(pl_device *device) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
-  PL_CUDA_TRY(pl_cu.StreamSynchronize(cuda->stream));
+  PL_TRY(pl_cuda_wait(cuda, NULL));
   return raise_complaint(cuda);
 }
 
@@ -125,8 +153,10 @@ static pl_status attribute(int which, pl_cu_device handle, int *value) {
 static const pl_device primitives = {
     .allocate = allocate,
     .release = release,
+    .shed = pl_step_plans_shed,
     .upload = pl_cuda_upload,
     .download = pl_cuda_download,
+    .transfer = pl_cuda_transfer,
     .copy = pl_cuda_copy,
     .pointwise = pl_cuda_pointwise,
     .reduce = pl_cuda_reduce,

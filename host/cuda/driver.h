@@ -45,6 +45,8 @@ typedef struct {
 enum {
   PL_CU_OUT_OF_MEMORY = 2,
   PL_CU_NO_DEVICE = 100,
+  PL_CU_NOT_READY = 600,
+  PL_CU_PEER_ACCESS_ALREADY_ENABLED = 704,
 
   PL_CU_LAUNCH_COOPERATIVE = 2,
   PL_CU_LAUNCH_CLUSTER_DIMENSION = 4,
@@ -88,8 +90,10 @@ enum {
   X(DeviceGetName, "cuDeviceGetName", (char *name, int bytes, pl_cu_device device)) \
   X(DeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, pl_cu_device device)) \
   X(DeviceTotalMem, "cuDeviceTotalMem_v2", (size_t *bytes, pl_cu_device device)) \
+  X(DeviceCanAccessPeer, "cuDeviceCanAccessPeer", (int *can, pl_cu_device device, pl_cu_device peer)) \
   X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (pl_cu_context *context, pl_cu_device device)) \
   X(CtxSetCurrent, "cuCtxSetCurrent", (pl_cu_context context)) \
+  X(CtxEnablePeerAccess, "cuCtxEnablePeerAccess", (pl_cu_context peer, unsigned flags)) \
   X(MemGetInfo, "cuMemGetInfo_v2", (size_t *available, size_t *total)) \
   X(MemAlloc, "cuMemAlloc_v2", (pl_cu_pointer *pointer, size_t bytes)) \
   X(MemFree, "cuMemFree_v2", (pl_cu_pointer pointer)) \
@@ -98,10 +102,13 @@ enum {
   X(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (pl_cu_pointer to, const void *from, size_t bytes, pl_cu_stream stream)) \
   X(MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *to, pl_cu_pointer from, size_t bytes, pl_cu_stream stream)) \
   X(MemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (pl_cu_pointer to, pl_cu_pointer from, size_t bytes, pl_cu_stream stream)) \
+  X(MemcpyPeerAsync, "cuMemcpyPeerAsync", (pl_cu_pointer to, pl_cu_context to_context, pl_cu_pointer from, pl_cu_context from_context, size_t bytes, pl_cu_stream stream)) \
   X(MemsetD8Async, "cuMemsetD8Async", (pl_cu_pointer to, unsigned char value, size_t bytes, pl_cu_stream stream)) \
+  X(MemsetD32Async, "cuMemsetD32Async", (pl_cu_pointer to, unsigned value, size_t count, pl_cu_stream stream)) \
   X(StreamCreate, "cuStreamCreate", (pl_cu_stream *stream, unsigned flags)) \
   X(StreamDestroy, "cuStreamDestroy_v2", (pl_cu_stream stream)) \
   X(StreamSynchronize, "cuStreamSynchronize", (pl_cu_stream stream)) \
+  X(StreamQuery, "cuStreamQuery", (pl_cu_stream stream)) \
   X(StreamWaitEvent, "cuStreamWaitEvent", (pl_cu_stream stream, pl_cu_event event, unsigned flags)) \
   X(StreamBeginCapture, "cuStreamBeginCapture_v2", (pl_cu_stream stream, int mode)) \
   X(StreamEndCapture, "cuStreamEndCapture", (pl_cu_stream stream, pl_cu_graph *graph)) \
@@ -109,6 +116,7 @@ enum {
   X(EventCreate, "cuEventCreate", (pl_cu_event *event, unsigned flags)) \
   X(EventDestroy, "cuEventDestroy_v2", (pl_cu_event event)) \
   X(EventRecord, "cuEventRecord", (pl_cu_event event, pl_cu_stream stream)) \
+  X(EventQuery, "cuEventQuery", (pl_cu_event event)) \
   X(EventSynchronize, "cuEventSynchronize", (pl_cu_event event)) \
   X(EventElapsedTime, "cuEventElapsedTime", (float *ms, pl_cu_event start, pl_cu_event end)) \
   X(GraphInstantiate, "cuGraphInstantiateWithFlags", (pl_cu_graph_exec *exec, pl_cu_graph graph, unsigned long long flags)) \

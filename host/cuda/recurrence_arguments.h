@@ -7,18 +7,24 @@
 /* A view is an array's first element and its strides in elements; data NULL: absent. T is the type of the arithmetic,
  * S that of Wx and of the states given out, P that of the products.
  *
- * Both ways: batch B, steps T, heads N, dim D; row: elements of h of one head, across: elements of the gate gradients
- * of one head (both at least D and Gr D, zeros behind); packed: R of type P; product: T [B][N][Gr D] forward,
- * [B][N][D] backward, where the product is not part of the step; lengths: [B] or NULL.
- * A place in time t is taken modulo mask + 1 (mask -1: all steps are kept).
- *   h            P [T+1][B][N][row]       before each step, and after the last
- *   carried[s]   T [T+1][B][N][D]         state s, alike
- *   saves        T [T][SAVES][B][N][D]    NULL: no backward will follow
- *   gates        P [T][B][N][across]      gradients of gates that R feeds
- *   leaving      T [STATES][B][N][D]      gradients of the states between two steps
- *   sums         T [BIASES+PARAMS][B][N][D]
- *   weights      T [N][Gr D][D]           dR before it is brought to its view
- * h_current and gates_current: a copy of the newest step where the product finds it; NULL where it reads h and gates.
+ * Both ways have one structure; `first` is the time of step 0 of those launched together, the others follow it forward
+ * or backward in time.
+ *   row, across        elements of h, and of the gate gradients, of one head; at least D and Gr D, zeros behind
+ *   mask[s], h_mask, gates_mask   a place in time t is taken modulo mask + 1 (-1: all steps are kept)
+ *   input, bias, initial, states, last   forward the arrays themselves; backward the gradients, of which states and
+ *                                        last arrive; recurrent and param_gradient: gradients only
+ *   given_lengths      [B] int64 as the user gave them; lengths: [B] within 0..T, NULL without them
+ *   complaint, lock    where a length out of 0..T is reported
+ *   packed             R of type P
+ *   product            T [B][N][Gr D] forward, [B][N][D] backward, where the product is not part of the step
+ *   h                  P [T+1][B][N][row]     before each step, and after the last
+ *   carried[s]         T [T+1][B][N][D]       state s, alike
+ *   saves              T [T][SAVES][B][N][D]  NULL: no backward will follow
+ *   gates              P [T][B][N][across]    gradients of gates that R feeds
+ *   leaving            T [STATES][B][N][D]    gradients of the states between two steps
+ *   sums               T [BIASES+PARAMS][B][N][D]
+ *   weights            T [N][Gr D][D]         dR before it is brought to its view
+ *   h_current, gates_current   a copy of the newest step where the product finds it; NULL where it reads h and gates
  */
 // clang-format off
 #define PL_RECURRENCE_ARGUMENTS                                                                                        \
@@ -27,20 +33,16 @@
     long long stride[5];                                                                                               \
   } pl_view;                                                                                                           \
   typedef struct {                                                                                                     \
-    int batch, steps, heads, dim, row, states_count, h_mask, mask[PL_STATES_MAX];                                      \
-    pl_view input, bias, initial, states, last, param[PL_PARAMS_MAX];                                                  \
-    double initial_value[PL_STATES_MAX];                                                                               \
-    char *h, *h_current, *carried[PL_STATES_MAX], *saves, *packed, *product;                                           \
-    const int *lengths;                                                                                                \
-  } pl_forward_arguments;                                                                                              \
-  typedef struct {                                                                                                     \
-    int batch, steps, heads, dim, across, states_count, gates_mask, through;                                           \
-    double clip;                                                                                                       \
-    pl_view states, last, input, bias, initial, recurrent, param[PL_PARAMS_MAX], param_gradient[PL_PARAMS_MAX];        \
-    char *gates, *gates_current, *carried[PL_STATES_MAX], *saves, *packed, *product, *leaving, *sums, *weights;        \
-    const int *lengths;                                                                                                \
-    int recurrent_type, unused;                                                                                        \
-  } pl_backward_arguments;                                                                                             \
+    int batch, steps, heads, dim, first, row, across, states_count, h_mask, gates_mask, through, recurrent_type;       \
+    int mask[PL_STATES_MAX];                                                                                           \
+    char *h, *h_current, *gates, *gates_current, *saves, *packed, *product, *leaving, *sums, *weights;                 \
+    char *carried[PL_STATES_MAX];                                                                                      \
+    int *lengths, *lock;                                                                                               \
+    void *complaint;                                                                                                   \
+    double clip, initial_value[PL_STATES_MAX];                                                                         \
+    pl_view input, bias, initial, states, last, recurrent, given_lengths;                                              \
+    pl_view param[PL_PARAMS_MAX], param_gradient[PL_PARAMS_MAX];                                                       \
+  } pl_step_arguments;                                                                                                 \
   typedef struct {                                                                                                     \
     pl_view recurrent;                                                                                                 \
     int type, gates, heads, dim, layout, chunks, tiles, unused;                                                        \

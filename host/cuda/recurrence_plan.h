@@ -22,18 +22,8 @@ typedef struct {
 
 void pl_step_shape_choose(const pl_recurrence *q, bool backward, pl_step_shape *shape);
 
-/* The graph of one number of steps; from the second call with that number on. */
 typedef struct {
-  int64_t steps;
-  int uses;
-  uint64_t used; /* when, for giving up the one used longest ago */
-  pl_cu_graph_exec graph;
-} pl_step_graph;
-
-enum { PL_STEP_GRAPHS = 8 };
-
-typedef struct {
-  pl_step_shape shape; /* .steps: those of the call at hand, to which nothing but the graphs is tied */
+  pl_step_shape shape; /* .steps: those of the call at hand, to which nothing but graphs is tied */
   bool backward;
   pl_dtype product_type;
   bool through, to_initial; /* backward: the product is there; the gradient of the initial states is wanted */
@@ -45,20 +35,27 @@ typedef struct {
   pl_cuda *cuda;
   char *key; /* everything that the rest follows from */
   pl_dtype type;
-  pl_cu_pointer memory;
-  pl_step_graph graphs[PL_STEP_GRAPHS];
-  uint64_t used;
+  pl_buffer *memory;
 } pl_step_plan;
 
-/* The plan for this recurrence, new or from an earlier call; borrowed until the next call. */
+/* The plan for this recurrence, new or from an earlier call; borrowed until the next buffer is made, which may take the
+ * plan's memory. A GPU keeps the plans used last, up to a number and a part of its memory. */
 pl_status pl_step_plan_find(pl_cuda *cuda, const pl_recurrence *q, bool backward, bool to_initial, pl_step_plan **plan);
-/* Brings R to the plan's memory. */
-pl_status pl_step_plan_pack(pl_step_plan *plan, const pl_array *recurrent);
-/* All steps, as a graph from the second call on. The arguments must lie in plan->arguments. */
-pl_status pl_step_plan_run(pl_step_plan *plan);
+/* The device's primitive `shed`: gives up the plan used longest ago. */
+bool pl_step_plans_shed(pl_device *device);
+
 /* One thread for each of `count` elements. */
 pl_status pl_step_plan_launch(pl_step_plan *plan, pl_cu_function function, int64_t count, unsigned blocks_y,
                               void **parameters);
+/* Brings R to the plan's memory. */
+pl_status pl_step_plan_pack(pl_step_plan *plan, const pl_array *recurrent);
+/* `first` of the arguments for the first piece that pl_step_plan_run runs. */
+int pl_step_plan_first(const pl_step_plan *plan);
+/* All steps, in pieces of some hundreds; a piece is a CUDA graph from its second run on, and launched step by step
+ * where the driver has no memory for the graph. The arguments must lie in plan->arguments. */
+pl_status pl_step_plan_run(pl_step_plan *plan);
+/* Gives up the plan's graphs; those that run end first. The context of its GPU is current. */
+void pl_step_graphs_forget(const pl_step_plan *plan);
 
 /* Appends the text in front of the kernels of the steps (types, arguments, sizes, the cell), and of that which packs R
  * (types and arguments only). */

@@ -75,7 +75,7 @@ static pl_status print_head(const pl_recurrence *q, int product, pl_text *text) 
   pl_text_print(text, "       PL_STEP_THREADS = %d, PL_PACK_PLAIN = %d, PL_PACK_FORWARD = %d };\n", PL_STEP_THREADS,
                 PL_PACK_PLAIN, PL_PACK_FORWARD);
   pl_text_print(text, "typedef %s T;\n", names[q->type]);
-  PL_TRY(pl_kernel_source("formulas.cuh", text));
+  PL_TRY(pl_kernel_source("cell.cuh", text));
   pl_text_print(text, "\ntypedef %s S;\ntypedef %s P;\n", names[q->storage], names[q->product]);
   pl_text_print(text, "#define PRODUCT_IS_BF16 %d\n#define PRODUCT_BITS %d\n#define STEP_PRODUCT %d\n",
                 q->product == PL_BF16, 8 * (int)pl_dtype_size(q->product), product);

@@ -1,5 +1,5 @@
 /* Copies between host and device by way of pinned memory: the driver's own way from pageable memory is slower and
- * waits. */
+ * waits. And copies from one GPU to another, which do not wait either. */
 #include "host/cuda/primitives.h"
 
 #include <stdlib.h>
@@ -47,7 +47,7 @@ pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t b
   int turn = 0;
   for (size_t start = 0; start < bytes; start += PIECE, turn ^= 1) {
     size_t length = piece_of(bytes, start);
-    PL_CUDA_TRY(pl_cu.EventSynchronize(s->done[turn])); /* an event never recorded is done */
+    PL_TRY(pl_cuda_wait(cuda, s->done[turn])); /* an event never recorded is done */
     memcpy(s->piece[turn], (const char *)host + start, length);
     PL_CUDA_TRY(pl_cu.MemcpyHtoDAsync(target + start, s->piece[turn], length, cuda->stream));
     PL_CUDA_TRY(pl_cu.EventRecord(s->done[turn], cuda->stream));
@@ -57,7 +57,7 @@ pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t b
 
 /* Puts the copy of one piece on the stream. */
 static pl_status fetch(pl_cuda *cuda, struct pl_cuda_staging *s, int turn, pl_cu_pointer from, size_t length) {
-  PL_CUDA_TRY(pl_cu.EventSynchronize(s->done[turn]));
+  PL_TRY(pl_cuda_wait(cuda, s->done[turn]));
   PL_CUDA_TRY(pl_cu.MemcpyDtoHAsync(s->piece[turn], from, length, cuda->stream));
   return PL_CUDA(pl_cu.EventRecord(s->done[turn], cuda->stream));
 }
@@ -81,8 +81,43 @@ pl_status pl_cuda_download(pl_device *device, void *host, const void *from, size
   for (size_t start = 0; start < bytes; start += PIECE, turn ^= 1) {
     size_t next = start + PIECE;
     if (next < bytes) PL_TRY(fetch(cuda, s, turn ^ 1, source + next, piece_of(bytes, next)));
-    PL_CUDA_TRY(pl_cu.EventSynchronize(s->done[turn]));
+    PL_TRY(pl_cuda_wait(cuda, s->done[turn]));
     memcpy((char *)host + start, s->piece[turn], piece_of(bytes, start));
   }
   return pl_cuda_synchronize(device);
+}
+
+/* ---- between GPUs ---- */
+
+/* What comes on the second stream from now on waits for what is on the first. */
+static pl_status follow(pl_cuda *first, pl_cuda *second) {
+  PL_TRY(pl_cuda_enter(&first->device, &first));
+  if (!first->ready) PL_CUDA_TRY(pl_cu.EventCreate(&first->ready, PL_CU_EVENT_DISABLE_TIMING));
+  PL_CUDA_TRY(pl_cu.EventRecord(first->ready, first->stream));
+  return PL_CUDA(pl_cu.StreamWaitEvent(second->stream, first->ready, 0));
+}
+
+/* Lets `reader`, whose context is current, read the other's memory over their own link, where they have one; else the
+ * driver copies by way of the host. */
+static pl_status open_link(pl_cuda *reader, const pl_cuda *other) {
+  int can = 0;
+  if (reader->peers >> other->ordinal & 1) return PL_OK;
+  PL_CUDA_TRY(pl_cu.DeviceCanAccessPeer(&can, reader->handle, other->handle));
+  pl_cu_result result = can ? pl_cu.CtxEnablePeerAccess(other->context, 0) : 0;
+  if (result != PL_CU_PEER_ACCESS_ALREADY_ENABLED) PL_CUDA_TRY(result);
+  reader->peers |= (uint64_t)1 << other->ordinal;
+  return PL_OK;
+}
+
+pl_status pl_cuda_transfer(pl_device *to_device, void *to, pl_device *from_device, const void *from, size_t bytes) {
+  pl_cuda *target, *source;
+  PL_TRY(pl_cuda_enter(from_device, &source));
+  PL_TRY(pl_cuda_enter(to_device, &target));
+  if (bytes == 0) return PL_OK;
+  PL_TRY(open_link(target, source));
+  PL_TRY(follow(source, target));
+  PL_TRY(pl_cuda_enter(to_device, &target));
+  PL_CUDA_TRY(pl_cu.MemcpyPeerAsync((pl_cu_pointer)(uintptr_t)to, target->context, (pl_cu_pointer)(uintptr_t)from,
+                                    source->context, bytes, target->stream));
+  return follow(target, source); /* whoever has the source's memory next comes after the copy */
 }

@@ -145,19 +145,38 @@ static void *take(struct pl_cache *cache, int index, size_t bytes) {
   return data;
 }
 
+/* Room for `bytes` more under the limit: what devices keep for later calls goes first. */
+static pl_status make_room(pl_device *device, size_t asked, size_t bytes) {
+  struct pl_cache *cache = device->cache;
+  while (bytes > cache->limit || cache->memory.live > cache->limit - bytes)
+    if (!device->shed || !device->shed(device))
+      return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked, %zu live, limit %zu; %zu cached, peak %zu",
+                            device->name, asked, cache->memory.live, cache->limit, cache->memory.cached,
+                            cache->memory.peak);
+  return PL_OK;
+}
+
+/* New memory from the device; where it has none, first cached memory and then what is kept for later calls goes back,
+ * what was used longest ago before the rest. */
+static pl_status obtain(pl_device *device, size_t bytes, void **data) {
+  pl_status status = device->allocate(device, bytes, data);
+  bool more = true;
+  while (status == PL_OUT_OF_MEMORY && more) {
+    pl_device_trim(device);
+    status = device->allocate(device, bytes, data);
+    more = status == PL_OUT_OF_MEMORY && device->shed && device->shed(device);
+  }
+  return status;
+}
+
 pl_status pl_buffer_new(pl_device *device, size_t bytes, pl_buffer **buffer) {
   struct pl_cache *cache = device->cache;
   int index;
   if (bytes > SIZE_MAX / 4) return PL_FAIL_MEMORY("%s: cannot allocate %zu bytes", device->name, bytes);
   size_t rounded = class_of(bytes, &index);
-  if (rounded > cache->limit || cache->memory.live > cache->limit - rounded)
-    return PL_FAIL_MEMORY("%s: out of memory: %zu bytes asked, %zu live, limit %zu", device->name, bytes,
-                          cache->memory.live, cache->limit);
+  PL_TRY(make_room(device, bytes, rounded));
   void *data = take(cache, index, rounded);
-  if (!data && device->allocate(device, rounded, &data) != PL_OK) {
-    pl_device_trim(device);
-    PL_TRY(device->allocate(device, rounded, &data));
-  }
+  if (!data) PL_TRY(obtain(device, rounded, &data));
   pl_buffer *made = pl_allocate(sizeof *made);
   *made = (pl_buffer){.count = 1, .device = device, .data = data, .bytes = rounded};
   cache->memory.live += rounded;

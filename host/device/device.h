@@ -38,9 +38,14 @@ struct pl_device {
 
   pl_status (*allocate)(pl_device *device, size_t bytes, void **data);
   void (*release)(pl_device *device, void *data, size_t bytes);
+  /* Releases the buffers of one thing that the device keeps only so that a later call is quicker; false when nothing is
+   * left. pl_buffer_new calls it before it gives up. NULL where a device keeps nothing. */
+  bool (*shed)(pl_device *device);
   /* Between contiguous host memory and device memory. */
   pl_status (*upload)(pl_device *device, void *to, const void *host, size_t bytes);
   pl_status (*download)(pl_device *device, void *host, const void *from, size_t bytes);
+  /* Between two devices that have this function in common; NULL where such copies go by way of the host. */
+  pl_status (*transfer)(pl_device *to_device, void *to, pl_device *from_device, const void *from, size_t bytes);
   /* to = from, converting types; from broadcasts, and may be a number (so this fills, too). */
   pl_status (*copy)(pl_device *device, const pl_array *to, const pl_array *from);
   /* out = formula of op; in[PL_OPERANDS], NULL where the formula does not read it. Operands broadcast to out and may be

@@ -61,9 +61,11 @@ typedef struct {
   const pl_array *bias;                 /* [Gb,N,D] */
   const pl_array *param[PL_PARAMS_MAX]; /* each [N,D] */
   const pl_array *initial;              /* [S,B,1,N,D]; NULL: cell->initial everywhere */
-  const int64_t *lengths; /* [B] on the host, 0..T; NULL: all T. Beyond its length a row's states repeat */
-  bool cut;               /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
-  double clip;            /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
+  /* [B] int64; NULL: all T. Beyond its length a row's states repeat. Those in host memory are within 0..T; a device
+   * with memory of its own reports others at its next synchronisation, and takes the nearest. */
+  const pl_array *lengths;
+  bool cut;    /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
+  double clip; /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
 } pl_recurrence;
 
 /* Results of the forward way. `states` holds S states or only the first, by its size[0]. */

@@ -85,12 +85,12 @@ pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out)
 pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
                        const pl_adam *factors);
 
-/* The whole recurrence as one node. `r` carries cell, type, product, lengths, cut and clip; its arrays and sizes are
- * filled in here. recurrent, bias, initial may be NULL; parameters [cell->params]. outputs: 'a' all states, 'h' only
- * the first, 'l' last only (then *states is NULL). */
+/* The whole recurrence as one node. `r` carries cell, product, cut and clip; its arrays and sizes are filled in here.
+ * recurrent, bias, initial, lengths may be NULL; parameters [cell->params]; lengths [B] int64. outputs: 'a' all states,
+ * 'h' only the first, 'l' last only (then *states is NULL). */
 pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_tensor *bias,
-                   pl_tensor *const *parameters, pl_tensor *initial, char outputs, pl_tensor **states,
-                   pl_tensor **last);
+                   pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths, char outputs,
+                   pl_tensor **states, pl_tensor **last);
 
 /* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c, index.c ---- */
 extern pl_operation_run pl_op_reshape, pl_op_transpose, pl_op_permute, pl_op_narrow, pl_op_select, pl_op_unsqueeze,

@@ -8,16 +8,14 @@
 /* What backward needs beside the saved tensors. */
 typedef struct {
   pl_recurrence r; /* arrays are pointed at the saved tensors when the time comes */
-  int64_t *lengths;
   pl_buffer *workspace;
-  bool has_states;
+  bool has_states, has_lengths; /* lengths are saved behind the inputs */
 } memory;
 
 static void forget(void *note) {
   memory *m = note;
   pl_cell_release((pl_cell *)m->r.cell);
   pl_buffer_release(m->workspace);
-  free(m->lengths);
   free(m);
 }
 
@@ -27,7 +25,7 @@ enum { INPUT, RECURRENT, BIAS, INITIAL, PARAMETERS };
 static pl_status backward(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
   memory *m = node->note;
   pl_recurrence r = m->r;
-  pl_tensor *saved[PARAMETERS + PL_PARAMS_MAX] = {0};
+  pl_tensor *saved[PARAMETERS + PL_PARAMS_MAX] = {0}, *lengths = NULL;
   pl_device *device = pl_tensor_device(gout[0] ? gout[0] : gout[1]);
   pl_recurrence_gradient gradient = {.workspace = m->workspace->data,
                                      .states = m->has_states && gout[0] ? &gout[0]->array : NULL,
@@ -48,9 +46,11 @@ static pl_status backward(pl_node *node, pl_tensor *const gout[], pl_tensor *gin
     status = pl_tensor_new(device, shape->dtype, shape->rank, shape->size, &gin[i]);
     if (status == PL_OK) *wanted[i] = &gin[i]->array;
   }
-  r.lengths = m->lengths;
+  if (status == PL_OK && m->has_lengths) status = pl_saved(node, node->inputs, &lengths);
+  r.lengths = lengths ? &lengths->array : NULL;
   if (status == PL_OK) status = device->recurrence_backward(device, &r, &gradient);
   for (int i = 0; i < node->inputs; i++) pl_tensor_release(saved[i]);
+  pl_tensor_release(lengths);
   return status;
 }
 
@@ -72,8 +72,8 @@ static pl_status run(pl_recurrence *r, pl_device *device, pl_tensor *states, pl_
   return status;
 }
 
-static void record(const pl_recurrence *r, pl_tensor *const *inputs, int input_count, pl_tensor *const outputs[2],
-                   pl_buffer *workspace, pl_node **node) {
+static void record(const pl_recurrence *r, pl_tensor *const *inputs, int input_count, pl_tensor *lengths,
+                   pl_tensor *const outputs[2], pl_buffer *workspace, pl_node **node) {
   pl_record("rnn", backward, inputs, input_count, outputs, 2, node);
   if (!*node) return;
   memory *m = pl_allocate(sizeof *m);
@@ -82,13 +82,11 @@ static void record(const pl_recurrence *r, pl_tensor *const *inputs, int input_c
   pl_cell_retain((pl_cell *)r->cell);
   m->workspace = workspace;
   m->has_states = outputs[0] != NULL;
-  if (r->lengths) {
-    size_t bytes = (size_t)r->batch * sizeof *r->lengths;
-    m->lengths = memcpy(pl_allocate(bytes), r->lengths, bytes);
-  }
+  m->has_lengths = lengths != NULL;
   (*node)->note = m;
   (*node)->forget = forget;
   for (int i = 0; i < input_count; i++) pl_save(*node, inputs[i] ? inputs[i] : &nothing);
+  if (lengths) pl_save(*node, lengths);
 }
 
 /* The recurrence's sizes are Wx's where the cell has inputs, and shapes were checked by lua/perilune/rnn.lua; what
@@ -107,8 +105,19 @@ static pl_status check(const char *name, const pl_tensor *t, const pl_tensor *fi
   return PL_OK;
 }
 
+/* On a device with memory of its own the values are checked where they are read, so that nobody waits for them. */
+static pl_status check_lengths(const pl_recurrence *r, const pl_tensor *lengths, const pl_tensor *input) {
+  if (!lengths) return PL_OK;
+  PL_TRY(check("lengths", lengths, input, PL_I64, 1, &r->batch));
+  const int64_t *value = pl_array_data(&lengths->array);
+  for (int64_t i = 0; pl_tensor_device(lengths)->host_memory && i < r->batch; i++, value += lengths->array.stride[0])
+    PL_REQUIRE(*value >= 0 && *value <= r->steps, "rnn: lengths[%lld] is %lld, expected 0..T=%lld", (long long)i + 1,
+               (long long)*value, (long long)r->steps);
+  return PL_OK;
+}
+
 static pl_status check_all(pl_recurrence *r, pl_tensor *input, pl_tensor *recurrent, pl_tensor *bias,
-                           pl_tensor *const *parameters, pl_tensor *initial) {
+                           pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths) {
   const pl_cell *cell = r->cell;
   PL_REQUIRE(input->array.rank == 5, "rnn: Wx: expected [B, T, Gw, N, D], got %s", pl_shape_text(&input->array));
   const int64_t *size = input->array.size;
@@ -131,16 +140,13 @@ static pl_status check_all(pl_recurrence *r, pl_tensor *input, pl_tensor *recurr
   PL_TRY(check("states", initial, input, r->type, 5, (int64_t[]){cell->states, r->batch, 1, r->heads, r->dim}));
   for (int i = 0; i < cell->params; i++)
     PL_TRY(check("params", parameters[i], input, r->type, 2, (int64_t[]){r->heads, r->dim}));
-  for (int64_t i = 0; r->lengths && i < r->batch; i++)
-    PL_REQUIRE(r->lengths[i] >= 0 && r->lengths[i] <= r->steps, "rnn: lengths[%lld] is %lld, expected 0..%lld",
-               (long long)i + 1, (long long)r->lengths[i], (long long)r->steps);
-  return PL_OK;
+  return check_lengths(r, lengths, input);
 }
 
 pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_tensor *bias,
-                   pl_tensor *const *parameters, pl_tensor *initial, char outputs, pl_tensor **states,
-                   pl_tensor **last) {
-  PL_TRY(check_all(&r, input, recurrent, bias, parameters, initial));
+                   pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths, char outputs,
+                   pl_tensor **states, pl_tensor **last) {
+  PL_TRY(check_all(&r, input, recurrent, bias, parameters, initial, lengths));
   const pl_cell *cell = r.cell;
   pl_device *device = pl_tensor_device(input);
   pl_tensor *inputs[PARAMETERS + PL_PARAMS_MAX] = {input, recurrent, bias, initial}, *made[2] = {NULL, NULL};
@@ -151,6 +157,7 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
     inputs[PARAMETERS + i] = parameters[i];
     r.param[i] = &parameters[i]->array;
   }
+  r.lengths = lengths ? &lengths->array : NULL;
   for (int i = 0; i < PARAMETERS; i++) *arrays[i] = inputs[i] ? &inputs[i]->array : NULL;
   for (int i = 0; i < input_count; i++) tracked = tracked || (inputs[i] && pl_tensor_tracked(inputs[i]));
   int64_t size[5] = {outputs == 'h' ? 1 : cell->states, r.batch, r.steps, r.heads, r.dim};
@@ -166,7 +173,7 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
     return status;
   }
   pl_node *node;
-  record(&r, inputs, input_count, made, workspace, &node);
+  record(&r, inputs, input_count, lengths, made, workspace, &node);
   *states = made[0];
   *last = made[1];
   return PL_OK;

@@ -9,9 +9,11 @@
 static pl_status copy_array(const pl_array *to, const pl_array *from) {
   pl_device *device = to->buffer->device;
   if (!from->buffer || from->buffer->device == device) return device->copy(device, to, from);
-  /* Between devices by way of the host; both sides contiguous and of one type, as the callers see to. */
+  /* Both sides are contiguous and of one type, as the callers see to. */
   size_t bytes = (size_t)pl_array_count(to) * pl_dtype_size(to->dtype);
   pl_device *source = from->buffer->device;
+  if (device->transfer && device->transfer == source->transfer)
+    return device->transfer(device, pl_array_data(to), source, pl_array_data(from), bytes);
   if (source->host_memory) return device->upload(device, pl_array_data(to), pl_array_data(from), bytes);
   if (device->host_memory) return source->download(source, pl_array_data(to), pl_array_data(from), bytes);
   void *host = malloc(bytes ? bytes : 1);

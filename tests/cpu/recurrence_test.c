@@ -230,6 +230,8 @@ typedef struct {
   setting set;
   pl_cell *cell;
   int64_t *lengths;
+  pl_buffer lengths_buffer;
+  pl_array lengths_array;
   strided *wx, *r, *b, *param[PL_PARAMS_MAX], *initial;
   strided *states, *last, *gstates, *glast, *gwx, *gr, *gb, *gparam[PL_PARAMS_MAX], *ginitial;
   double *ostates, *osaves, *olast, *ogwx, *ogr, *ogb, *ogparam, *oginitial; /* in the arrays' logical order */
@@ -419,6 +421,8 @@ static void problem_begin(problem *p, setting q) {
   if (q.lengths) {
     p->lengths = allocate(sizeof(int64_t) * (size_t)B);
     for (int64_t b = 0; b < B; b++) p->lengths[b] = random_below((int)T + 1);
+    p->lengths_buffer = (pl_buffer){.count = 1, .data = p->lengths};
+    p->lengths_array = (pl_array){.buffer = &p->lengths_buffer, .dtype = PL_I64, .rank = 1, .size = {B}, .stride = {1}};
   }
   if (!q.some_missing) return;
   strided **optional[] = {&p->gwx, &p->gr, &p->gb, &p->ginitial, &p->gstates, &p->glast, &p->gparam[0], &p->states};
@@ -453,7 +457,7 @@ static pl_recurrence question(const problem *p) {
                          .bias = ARRAY(p->b),
                          .param = {ARRAY(p->param[0])},
                          .initial = ARRAY(p->initial),
-                         .lengths = p->lengths,
+                         .lengths = p->lengths ? &p->lengths_array : NULL,
                          .cut = q->cut,
                          .clip = q->clip};
 }

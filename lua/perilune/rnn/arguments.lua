@@ -90,24 +90,30 @@ local function weight(x, name, t, part, axes)
   return belonging(x, name, t, axes, name == "R" and takes_halves[x.backend])
 end
 
+-- Lengths as an int64 tensor on x's device, and the shortest one. Those that are on a GPU already stay there, so that
+-- nobody waits for them: what is out of 0..T counts as the nearest, and is an error at the next synchronisation. The
+-- shortest is then not known, and 0.
 local function check_lengths(x, lengths)
   if lengths == nil then return nil end
   if core.is_tensor(lengths) then
     if not lengths.dtype:match("^u?int") then fail("lengths: expected integers, got %s", got(lengths)) end
     check_shape("lengths", lengths, { { "B", x.batch } })
+    if x.device ~= "cpu" and lengths.device == x.device then
+      return lengths.dtype == "int64" and lengths or lengths:to "int64", 0
+    end
     lengths = lengths:totable()
   end
   if type(lengths) ~= "table" then fail("lengths: expected a table or an integer tensor, got %s", got(lengths)) end
   if #lengths ~= x.batch then fail("lengths: expected B=%d numbers, got %d", x.batch, #lengths) end
-  local list = {}
+  local list, shortest = {}, x.steps
   for i, length in ipairs(lengths) do
     local integer = math.tointeger(length)
     if type(length) ~= "number" or not integer or integer < 0 or integer > x.steps then
       fail("lengths[%d]: expected an integer from 0 to T=%d, got %s", i, x.steps, got(length))
     end
-    list[i] = integer
+    list[i], shortest = integer, math.min(shortest, integer)
   end
-  return list
+  return core.tensor(list, { dtype = "int64", device = x.device }), shortest
 end
 
 local function check_params(x, given)
@@ -161,8 +167,8 @@ local outputs = { all = true, h = true, last = true }
 
 --- Everything about one call, checked:
 -- { cell, batch, steps, heads, dim, device, dtype (of Wx), work (type of the arithmetic), product (type of the
---   products), Wx, R, b, params (list, declared order), initial or nil, lengths or nil, outputs, cut, clip,
---   forward_clip, backend }
+--   products), Wx, R, b, params (list, declared order), initial or nil, lengths (int64 [B]) or nil, shortest (all
+--   lengths are at least that), outputs, cut, clip, forward_clip, backend }
 -- with all tensors in the type `work`, but Wx and R as they came where the way takes 16 bits.
 function arguments.check(Wx, R, b, opts)
   if Wx == nil then fail("Wx: expected a tensor [B, T, Gw, N, D], got %s", got(Wx)) end
@@ -183,7 +189,7 @@ function arguments.check(Wx, R, b, opts)
     x.initial = belonging(x, "states", opts.states,
                           { { "S", #x.cell.states }, { "B", x.batch }, { "1", 1 }, n, d })
   end
-  x.lengths = check_lengths(x, opts.lengths)
+  x.lengths, x.shortest = check_lengths(x, opts.lengths)
   x.outputs = opts.outputs == nil and "all" or opts.outputs
   if not outputs[x.outputs] then fail("outputs: expected 'all', 'h' or 'last', got %s", got(x.outputs)) end
   x.cut = opts.recurrent_grad_cut or false

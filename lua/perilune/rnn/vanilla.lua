@@ -48,15 +48,10 @@ local function gate_values(x, t, products)
   return gates
 end
 
--- For rows that ended before t: 1 where row b still runs, [B,1,1]; nil when all do.
+-- 1 where row b still runs at t, [B,1,1]; nil when all do.
 local function running(x, t)
-  if not x.lengths then return nil end
-  local mask, all = {}, true
-  for i, length in ipairs(x.lengths) do
-    mask[i] = { { t <= length and 1 or 0 } }
-    all = all and t <= length
-  end
-  return not all and core.tensor(mask, { dtype = x.work, device = x.device }) or nil
+  if not x.lengths or t <= x.shortest then return nil end
+  return core.ge(x.lengths, t):reshape { x.batch, 1, 1 }
 end
 
 local function initial_states(x)
