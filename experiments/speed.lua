@@ -1,6 +1,6 @@
 -- Speed: recurrences forward and backward against the floating-point peak of the same run, operations on large tensors
--- against a copy, a training step, the program's start, and memory over a thousand training steps. A table on standard
--- output, JSON lines with --out; it is never a test.
+-- against a copy, a training step, the program's start, and memory over ten thousand training steps. A table on
+-- standard output, JSON lines with --out; it is never a test.
 --
 --   perilune experiments/speed.lua                      LSTM, reference, float32, 2 threads
 --   perilune experiments/speed.lua --device cuda --dtype bfloat16 --sizes 16x1024x12x64,16x1024x3x256,16x1024x1x768
@@ -362,20 +362,24 @@ end
 
 local function memory()
   local loop = parity_training { batch = 64, units = 32 }
-  local seen = {}
-  print(("%6s %14s %10s %14s %14s"):format("step", "resident bytes", "buffers", "live bytes", "cached bytes"))
-  loop.steps, loop.label, loop.evaluate_every = 1000, "memory", 100
+  local first, last
+  print(("%6s %14s %10s %14s %14s %14s"):format("step", "resident bytes", "buffers", "live bytes", "cached bytes",
+    "peak bytes"))
+  loop.steps, loop.label, loop.evaluate_every = 10000, "memory", 1000
   loop.evaluate = function(_, step)
     local now = memory_now()
-    seen[step] = { kind = "memory", step = step, resident = resident_bytes(), buffers = now.buffers, live = now.live,
-                   cached = now.cached }
-    record(seen[step])
-    print(("%6d %14d %10d %14d %14d"):format(step, seen[step].resident, now.buffers, now.live, now.cached))
+    last = { kind = "memory", step = step, resident = resident_bytes(), buffers = now.buffers, live = now.live,
+             cached = now.cached, peak = now.peak }
+    first = first or last
+    record(last)
+    print(("%6d %14d %10d %14d %14d %14d"):format(step, last.resident, last.buffers, last.live, last.cached,
+      last.peak))
     return now.buffers
   end
   pl.train.loop(loop)
-  print(("from step 100 to 1000: %+d bytes resident, %+d buffers"):format(seen[1000].resident - seen[100].resident,
-    seen[1000].buffers - seen[100].buffers))
+  print(("from step %d to %d: %+d bytes resident, %+d buffers, %+d bytes live, %+d cached"):format(first.step,
+    last.step, last.resident - first.resident, last.buffers - first.buffers, last.live - first.live,
+    last.cached - first.cached))
 end
 
 options.attempt("threads", pl.threads, option.threads)

@@ -32,8 +32,9 @@ static pl_status as_matrix(const pl_array *array, pl_dtype type, matrix *m) {
     return PL_OK;
   }
   size_t bytes = (size_t)(rows * columns) * pl_dtype_size(type);
-  if (posix_memalign(&m->owned, 64, bytes ? bytes : 64) != 0)
-    return PL_FAIL_MEMORY("matmul: no memory for a packed operand of %zu bytes", bytes);
+  /* Not posix_memalign, whose blocks glibc before 2.38 cannot use again (host/cpu/recurrence_run.c). */
+  m->owned = malloc(bytes ? bytes : 1);
+  if (!m->owned) return PL_FAIL_MEMORY("matmul: no memory for a packed operand of %zu bytes", bytes);
   pl_buffer buffer = {.data = m->owned};
   pl_array packed = {.buffer = &buffer, .dtype = type, .rank = 2, .size = {rows, columns}};
   pl_array_pack(&packed);

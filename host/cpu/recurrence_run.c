@@ -277,16 +277,19 @@ pl_status pl_run_drive(pl_run *run, const pl_job *job) {
   if (!run->machine) return PL_FAIL_MEMORY("no memory for the program of a cell");
   job->layout(job->way, &arena);
   size_t bytes = arena.used;
-  arena = (pl_arena){.base = aligned_alloc(64, bytes)};
+  /* Not aligned_alloc: glibc before 2.38 asks for more than it keeps, so no call can have the hole of the one before,
+   * and the heap grows with every step that leaves something small behind. */
+  char *memory = malloc(bytes + 64);
   pl_status status = PL_OK;
-  if (!arena.base) {
+  if (!memory) {
     status = PL_FAIL_MEMORY("no memory for %zu bytes of scratch of a recurrence", bytes);
   } else {
+    arena = (pl_arena){.base = memory + (-(uintptr_t)memory & 63)};
     job->layout(job->way, &arena);
     status = run_threads(run, job);
     for (int64_t i = 0; i < run->teams; i++) pl_team_end(&run->team[i]);
   }
-  free(arena.base);
+  free(memory);
   pl_machine_free(run->machine);
   return status;
 }
