@@ -1,30 +1,37 @@
-// One step of Adam or AdamW over many contiguous parameters at once. The text before this file defines T, float or double.
-#include "types.cuh"
+// One step of Adam or AdamW over many contiguous parameters at once. The text before this file defines T, float or
+// double.
+#include "lists.cuh"
 
-enum { TENSORS = 48, THREADS = 256, CHUNK = 2048 };
+enum { TENSORS = 48, CHUNK = 2048, WIDE = 16 / sizeof(T) };
 
 struct job {
   T *parameter[TENSORS], *first[TENSORS], *second[TENSORS];
   const T *gradient[TENSORS];
-  i64 count[TENSORS];      // elements of each
-  u32 chunk[TENSORS + 1];  // which block begins each
+  i64 count[TENSORS];     // elements of each
+  u32 chunk[TENSORS + 1]; // which block begins each
   f64 beta1, beta2, rate, epsilon, root, joined, shrink;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) adam(const __grid_constant__ job j) {
   const T beta1 = (T)j.beta1, beta2 = (T)j.beta2, rate = (T)j.rate, epsilon = (T)j.epsilon, root = (T)j.root;
   const T joined = (T)j.joined, shrink = (T)j.shrink;
-  int which = 0;
-  while (blockIdx.x >= j.chunk[which + 1]) which++;
-  T *parameter = j.parameter[which], *first = j.first[which], *second = j.second[which];
-  const T *gradient = j.gradient[which];
-  const i64 start = (i64)(blockIdx.x - j.chunk[which]) * CHUNK;
-  const i64 end = start + CHUNK < j.count[which] ? start + CHUNK : j.count[which];
-  for (i64 i = start + threadIdx.x; i < end; i += THREADS) {
-    const T p = parameter[i], g = gradient[i] + joined * p;
-    const T m = beta1 * first[i] + (1 - beta1) * g, v = beta2 * second[i] + (1 - beta2) * g * g;
-    first[i] = m;
-    second[i] = v;
-    parameter[i] = shrink * p - rate * m / (sqrt(v) * root + epsilon);
-  }
+  const chunk_of_list own = own_chunk(j.chunk, j.count, CHUNK);
+  T *parameter = j.parameter[own.which], *first = j.first[own.which], *second = j.second[own.which];
+  const T *gradient = j.gradient[own.which];
+  const bool aligned = ((u64)parameter | (u64)first | (u64)second | (u64)gradient) % 16 == 0;
+  over_chunk<WIDE>(own, aligned, [&](i64 i, auto size) {
+    constexpr int N = sizeof size.at;
+    pack<T, N> p = load<T, N>(parameter + i), m = load<T, N>(first + i), v = load<T, N>(second + i);
+    const pack<T, N> arrived = load<T, N>(gradient + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const T g = arrived.at[k] + joined * p.at[k];
+      m.at[k] = beta1 * m.at[k] + (1 - beta1) * g;
+      v.at[k] = beta2 * v.at[k] + (1 - beta2) * g * g;
+      p.at[k] = shrink * p.at[k] - rate * m.at[k] / (sqrt(v.at[k]) * root + epsilon);
+    }
+    save<T, N>(first + i, m);
+    save<T, N>(second + i, v);
+    save<T, N>(parameter + i, p);
+  });
 }

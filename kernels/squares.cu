@@ -1,8 +1,8 @@
-// Sums of squares over many contiguous arrays at once: one partial sum per block, in order of the arrays. The text before this
-// file defines ACC, float or double (a typedef), and TYPE, the storage type.
-#include "types.cuh"
+// Sums of squares over many contiguous arrays at once: one partial sum per block, in order of the arrays. The text
+// before this file defines ACC, float or double (a typedef), and TYPE, the storage type.
+#include "lists.cuh"
 
-enum { ARRAYS = 64, THREADS = 256, CHUNK = 4096 };
+enum { ARRAYS = 64, CHUNK = 16384 / sizeof(TYPE), WIDE = 16 / sizeof(TYPE) };
 
 struct job {
   const TYPE *array[ARRAYS];
@@ -12,17 +12,18 @@ struct job {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) squares(const __grid_constant__ job j) {
-  int which = 0;
-  while (blockIdx.x >= j.chunk[which + 1]) which++;
-  const TYPE *array = j.array[which];
-  const i64 start = (i64)(blockIdx.x - j.chunk[which]) * CHUNK;
-  const i64 end = start + CHUNK < j.count[which] ? start + CHUNK : j.count[which];
+  const chunk_of_list own = own_chunk(j.chunk, j.count, CHUNK);
+  const TYPE *array = j.array[own.which];
   ACC sum = 0;
-#pragma unroll 4
-  for (i64 i = start + threadIdx.x; i < end; i += THREADS) {
-    const ACC x = read<ACC>(array[i]);
-    sum += x * x;
-  }
+  over_chunk<WIDE>(own, (u64)array % 16 == 0, [&](i64 i, auto size) {
+    constexpr int N = sizeof size.at;
+    const pack<TYPE, N> values = load<TYPE, N>(array + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const ACC x = read<ACC>(values.at[k]);
+      sum += x * x;
+    }
+  });
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xFFFFFFFF, sum, mask);
   __shared__ ACC of_warp[THREADS / 32];

@@ -296,20 +296,38 @@ static pl_status run_squares(void *context) {
   return pl_sum_of_squares(s->list, s->count, s->out);
 }
 
-/* sum_of_squares{ t1, t2, .. } -> tensor of one element, outside the graph */
-static int sum_of_squares(lua_State *L) {
+/* The tensors of the table at 1, which keeps them: an array under the collector's care, their number in *count. */
+static pl_tensor **tensors_of(lua_State *L, const char *operation, int *count) {
   luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  int count = (int)luaL_len(L, 1);
-  pl_tensor **list = lua_newuserdatauv(L, (size_t)(count + 1) * sizeof *list, 0); /* the table keeps the tensors */
-  for (int i = 0; i < count; i++) {
+  *count = (int)luaL_len(L, 1);
+  pl_tensor **list = lua_newuserdatauv(L, (size_t)(*count + 1) * sizeof *list, 0);
+  for (int i = 0; i < *count; i++) {
     lua_geti(L, 1, i + 1);
-    list[i] = pl_check_tensor(L, -1, "sum_of_squares", "list");
+    list[i] = pl_check_tensor(L, -1, operation, "list");
     lua_pop(L, 1);
   }
-  squares s = {.list = list, .count = count, .out = pl_push_handle(L)};
+  return list;
+}
+
+/* sum_of_squares{ t1, t2, .. } -> tensor of one element, outside the graph */
+static int sum_of_squares(lua_State *L) {
+  squares s;
+  s.list = tensors_of(L, "sum_of_squares", &s.count);
+  s.out = pl_push_handle(L);
   pl_run(L, "sum_of_squares", run_squares, &s);
   return 1;
+}
+
+/* scale_all({ t1, t2, .. }, factor): in place */
+static int scale_all(lua_State *L) {
+  int count;
+  double factor = luaL_checknumber(L, 2);
+  pl_tensor **list = tensors_of(L, "scale_all", &count);
+  bool was = pl_set_recording(false);
+  pl_status status = pl_scale_all(list, count, factor);
+  pl_set_recording(was);
+  pl_raise_unless_ok(L, status);
+  return 0;
 }
 
 void pl_register_system(lua_State *L) {
@@ -329,6 +347,7 @@ void pl_register_system(lua_State *L) {
                                        {"make_directory", make_directory},
                                        {"adam_step", adam_step},
                                        {"sum_of_squares", sum_of_squares},
+                                       {"scale_all", scale_all},
                                        {0}};
   luaL_setfuncs(L, functions, 0);
 }

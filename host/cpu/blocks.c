@@ -147,3 +147,23 @@ void pl_blocks_write(const pl_array *array, pl_compute compute, int64_t start, i
     pl_blocks_scatter(array, start, n, raw);
   }
 }
+
+void *pl_blocks_row(const pl_array *array, pl_compute compute, int64_t row, int64_t n, void *room, bool read) {
+  size_t size = pl_compute_size(compute);
+  if (same_type(array->dtype, compute) && dense(array)) return (char *)pl_array_data(array) + (size_t)(row * n) * size;
+  for (int64_t done = 0; read && done < n; done += PL_BLOCK) {
+    int64_t part = n - done < PL_BLOCK ? n - done : PL_BLOCK;
+    _Alignas(64) char block[PL_BLOCK_BYTES];
+    memcpy((char *)room + (size_t)done * size, pl_blocks_read(array, compute, row * n + done, part, block),
+           (size_t)part * size);
+  }
+  return room;
+}
+
+void pl_blocks_put_row(const pl_array *array, pl_compute compute, int64_t row, int64_t n, const void *room) {
+  if (same_type(array->dtype, compute) && dense(array)) return; /* computed in place */
+  size_t size = pl_compute_size(compute);
+  for (int64_t done = 0; done < n; done += PL_BLOCK)
+    pl_blocks_write(array, compute, row * n + done, n - done < PL_BLOCK ? n - done : PL_BLOCK,
+                    (const char *)room + (size_t)done * size);
+}

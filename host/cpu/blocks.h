@@ -19,6 +19,11 @@ const void *pl_blocks_read(const pl_array *array, pl_compute compute, int64_t st
 void *pl_blocks_target(const pl_array *array, pl_compute compute, int64_t start, void *room);
 void pl_blocks_write(const pl_array *array, pl_compute compute, int64_t start, int64_t n, const void *room);
 
+/* Row number `row`, the elements [row n, (row + 1) n) in row-major order, as compute type: in place where that needs no
+ * work, else `room` (n elements), filled when `read`. pl_blocks_put_row puts `room` into the array. */
+void *pl_blocks_row(const pl_array *array, pl_compute compute, int64_t row, int64_t n, void *room, bool read);
+void pl_blocks_put_row(const pl_array *array, pl_compute compute, int64_t row, int64_t n, const void *room);
+
 /* The type in which values of a storage type are computed. */
 pl_compute pl_compute_of(pl_dtype type);
 size_t pl_compute_size(pl_compute compute);

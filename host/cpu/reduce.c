@@ -161,39 +161,3 @@ pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, const pl_array *ou
   }
   return PL_OK;
 }
-
-static double squares_of(const pl_array *array, pl_compute compute, int64_t start, int64_t end) {
-  _Alignas(64) char room[PL_BLOCK_BYTES];
-  double total = 0;
-  for (int64_t at = start; at < end; at += PL_BLOCK) {
-    int64_t n = end - at < PL_BLOCK ? end - at : PL_BLOCK;
-    const void *block = pl_blocks_read(array, compute, at, n, room);
-    const float *single = block;
-    const double *wide = block;
-    for (int64_t i = 0; i < n; i++) {
-      double x = compute == PL_COMPUTE_F32 ? (double)single[i] : wide[i];
-      total += x * x;
-    }
-  }
-  return total;
-}
-
-pl_status pl_cpu_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out) {
-  (void)device;
-  enum { PIECE = 1 << 16, PARTS = 256 };
-  double total = 0;
-  for (int i = 0; i < count; i++) {
-    int64_t elements = pl_array_count(arrays[i]), each = (elements + PARTS - 1) / PARTS;
-    pl_compute compute = pl_compute_of(arrays[i]->dtype);
-    double part[PARTS] = {0};
-    if (each < PIECE / PARTS) each = PIECE / PARTS;
-#pragma omp parallel for if (elements > PIECE)
-    for (int k = 0; k < PARTS; k++) {
-      int64_t start = k * each, end = start + each < elements ? start + each : elements;
-      if (start < end) part[k] = squares_of(arrays[i], compute, start, end);
-    }
-    for (int k = 0; k < PARTS; k++) total += part[k];
-  }
-  pl_blocks_write(out, PL_COMPUTE_F64, 0, 1, &total);
-  return PL_OK;
-}

@@ -61,9 +61,12 @@ enum {
   PL_FAMILY_INDEX,
   PL_FAMILY_RANDOM,
   PL_FAMILY_SOFTMAX,
+  PL_FAMILY_NORM,
+  PL_FAMILY_CROSS_ENTROPY,
   PL_FAMILY_ADAM,
   PL_FAMILY_TRANSPOSE,
   PL_FAMILY_SQUARES,
+  PL_FAMILY_SCALE,
   PL_FAMILY_RECURRENCE
 };
 pl_cu_function pl_cuda_kernel_found(const pl_cuda *cuda, uint64_t key);

@@ -23,7 +23,16 @@ pl_status pl_cuda_random(pl_device *device, pl_distribution kind, uint64_t seed,
 pl_status pl_cuda_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim);
 pl_status pl_cuda_softmax_gradient(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
                                    const pl_array *g, int dim);
+pl_status pl_cuda_norm(pl_device *device, const pl_norm *norm, const pl_array *y, const pl_array *mean,
+                       const pl_array *scale);
+pl_status pl_cuda_norm_gradient(pl_device *device, const pl_norm *norm, const pl_array *mean, const pl_array *scale,
+                                const pl_array *g, const pl_array *gx, const pl_array *gweight, const pl_array *gbias);
+pl_status pl_cuda_cross_entropy(pl_device *device, const pl_cross_entropy *entropy, const pl_array *loss,
+                                const pl_array *shift);
+pl_status pl_cuda_cross_entropy_gradient(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
+                                         const pl_array *g, const pl_array *gradient);
 pl_status pl_cuda_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
+pl_status pl_cuda_scale(pl_device *device, const pl_array *const arrays[], int count, double factor);
 pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count);
 pl_status pl_cuda_mark(pl_device *device, void **mark);
 pl_status pl_cuda_elapsed(pl_device *device, void *from, void *to, double *ms);

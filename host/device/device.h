@@ -32,6 +32,24 @@ typedef struct {
   bool decoupled; /* AdamW: decay multiplies the parameter instead of joining the gradient */
 } pl_adam;
 
+/* Layer norm (centred) or RMS norm of rows. x [rows, length] has stride 1 along its rows; weight and bias [length] are
+ * contiguous, or NULL. What is computed has the promoted type of the three: y = (x - mean) scale weight + bias, with
+ * scale = 1 / sqrt(mean((x - mean)^2) + epsilon), and without mean where not centred. */
+typedef struct {
+  const pl_array *x, *weight, *bias;
+  double epsilon;
+  bool centred;
+} pl_norm;
+
+/* Cross-entropy of logits [rows, classes], with stride 1 along the rows, against labels [rows], contiguous integers
+ * 1..classes. A share `smoothing` of the target is spread evenly over the classes. */
+typedef struct {
+  const pl_array *logits, *labels;
+  bool ignoring; /* rows whose label is `ignored` have loss and gradient 0 */
+  int64_t ignored;
+  double smoothing;
+} pl_cross_entropy;
+
 struct pl_device {
   char name[16]; /* "cpu", "cuda:0" */
   void *state;   /* the device's own */
@@ -69,6 +87,20 @@ struct pl_device {
   /* gin = gradient of in, from the result y and the gradient g that arrives at it. */
   pl_status (*softmax_gradient)(pl_device *device, pl_softmax_kind kind, const pl_array *gin, const pl_array *y,
                                 const pl_array *g, int dim);
+  /* y [rows, length] contiguous, of the promoted type; mean (left alone where not centred) and scale [rows], contiguous
+   * float32, or float64 for float64. */
+  pl_status (*norm)(pl_device *device, const pl_norm *norm, const pl_array *y, const pl_array *mean,
+                    const pl_array *scale);
+  /* From g [rows, length], the gradient at y, with stride 1 along the rows: gx contiguous, of x's shape and type, and
+   * the gradients of weight and bias [length], contiguous. Each is NULL where not wanted. */
+  pl_status (*norm_gradient)(pl_device *device, const pl_norm *norm, const pl_array *mean, const pl_array *scale,
+                             const pl_array *g, const pl_array *gx, const pl_array *gweight, const pl_array *gbias);
+  /* loss and shift [rows], contiguous float32, or float64 for float64; shift: log(sum(exp(logits))). */
+  pl_status (*cross_entropy)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *loss,
+                             const pl_array *shift);
+  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits. */
+  pl_status (*cross_entropy_gradient)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
+                                      const pl_array *g, const pl_array *gradient);
   /* Steps over `count` parameters of one type that differ in their arrays only. */
   pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
   bool host_memory; /* what allocate gives is memory that the host reads and writes */
@@ -77,6 +109,8 @@ struct pl_device {
   /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point
    * type. */
   pl_status (*squares)(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
+  /* Multiplies all elements of `count` contiguous arrays of one floating-point type by a number, in place. */
+  pl_status (*scale)(pl_device *device, const pl_array *const arrays[], int count, double factor);
   /* How many bytes of workspace a recurrence needs for its backward. */
   pl_status (*recurrence_workspace)(pl_device *device, const pl_recurrence *recurrence, size_t *bytes);
   pl_status (*recurrence_forward)(pl_device *device, const pl_recurrence *recurrence,

@@ -1,4 +1,4 @@
-/* Random tensors and the optimiser's step. */
+/* Random tensors, and what optimisers do to lists of tensors. */
 #include "host/tensor/operations.h"
 
 #include <stdlib.h>
@@ -99,5 +99,41 @@ pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out)
     *out = sum;
   else
     pl_tensor_release(sum);
+  return status;
+}
+
+static bool scaled_together(const pl_tensor *a, const pl_tensor *b) {
+  return a->array.dtype == b->array.dtype && pl_tensor_device(a) == pl_tensor_device(b) &&
+         pl_array_contiguous(&b->array);
+}
+
+/* A tensor whose elements do not follow each other is scaled by itself. */
+static pl_status scale_strided(pl_tensor *t, double factor) {
+  pl_array number = pl_array_number(factor);
+  const pl_array *in[PL_OPERANDS] = {&t->array, &number};
+  pl_device *device = pl_tensor_device(t);
+  return device->pointwise(device, PL_OP_mul, PL_VALUE, &t->array, in);
+}
+
+pl_status pl_scale_all(pl_tensor *const list[], int count, double factor) {
+  for (int i = 0; i < count; i++) {
+    PL_REQUIRE(pl_dtype_is_float(list[i]->array.dtype), "scale_all: tensor %d: expected a floating-point type, got %s",
+               i + 1, pl_dtype_name(list[i]->array.dtype));
+    PL_TRY(pl_tensor_mutate(list[i], "scale_all"));
+  }
+  const pl_array **arrays = pl_allocate((size_t)(count + 1) * sizeof *arrays);
+  pl_status status = PL_OK;
+  for (int start = 0, end; start < count && status == PL_OK; start = end) {
+    end = start + 1;
+    if (!pl_array_contiguous(&list[start]->array)) {
+      status = scale_strided(list[start], factor);
+      continue;
+    }
+    while (end < count && scaled_together(list[start], list[end])) end++;
+    for (int i = start; i < end; i++) arrays[i - start] = &list[i]->array;
+    pl_device *device = pl_tensor_device(list[start]);
+    status = device->scale(device, arrays, end - start, factor);
+  }
+  free(arrays);
   return status;
 }

@@ -80,6 +80,9 @@ void pl_set_autocast(pl_dtype type);
  * float64 for float64 tensors, else float32. They have one type. */
 pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out);
 
+/* Multiplies the elements of floating-point tensors of any types and devices by a number, in place. */
+pl_status pl_scale_all(pl_tensor *const list[], int count, double factor);
+
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
  * devices agree. */
 pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
@@ -92,7 +95,8 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
                    pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths, char outputs,
                    pl_tensor **states, pl_tensor **last);
 
-/* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c, index.c ---- */
+/* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c,
+ * losses.c, index.c ---- */
 extern pl_operation_run pl_op_reshape, pl_op_transpose, pl_op_permute, pl_op_narrow, pl_op_select, pl_op_unsqueeze,
     pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack;
 extern pl_operation_run pl_op_sum, pl_op_mean, pl_op_var, pl_op_max, pl_op_min, pl_op_argmax, pl_op_argmin, pl_op_norm,

@@ -260,7 +260,7 @@ function optim.clip_grad_norm(params, max, options)
       check.fail("optim.clip_grad_norm: the norm of the gradients is %s", tostring(norm))
     end
     if norm > max or norm ~= norm then
-      for _, g in ipairs(gradients) do g:mul_(max / (norm + 1e-6)) end
+      core.scale_all(gradients, max / (norm + 1e-6))
     end
     return norm
   end)

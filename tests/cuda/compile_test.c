@@ -1,6 +1,7 @@
 /* Compiles the kernels of kernels/ for every supported architecture through NVRTC: each formula of the elementwise
  * table, and each variant that the primitives choose from. Needs no GPU; skips itself where NVRTC is missing. */
 #include "host/cuda/index.h"
+#include "host/cuda/lists.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/pointwise.h"
 #include "host/cuda/reduce.h"
@@ -152,25 +153,86 @@ static void all_indices(void) {
   pl_text_release(&prelude);
 }
 
+static void softmax(pl_dtype type, int way, pl_rows_shape shape, bool across, int part) {
+  pl_text prelude = {0};
+  pl_softmax_variant v = {.kind = (pl_softmax_kind)(way & 1),
+                          .gradient = way > 1,
+                          .out = type,
+                          .in = type,
+                          .y = type,
+                          .rank = 1,
+                          .shape = shape,
+                          .across = across,
+                          .part = part};
+  pl_softmax_prelude(&v, &prelude);
+  compile("softmax.cu", &prelude, false);
+  pl_text_release(&prelude);
+}
+
+static void norm(pl_dtype type, pl_norm_step step, int way, pl_rows_shape shape) {
+  pl_text prelude = {0};
+  pl_norm_variant v = {.step = step,
+                       .centred = way & 1,
+                       .weighted = way & 2,
+                       .biased = (way & 3) == 3,
+                       .y = type,
+                       .x = type,
+                       .weight = type,
+                       .bias = type,
+                       .shape = shape};
+  pl_norm_prelude(&v, &prelude);
+  compile("norm.cu", &prelude, type == PL_BF16 && shape.width == 256);
+  pl_text_release(&prelude);
+}
+
+static void cross_entropy(pl_dtype type, bool gradient, int way, pl_rows_shape shape) {
+  static const pl_dtype labels[] = {PL_U8, PL_I32, PL_I64};
+  pl_text prelude = {0};
+  pl_cross_entropy_variant v = {gradient, way & 1, type, labels[way % 3], shape};
+  pl_cross_entropy_prelude(&v, &prelude);
+  compile("cross_entropy.cu", &prelude, type == PL_BF16 && shape.width == 1024);
+  pl_text_release(&prelude);
+}
+
+/* Rows of every number of threads, in registers and too long for them, in vectors and one by one. */
 static void all_rows(void) {
-  static const int widths[] = {1, 32, 256};
+  static const int64_t vectors[] = {2, 8, 32, 64, 128, 256, 1024, 2048, 4096, 8192, 9000};
+  for (int type = PL_F16; type <= PL_F64; type++)
+    for (int i = 0; i < 11; i++) {
+      pl_dtype of = (pl_dtype)type;
+      int vector = i % 3 == 2 ? 1 : 16 / (int)pl_dtype_size(of);
+      int64_t length = vectors[i] * vector;
+      pl_rows_shape once = pl_rows_shape_of(length, vector, 0), one = pl_rows_shape_of(length, vector, 1),
+                    two = pl_rows_shape_of(length, vector, 2);
+      softmax(of, i & 1, one, false, 0);
+      softmax(of, 2 + (i & 1), two, false, 0);
+      norm(of, PL_NORM_FORWARD, i, one);
+      norm(of, PL_NORM_INPUT, i + 1, two);
+      cross_entropy(of, false, i, once);
+      cross_entropy(of, true, i + 1, once);
+    }
+  for (int type = PL_F16; type <= PL_F64; type++)
+    for (int way = 0; way < 4; way++)
+      for (int part = 0; part < 3; part++) {
+        int vector = 16 / (int)pl_dtype_size((pl_dtype)type);
+        softmax((pl_dtype)type, way, (pl_rows_shape){256, part == 0 ? 1 : vector, 0}, false, part);
+        softmax((pl_dtype)type, way, (pl_rows_shape){1, part == 0 ? vector : 1, 0}, true, part);
+        norm((pl_dtype)type, PL_NORM_WEIGHT, way & 1, (pl_rows_shape){1, part == 0 ? vector : 1, 0});
+      }
+}
+
+static void all_lists(void) {
   pl_text prelude = {0};
   for (int kind = PL_UNIFORM; kind <= PL_INTEGER; kind++)
     for (int type = 0; type < PL_DTYPES; type++) {
       pl_random_prelude((pl_distribution)kind, (pl_dtype)type, 1 + type % 3, &prelude);
       compile("random.cu", &prelude, type == PL_F32);
     }
-  for (int type = PL_F16; type <= PL_F64; type++)
-    for (int way = 0; way < 4; way++)
-      for (int w = 0; w < 3; w++) {
-        pl_softmax_variant v = {
-            (pl_softmax_kind)(way & 1), way > 1, (pl_dtype)type, (pl_dtype)type, (pl_dtype)type, 1, widths[w]};
-        pl_softmax_prelude(&v, &prelude);
-        compile("softmax.cu", &prelude, type == PL_F32 && w == 1);
-      }
   for (int type = PL_F16; type <= PL_F64; type++) {
-    pl_squares_prelude((pl_dtype)type, &prelude);
+    pl_list_prelude((pl_dtype)type, &prelude);
     compile("squares.cu", &prelude, true);
+    pl_list_prelude((pl_dtype)type, &prelude);
+    compile("scale.cu", &prelude, true);
   }
   for (int type = PL_F32; type <= PL_F64; type++) {
     pl_adam_prelude((pl_dtype)type, &prelude);
@@ -189,6 +251,7 @@ int main(void) {
   all_reductions();
   all_indices();
   all_rows();
+  all_lists();
   printf("%d compilations with NVRTC %s, %d failed\n", compiled, pl_nvrtc_version(), failed);
   return failed > 0;
 }

@@ -158,9 +158,86 @@ end
       end
     end
     -- A mask of -inf must not spoil what its neighbours add up to.
-    local masked = pl.randn { 6, 300 }
-    for row = 1, 6 do masked[row]:narrow(1, 1, 150):fill_(-1 / 0) end
-    compare(function(x) return x:softmax(2) end, { masked }, 1e-6, "masked")
+    for _, shape in ipairs { { 6, 300 }, { 2, 40000 } } do
+      local masked = pl.randn(shape)
+      for row = 1, shape[1] do masked[row]:narrow(1, 1, shape[2] // 2):fill_(-1 / 0) end
+      compare(function(x) return x:softmax(2), x:t():contiguous():softmax(1) end, { masked }, 1e-6, "masked")
+    end
+  end)
+
+  -- One row in registers of few and of many threads, longer than registers, and in slices for several blocks.
+  local rows <const> = { { 700, 2 }, { 300, 7 }, { 33, 64 }, { 9, 513 }, { 5, 2000 }, { 3, 12800 }, { 2, 50304 },
+    { 1, 300000 } }
+
+  it("softmax of rows of all lengths is the CPU's, along rows and across them", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs(rows) do
+        local x = (pl.randn { dtype = "float64", table.unpack(shape) } * 3):to(dtype)
+        for dim = 1, 2 do
+          local given = dim == 2 and x or x:t():contiguous()
+          compare(function(a)
+            local leaf = a:detach():clone():requires_grad()
+            local y, z = leaf:softmax(dim), leaf:log_softmax(dim);
+            ((y * y):sum() + (z * a):sum()):backward()
+            return y, z, leaf.grad
+          end, { given }, 10 * epsilon[dtype], ("%s of %d along %d"):format(dtype, shape[2], dim))
+        end
+      end
+    end
+  end)
+
+  it("layer norm, RMS norm and their gradients are the CPU's", function()
+    local function norms(x, w, b)
+      local leaf, weight, bias = x:detach():requires_grad(), w:clone():requires_grad(), b:clone():requires_grad()
+      local y = leaf:layer_norm(weight, bias, 1e-2)
+      local z = leaf:rms_norm(weight, 1e-2);
+      (y * y:detach():tanh() + z * x:sigmoid()):sum():backward()
+      return y, z, leaf.grad, weight.grad, bias.grad
+    end
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs(rows) do
+        local x = pl.randn({ dtype = "float64", table.unpack(shape) }):to(dtype)
+        local w, b = pl.randn({ shape[2], dtype = "float64" }):to(dtype), pl.randn({ shape[2] }):to(dtype)
+        local what = ("%s of %d"):format(dtype, shape[2])
+        compare(norms, { x, w, b }, 40 * epsilon[dtype], what)
+        compare(norms, { x:t():contiguous():t(), w, b }, 40 * epsilon[dtype], what .. " transposed")
+        compare(norms, { pl.cat({ x, x }, 2):narrow(2, 2, shape[2]), w, b }, 40 * epsilon[dtype], what .. " narrowed")
+      end
+    end
+    local x, w = pl.randn({ 3000, 100 }):to "bfloat16", pl.randn { 100 }
+    compare(norms, { x, w, w:to "bfloat16" }, 1e-3, "a weight of another type")
+    local there, sums = x:to(gpu), {}
+    for i = 1, 2 do sums[i] = select(4, norms(there, w:to(gpu), w:to(gpu))) end
+    assert.equal(0, distance(sums[1], sums[2]))
+  end)
+
+  it("cross-entropy and its gradient are the CPU's, and keep nothing of the logits' size", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs(rows) do
+        local x = (pl.randn { dtype = "float64", table.unpack(shape) } * 3):to(dtype)
+        local labels = (pl.rand { shape[1] } * shape[2]):to "int64" + 1
+        for _, options in ipairs { {}, { ignore_index = 1 }, { label_smoothing = 0.1, ignore_index = 0 } } do
+          compare(function(logits, wanted)
+            local leaf = logits:detach():requires_grad()
+            local mean = pl.cross_entropy(leaf, wanted, options)
+            options.reduction = "none"
+            local each = pl.cross_entropy(leaf, wanted, options)
+            options.reduction = nil;
+            (mean + (each * each:detach():cos()):sum()):backward()
+            return each, leaf.grad
+          end, { shape[1] > 2 and x:t():contiguous():t() or x, labels }, 60 * epsilon[dtype],
+            ("%s of %d classes"):format(dtype, shape[2]))
+        end
+      end
+    end
+    local logits = pl.randn({ 64, 50304, device = gpu }):to("bfloat16"):requires_grad()
+    local labels = pl.ones { 64, dtype = "int64", device = gpu }
+    local _ <close> = pl.scope()
+    local before = pl.memory()[gpu].live
+    local loss = pl.cross_entropy(logits, labels)
+    assert.is_true(pl.memory()[gpu].live - before < 64 * 50304)
+    loss:backward()
+    assert.is_true(pl.memory()[gpu].live - before < 64 * 50304 * 3)
   end)
 
   it("random numbers are the CPU's", function()
@@ -257,6 +334,9 @@ end
         return t:scatter_add(2, pl.tensor({ { 1, 2, 0 } }, { dtype = "int64", device = gpu }),
           pl.ones { 1, 3, device = gpu })
       end,
+      ["value 9 at position 2 is outside 1..4"] = function()
+        return pl.cross_entropy(t:narrow(1, 1, 3), { 1, 9, 2 }, { reduction = "none" })
+      end,
       ["integer division by zero"] = function()
         local whole = { dtype = "int64", device = gpu }
         return pl.tensor({ 1, 2 }, whole):remainder(pl.tensor({ 3, 0 }, whole))
@@ -325,6 +405,22 @@ end
         assert.is_true(math.abs(got - exact) <= 1e-6 * exact,
           ("%s on %s: %g, expected %g"):format(dtype, name, got, exact))
       end
+    end
+  end)
+
+  it("scaling many gradients is the CPU's", function()
+    for _, dtype in ipairs(floats) do
+      local here, there = {}, {}
+      for i = 1, 70 do
+        here[i] = pl.randn({ 5, i * i, dtype = "float64" }):to(dtype)
+        there[i] = here[i]:to(gpu)
+      end
+      here[71], there[71] = pl.randn({ 30, 7 }):to(dtype), nil
+      there[71] = here[71]:to(gpu):t()
+      core.scale_all(here, 0.3)
+      core.scale_all(there, 0.3)
+      there[71] = there[71]:t()
+      for i, t in ipairs(here) do close(t, there[i], epsilon[dtype], ("%s, tensor %d"):format(dtype, i)) end
     end
   end)
 

@@ -89,6 +89,23 @@ function check.gradients(call, inputs, tolerance, path)
   return true
 end
 
+--- Gradients of each input, as far as it has one: of the sum of all floating-point results, each weighted with its
+-- value.
+function check.first_gradients(call, inputs)
+  local leaves, loss = {}, 0
+  for i, t in ipairs(inputs) do leaves[i] = t:detach():clone():requires_grad() end
+  for _, result in ipairs { call(table.unpack(leaves)) } do
+    if pl.is_tensor(result) and is_float(result) then
+      local wide = result:float()
+      loss = loss + (wide * wide:detach()):sum()
+    end
+  end
+  loss:backward()
+  local gradients = {}
+  for i, leaf in ipairs(leaves) do gradients[i] = leaf.grad end
+  return gradients
+end
+
 --- The tensor's values under other strides: { name = tensor }.
 function check.strided(t)
   local shape, forms = t.shape, {}

@@ -300,10 +300,15 @@ local examples <const> = {
   layer_norm = {
     { { 2, 3, 5 }, { 5 }, { 5 }, call = function(a, w, b) return a:layer_norm(w, b) end },
     { { 3, 5 }, { 5 }, call = function(a, b) return a:layer_norm(nil, b, 0.1), a:layer_norm() end },
+    { { 3, 37 }, { 37 }, { 37 }, call = function(a, w, b) return a:layer_norm(w, b) end },
+    { { 2, 4, 16 }, { 16 }, call = function(a, w) return a:layer_norm(w) end },
+    { { 6 }, call = function(a) return a:layer_norm() end },
+    { { 0, 3 }, { 3 }, { 3 }, call = function(a, w, b) return a:layer_norm(w, b) end },
     known = function() return pl.tensor({ 1, 3 }):layer_norm(nil, nil, 0), { -1, 1 } end,
   },
   rms_norm = {
     { { 2, 3, 5 }, { 5 }, call = function(a, w) return a:rms_norm(w), a:rms_norm { eps = 0.5 } end },
+    { { 3, 37 }, { 37 }, call = function(a, w) return a:rms_norm(w) end },
     known = function() return pl.tensor({ 1, 7 }):rms_norm(nil, 0), { 0.2, 1.4 } end,
   },
   dropout = {
@@ -351,6 +356,13 @@ local examples <const> = {
           pl.cross_entropy(a, labels, { ignore_index = 0, reduction = "none" })
       end },
     { { 4 }, index = whole(3), call = function(a, label) return pl.cross_entropy(a, label) end },
+    { { 3, 41 }, index = whole { 41, 1, 2 },
+      call = function(a, labels)
+        return pl.cross_entropy(a, labels:to "int32", { reduction = "none" }),
+          pl.cross_entropy(a, labels:to "uint8", { ignore_index = 2, label_smoothing = 0.3 })
+      end },
+    { { 0, 4 }, index = whole {}, call = function(a, labels)
+      return pl.cross_entropy(a, labels, { reduction = "sum" }) end },
     known = function()
       return pl.cross_entropy(pl.tensor { { 0, math.log(3) }, { 5, 5 } }, { 1, 2 }, { reduction = "none" }),
         { math.log(4), math.log(2) }
@@ -382,6 +394,26 @@ local function results_agree(expected, got, tolerance, path)
   for i, t in ipairs(expected) do check.same(t, got[i]:to(t.dtype), tolerance, ("%s: result %d"):format(path, i)) end
 end
 
+local wide_only <const> = { scatter_add = true } -- says so, for 16-bit types
+
+-- Values and gradients in 16-bit types against float64 from the same rounded numbers.
+local function in_16_bits(name, call, given, flat)
+  for dtype, tolerance in pairs { float16 = 8e-3, bfloat16 = 6e-2 } do
+    local narrow, wide = {}, {}
+    for i, t in ipairs(given) do
+      narrow[i] = t:to(dtype)
+      wide[i] = narrow[i]:to "float64"
+    end
+    results_agree({ call(table.unpack(wide)) }, { call(table.unpack(narrow)) }, tolerance, name .. " in " .. dtype)
+    if not flat then
+      local expected, got = check.first_gradients(call, wide), check.first_gradients(call, narrow)
+      for i, g in pairs(expected) do
+        check.same(g, got[i]:to "float64", tolerance, ("%s in %s: gradient %d"):format(name, dtype, i))
+      end
+    end
+  end
+end
+
 local function each_example(name, example, device, flat)
   local call, given = with_index(example, device), arguments(example, device)
   local results = { call(table.unpack(given)) }
@@ -407,6 +439,7 @@ local function each_example(name, example, device, flat)
   local single = {}
   for i, t in ipairs(given) do single[i] = t:float() end
   results_agree(results, { call(table.unpack(single)) }, 1e-5, name .. " in float32")
+  if not wide_only[name] then in_16_bits(name, call, given, flat) end
 end
 
 describe("every operation", function()

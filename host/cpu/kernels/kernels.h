@@ -25,6 +25,19 @@ typedef struct {
   void (*accumulate[PL_COMPUTES])(long n, void *sum, const void *x);     /* sum[i] += x[i] */
   void (*softmax[2])(long n, void *out, const void *in, bool logarithm); /* F32, F64 */
   void (*softmax_gradient[2])(long n, void *gin, const void *y, const void *g, bool logarithm);
+  /* One row of layer norm (centred) or RMS norm: y = (x - mean) scale weight + bias; weight and bias may be NULL. */
+  void (*norm[2])(long n, void *y, const void *x, const void *weight, const void *bias, bool centred, double epsilon,
+                  double *mean, double *scale);
+  /* The gradient of x from g, the one at y, into gx unless that is NULL. */
+  void (*norm_input[2])(long n, void *gx, const void *g, const void *x, const void *weight, bool centred, double mean,
+                        double scale);
+  /* Adds this row's part of the gradients of weight and bias to the sums of double. */
+  void (*norm_weight[2])(long n, double *gweight, double *gbias, const void *g, const void *x, double mean,
+                         double scale);
+  /* The largest of a row, the sum of exp(x - top) and the sum. */
+  void (*exponentials[2])(long n, const void *x, double *top, double *total, double *sum);
+  /* gx = g (exp(x - shift) - even) */
+  void (*entropy_gradient[2])(long n, void *gx, const void *x, double shift, double even, double g);
   void (*adam[2])(long n, void *parameter, const void *gradient, void *first, void *second, const double *factors);
   const pl_recurrence_kernels *recurrence;
 } pl_kernels;

@@ -78,14 +78,16 @@ STORAGE(i64, int64_t, pl_saturate, SAME, SAME)
     [PL_F32] = way##_##compute##_f32, [PL_F64] = way##_##compute##_f64                                                 \
   }
 
-/* ---- sums ---- */
+/* ---- sums: short runs in lanes of the type, their sums in double ---- */
+
+enum { RUN = 512 };
 
 #define SUM(suffix, type)                                                                                              \
   static double sum_##suffix(long n, const void *x) {                                                                  \
     const type *v = x;                                                                                                 \
     double total = 0;                                                                                                  \
-    for (long start = 0; start < n; start += 512) { /* short runs in lanes of the type, their sums in double */        \
-      long end = start + 512 < n ? start + 512 : n;                                                                    \
+    for (long start = 0; start < n; start += RUN) {                                                                    \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
       type part = 0;                                                                                                   \
       _Pragma("omp simd reduction(+ : part)") for (long i = start; i < end; i++) part += v[i];                         \
       total += (double)part;                                                                                           \
@@ -134,6 +136,108 @@ SUM(i64, int64_t)
 SOFTMAX(f32, float)
 SOFTMAX(f64, double)
 
+/* ---- norms of one contiguous row ---- */
+
+#define NORM(suffix, type)                                                                                             \
+  static void norm_##suffix(long n, void *out, const void *in, const void *weight, const void *bias, bool centred,     \
+                            double epsilon, double *mean_out, double *scale_out) {                                     \
+    type *restrict y = out;                                                                                            \
+    const type *restrict x = in, *restrict w = weight, *restrict b = bias;                                             \
+    const type mean = centred ? (type)(sum_##suffix(n, x) / (double)n) : 0;                                            \
+    double square = 0;                                                                                                 \
+    for (long start = 0; start < n; start += RUN) {                                                                    \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
+      type part = 0;                                                                                                   \
+      _Pragma("omp simd reduction(+ : part)") for (long i = start; i < end; i++) {                                     \
+        const type u = x[i] - mean;                                                                                    \
+        part += u * u;                                                                                                 \
+      }                                                                                                                \
+      square += (double)part;                                                                                          \
+    }                                                                                                                  \
+    *scale_out = 1 / (sqrt)(square / (double)n + epsilon);                                                             \
+    *mean_out = (double)mean;                                                                                          \
+    const type scale = (type)*scale_out;                                                                               \
+    if (w && b) {                                                                                                      \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * w[i] + b[i];                     \
+    } else if (w) {                                                                                                    \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * w[i];                            \
+    } else if (b) {                                                                                                    \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + b[i];                            \
+    } else {                                                                                                           \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) y[i] = (x[i] - mean) * scale;                                   \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  static void norm_input_##suffix(long n, void *out, const void *arrived, const void *in, const void *weight,          \
+                                  bool centred, double of_x, double by) {                                              \
+    type *restrict gx = out;                                                                                           \
+    const type *restrict g = arrived, *restrict x = in, *restrict w = weight;                                          \
+    const type mean = (type)of_x, scale = (type)by;                                                                    \
+    double of_h = 0, of_hn = 0;                                                                                        \
+    for (long start = 0; start < n; start += RUN) {                                                                    \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
+      type part = 0, product = 0;                                                                                      \
+      if (w) {                                                                                                         \
+        _Pragma("omp simd reduction(+ : part, product)") for (long i = start; i < end; i++) {                          \
+          const type h = g[i] * w[i];                                                                                  \
+          part += h;                                                                                                   \
+          product += h * ((x[i] - mean) * scale);                                                                      \
+        }                                                                                                              \
+      } else {                                                                                                         \
+        _Pragma("omp simd reduction(+ : part, product)") for (long i = start; i < end; i++) {                          \
+          part += g[i];                                                                                                \
+          product += g[i] * ((x[i] - mean) * scale);                                                                   \
+        }                                                                                                              \
+      }                                                                                                                \
+      of_h += (double)part;                                                                                            \
+      of_hn += (double)product;                                                                                        \
+    }                                                                                                                  \
+    const type a = centred ? (type)(of_h / (double)n) : 0, b = (type)(of_hn / (double)n);                              \
+    if (w) {                                                                                                           \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) gx[i] = scale * (g[i] * w[i] - a - (x[i] - mean) * scale * b);  \
+    } else {                                                                                                           \
+      _Pragma("omp simd") for (long i = 0; i < n; i++) gx[i] = scale * (g[i] - a - (x[i] - mean) * scale * b);         \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  static void norm_weight_##suffix(long n, double *gweight, double *gbias, const void *arrived, const void *in,        \
+                                   double of_x, double by) {                                                           \
+    const type *restrict g = arrived, *restrict x = in;                                                                \
+    const type mean = (type)of_x, scale = (type)by;                                                                    \
+    double *restrict sum = gweight, *restrict plain = gbias;                                                           \
+    _Pragma("omp simd") for (long i = 0; i < n; i++) {                                                                 \
+      sum[i] += (double)(g[i] * ((x[i] - mean) * scale));                                                              \
+      plain[i] += (double)g[i];                                                                                        \
+    }                                                                                                                  \
+  }
+NORM(f32, float)
+NORM(f64, double)
+
+/* ---- cross-entropy of one contiguous row ---- */
+
+#define ENTROPY(suffix, type)                                                                                          \
+  static void exponentials_##suffix(long n, const void *in, double *top_out, double *total_out, double *sum_out) {     \
+    const type *restrict x = in;                                                                                       \
+    type top = -INFINITY;                                                                                              \
+    _Pragma("omp simd reduction(max : top)") for (long i = 0; i < n; i++) top = x[i] > top ? x[i] : top;               \
+    double total = 0;                                                                                                  \
+    for (long start = 0; start < n; start += RUN) {                                                                    \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
+      type part = 0;                                                                                                   \
+      _Pragma("omp simd reduction(+ : part)") for (long i = start; i < end; i++) part += exp(x[i] - top);              \
+      total += (double)part;                                                                                           \
+    }                                                                                                                  \
+    *top_out = (double)top;                                                                                            \
+    *total_out = total;                                                                                                \
+    *sum_out = sum_##suffix(n, x);                                                                                     \
+  }                                                                                                                    \
+  static void entropy_gradient_##suffix(long n, void *out, const void *in, double from, double share, double factor) { \
+    type *restrict gx = out;                                                                                           \
+    const type *restrict x = in;                                                                                       \
+    const type shift = (type)from, even = (type)share, g = (type)factor;                                               \
+    _Pragma("omp simd") for (long i = 0; i < n; i++) gx[i] = g * (exp(x[i] - shift) - even);                           \
+  }
+ENTROPY(f32, float)
+ENTROPY(f64, double)
+
 /* ---- Adam ---- */
 
 #define ADAM(suffix, type)                                                                                             \
@@ -177,6 +281,11 @@ const pl_kernels PL_LEVEL_NAME(pl_kernels_) = {
     .accumulate = {accumulate_f32, accumulate_f64, accumulate_i64},
     .softmax = {softmax_f32, softmax_f64},
     .softmax_gradient = {softmax_gradient_f32, softmax_gradient_f64},
+    .norm = {norm_f32, norm_f64},
+    .norm_input = {norm_input_f32, norm_input_f64},
+    .norm_weight = {norm_weight_f32, norm_weight_f64},
+    .exponentials = {exponentials_f32, exponentials_f64},
+    .entropy_gradient = {entropy_gradient_f32, entropy_gradient_f64},
     .adam = {adam_f32, adam_f64},
     .recurrence = &PL_LEVEL_NAME(pl_recurrence_kernels_),
 };
