@@ -49,12 +49,13 @@ pl_status pl_cuda_enter(pl_device *device, pl_cuda **cuda);
 
 /* PL_OUT_OF_MEMORY with the device's statistics; `what`: "64 bytes asked". */
 pl_status pl_cuda_exhausted(pl_cuda *cuda, const char *what);
-/* `work`, and once more with the cached memory given back when it says PL_OUT_OF_MEMORY: for what the driver and cuBLAS
- * allocate by themselves. */
+/* `work`, and again with cached memory given back, then with what is kept for later calls, while it says
+ * PL_OUT_OF_MEMORY: for what the driver and cuBLAS allocate by themselves. */
 pl_status pl_cuda_with_memory(pl_cuda *cuda, pl_status (*work)(void *context), void *context);
 
 /* A compiled kernel. Asking by key is quick; the first time (found == NULL) load it. Keys are unique per kernel and
- * options: compose one from a PL_FAMILY_... in the top byte and what specialises it, or use pl_cuda_key of a text. */
+ * options: compose one from a PL_FAMILY_... in the top byte and what specialises it, or use pl_cuda_key of a text that
+ * says everything. Functions of one text (FILE, prelude and options) share a module. */
 enum {
   PL_FAMILY_POINTWISE = 1,
   PL_FAMILY_REDUCE,
@@ -74,7 +75,12 @@ pl_cu_function pl_cuda_kernel_found(const pl_cuda *cuda, uint64_t key);
  * function `name` of it under `key`. */
 pl_status pl_cuda_kernel_load(pl_cuda *cuda, uint64_t key, const char *file, const char *prelude, const char *options,
                               const char *name, pl_cu_function *function);
+/* A number of its own for every text. */
 uint64_t pl_cuda_key(int family, const char *text);
+/* Kernels found by pl_cuda_key are unloaded when many others were used since: whoever launches one later than in the
+ * call that found it, or has it in a graph, holds it until then. NULL does nothing. */
+void pl_cuda_kernel_hold(pl_cuda *cuda, pl_cu_function function);
+void pl_cuda_kernel_release(pl_cuda *cuda, pl_cu_function function);
 
 /* Launches on the device's stream; parameters[i] points to argument i. */
 pl_status pl_cuda_launch(pl_cuda *cuda, pl_cu_function function, uint64_t blocks_x, unsigned blocks_y, unsigned threads,

@@ -109,10 +109,14 @@ pl_status pl_cuda_exhausted(pl_cuda *cuda, const char *what) {
 }
 
 pl_status pl_cuda_with_memory(pl_cuda *cuda, pl_status (*work)(void *context), void *context) {
+  pl_device *device = &cuda->device;
   pl_status status = work(context);
-  if (status != PL_OUT_OF_MEMORY) return status;
-  pl_device_trim(&cuda->device);
-  return work(context);
+  for (bool more = true; status == PL_OUT_OF_MEMORY && more;
+       more = status == PL_OUT_OF_MEMORY && device->shed(device)) {
+    pl_device_trim(device);
+    status = work(context);
+  }
+  return status;
 }
 
 static pl_status allocate(pl_device *device, size_t bytes, void **data) {
@@ -234,15 +238,15 @@ static void describe_libraries(pl_text *text) {
   if (pl_nvrtc_open() == PL_OK)
     pl_text_print(text, "cuda: NVRTC %s\n", pl_nvrtc_version());
   else
-    pl_text_print(text, "%s\n", pl_message());
+    pl_text_print(text, "%s\n", pl_message_text());
   if (pl_blas_open() == PL_OK)
     pl_text_print(text, "cuda: cuBLAS is here\n");
   else
-    pl_text_print(text, "%s\n", pl_message());
+    pl_text_print(text, "%s\n", pl_message_text());
   if (pl_cubin_folder(&folder) == PL_OK)
     pl_text_print(text, "cuda: compiled kernels are kept in %s\n", folder.data);
   else
-    pl_text_print(text, "%s\n", pl_message());
+    pl_text_print(text, "%s\n", pl_message_text());
   pl_text_release(&folder);
 }
 

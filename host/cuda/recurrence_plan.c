@@ -27,6 +27,8 @@ static void plan_free(pl_step_plan *plan) {
   /* A lost context has freed its graphs already. */
   if (pl_cuda_enter(&plan->cuda->device, &cuda) == PL_OK) pl_step_graphs_forget(plan);
   pl_buffer_release(plan->memory); /* whoever has it next comes later on the same stream */
+  const pl_cu_function held[] = {plan->begin, plan->step, plan->last, plan->spread, plan->pack};
+  for (size_t i = 0; i < sizeof held / sizeof *held; i++) pl_cuda_kernel_release(plan->cuda, held[i]);
   free(plan->key);
   free(plan);
 }
@@ -46,8 +48,9 @@ static pl_status load(pl_step_plan *plan, const char *file, const char *text, co
   uint64_t key = pl_cuda_key(PL_FAMILY_RECURRENCE, words.data);
   pl_text_release(&words);
   *function = pl_cuda_kernel_found(plan->cuda, key);
-  if (*function) return PL_OK;
-  return pl_cuda_kernel_load(plan->cuda, key, file, text, "", name, function);
+  if (!*function) PL_TRY(pl_cuda_kernel_load(plan->cuda, key, file, text, "", name, function));
+  pl_cuda_kernel_hold(plan->cuda, *function);
+  return PL_OK;
 }
 
 static pl_status load_kernels(pl_step_plan *plan, const pl_recurrence *q) {

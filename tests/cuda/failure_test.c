@@ -1,9 +1,10 @@
-/* What a failing driver leaves behind, by way of a made-up one: a device's creation goes on where it failed, and a
- * module without the function asked for is unloaded. Needs no GPU. */
+/* What a failing driver and a failing cuBLAS leave behind, by way of made-up ones: a device's creation goes on where it
+ * failed, handles are destroyed, memory that ran out is given back and asked for again, and a lost GPU is noticed.
+ * Needs no GPU. */
+#include "host/cuda/blas.h"
 #include "host/cuda/cuda.h"
-#include "host/cuda/nvrtc.h"
+#include "tests/fakes/use.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static int failures;
@@ -14,9 +15,12 @@ static int failures;
       fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
   } while (0)
 
-/* Calls are counted; call number `failing` of all fails. */
+static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
+
+/* ---- creation: calls are counted; call number `failing` of all fails ---- */
+
 enum { FAILED = 1 };
-static int calls, failing, contexts, streams, host_blocks, device_blocks, modules;
+static int calls, failing, contexts, streams, host_blocks, device_blocks;
 static char anything[64];
 
 static pl_cu_result step(int *count) {
@@ -63,25 +67,15 @@ static pl_cu_result fill(pl_cu_pointer to, unsigned char value, size_t bytes, pl
   return step(NULL);
 }
 
-static pl_cu_result load_module(pl_cu_module *module, const void *image) {
-  (void)image;
-  *module = (pl_cu_module)(void *)anything;
-  return step(&modules);
-}
-
-static pl_cu_result unload_module(pl_cu_module module) {
-  (void)module;
-  modules--;
-  return 0;
-}
-
-static pl_cu_result find_function(pl_cu_function *function, pl_cu_module module, const char *name) {
-  (void)function, (void)module, (void)name;
-  return FAILED;
-}
-
 static void creation(void) {
   enum { STEPS = 6 };
+  pl_driver whole = pl_cu;
+  pl_cu.DevicePrimaryCtxRetain = retain;
+  pl_cu.CtxSetCurrent = set_current;
+  pl_cu.StreamCreate = create_stream;
+  pl_cu.MemHostAlloc = allocate_host;
+  pl_cu.MemAlloc = allocate_device;
+  pl_cu.MemsetD8Async = fill;
   for (int at = 1; at <= STEPS; at++) {
     pl_cuda cuda = {.ordinal = 0}, *entered;
     cuda.device.state = &cuda;
@@ -91,29 +85,106 @@ static void creation(void) {
     CHECK(pl_cuda_enter(&cuda.device, &entered) == PL_OK && cuda.entered);
     CHECK(contexts == 1 && streams == 1 && host_blocks == 1 && device_blocks == 1);
   }
+  pl_cu = whole;
 }
 
-static void missing_function(void) {
-  pl_cuda cuda = {.architecture = 90};
+/* ---- memory that runs out in the driver's and cuBLAS's own hands ---- */
+
+static size_t cached(pl_device *device) {
+  pl_memory now;
+  pl_device_memory(device, &now);
+  return now.cached;
+}
+
+static void cache_something(pl_device *device) {
+  pl_buffer *buffer;
+  CHECK(pl_buffer_new(device, 1 << 20, &buffer) == PL_OK);
+  pl_buffer_release(buffer);
+  CHECK(cached(device) > 0);
+}
+
+static int refusals; /* of modules that come next */
+
+static pl_cu_result load_module(pl_cu_module *module, const void *image) {
+  (void)image;
+  if (refusals > 0) return refusals--, PL_CU_OUT_OF_MEMORY;
+  *module = (pl_cu_module)(void *)anything;
+  return 0;
+}
+
+static pl_status load_kernel(pl_cuda *cuda, const char *text, pl_cu_function *function) {
+  return pl_cuda_kernel_load(cuda, pl_cuda_key(1, text), "types.cuh", text, "", "f", function);
+}
+
+static void memory_for_modules(pl_cuda *cuda) {
   pl_cu_function function;
-  calls = failing = 0;
-  CHECK(pl_cuda_kernel_load(&cuda, 1, "types.cuh", "", "", "missing", &function) == PL_ERROR);
-  CHECK(calls == 1); /* it came as far as to load the module */
-  CHECK(modules == 0 && !pl_cuda_kernel_found(&cuda, 1));
+  pl_cu.ModuleLoadData = load_module;
+  cache_something(&cuda->device);
+  refusals = 1;
+  CHECK(load_kernel(cuda, "refused once", &function) == PL_OK && function && cached(&cuda->device) == 0);
+  refusals = 2;
+  CHECK(load_kernel(cuda, "refused twice", &function) == PL_OUT_OF_MEMORY);
+  CHECK(says("out of memory: asked for a kernel") && says("bytes live") && says("bytes free"));
+  CHECK(load_kernel(cuda, "refused twice", &function) == PL_OK && function);
+}
+
+static void missing_function(pl_cuda *cuda) {
+  pl_cu_function function;
+  fake_say("cuModuleGetFunction 500\n");
+  CHECK(load_kernel(cuda, "no such function", &function) == PL_ERROR && !function && says("ModuleGetFunction"));
+  CHECK(!pl_cuda_kernel_found(cuda, pl_cuda_key(1, "no such function")));
+  fake_say("");
+  CHECK(load_kernel(cuda, "no such function", &function) == PL_OK && function);
+}
+
+static void blas(pl_cuda *cuda) {
+  const int *handles = dlsym(fake_load(FAKES "/cublas/libcublas.so.13"), "fake_cublas_handles");
+  static const char *const steps[] = {"cublasSetStream_v2 1\n", "cublasSetWorkspace_v2 7\n", "cublasSetMathMode 1\n"};
+  for (int i = 0; i < 3; i++) {
+    fake_say(steps[i]);
+    CHECK(pl_blas_ready(cuda) == PL_ERROR && says("cuBLAS: ") && !cuda->blas && *handles == 0);
+  }
+  cache_something(&cuda->device);
+  fake_say("cublasCreate_v2 3\n");
+  CHECK(pl_blas_ready(cuda) == PL_OUT_OF_MEMORY && says("asked by cuBLAS") && cached(&cuda->device) == 0);
+  fake_say("");
+  CHECK(pl_blas_ready(cuda) == PL_OK && cuda->blas && *handles == 1);
+  pl_memory now;
+  pl_device_memory(&cuda->device, &now);
+  CHECK(now.live == 32 << 20 && now.buffers == 1); /* the workspace, once */
+}
+
+/* ---- the end ---- */
+
+static void lost(pl_cuda *cuda) {
+  pl_blas_matrix a = {(void *)anything, PL_F32, false, 1, 1};
+  fake_say("cublasGemmStridedBatchedEx 13\n");
+  CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_ERROR);
+  CHECK(says("CUBLAS_STATUS_EXECUTION_FAILED") && !says("restart") && pl_cuda_lost() == PL_OK);
+  fake_say("cublasGemmStridedBatchedEx 14\ncuStreamSynchronize 700\n");
+  CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_ERROR);
+  CHECK(says("an illegal memory access") && says("restart the kernel"));
+  pl_cuda *entered;
+  CHECK(pl_cuda_enter(&cuda->device, &entered) == PL_ERROR && says("restart the kernel"));
 }
 
 int main(void) {
-  pl_cu.DevicePrimaryCtxRetain = retain;
-  pl_cu.CtxSetCurrent = set_current;
-  pl_cu.StreamCreate = create_stream;
-  pl_cu.MemHostAlloc = allocate_host;
-  pl_cu.MemAlloc = allocate_device;
-  pl_cu.MemsetD8Async = fill;
-  pl_cu.ModuleLoadData = load_module;
-  pl_cu.ModuleUnload = unload_module;
-  pl_cu.ModuleGetFunction = find_function;
+  pl_device *device;
+  pl_cuda *cuda;
+  fake_begin();
+  fake_say("");
+  CHECK(pl_driver_open() == PL_OK);
   creation();
-  if (pl_nvrtc_open() == PL_OK) missing_function();
+  pl_cuda_open();
+  if (pl_device_named("cuda", &device) != PL_OK || pl_cuda_enter(device, &cuda) != PL_OK) {
+    fprintf(stderr, "no made-up GPU: %s\n", pl_message());
+    return 1;
+  }
+  memory_for_modules(cuda);
+  missing_function(cuda);
+  blas(cuda);
+  lost(cuda);
+  fake_end();
   printf("a failing driver: %d failures\n", failures);
   return failures > 0;
 }

@@ -1,0 +1,34 @@
+/* The made-up CUDA libraries in a C test: loaded before the program looks for the real ones, and given orders. */
+#ifndef TESTS_FAKES_USE_H
+#define TESTS_FAKES_USE_H
+
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The loader gives a library that is there already to whoever asks for its name. FAKES comes from CMake. */
+static inline void *fake_load(const char *path) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) fprintf(stderr, "%s\n", dlerror()), exit(1);
+  return library;
+}
+
+/* Writes the control file (tests/fakes/control.h); "" lets everything succeed. */
+static inline void fake_say(const char *words) {
+  FILE *file = fopen(getenv("PERILUNE_FAKE"), "w");
+  if (!file || fputs(words, file) < 0 || fclose(file) != 0) perror("PERILUNE_FAKE"), exit(1);
+}
+
+/* A control file of this process's own, and no cache of compiled kernels on disk. */
+static inline void fake_begin(void) {
+  static char path[] = "/tmp/perilune-fake-XXXXXX";
+  if (mkstemp(path) < 0 || setenv("PERILUNE_FAKE", path, 1) != 0) perror(path), exit(1);
+  setenv("XDG_CACHE_HOME", "/proc/nowhere", 1);
+  fake_load(FAKES "/driver/libcuda.so.1");
+  fake_load(FAKES "/nvrtc/libnvrtc.so.13");
+}
+
+static inline void fake_end(void) { remove(getenv("PERILUNE_FAKE")); }
+
+#endif
