@@ -3,7 +3,8 @@
 -- standard output, JSON lines with --out; it is never a test.
 --
 --   perilune experiments/speed.lua                      LSTM, reference, float32, 2 threads
---   perilune experiments/speed.lua --device cuda --dtype bfloat16 --sizes 16x1024x12x64,16x1024x3x256,16x1024x1x768
+--   perilune experiments/speed.lua --device cuda --dtype bfloat16
+--   perilune experiments/speed.lua --device cuda --sizes 16x1024x12x64,16x1024x1x768 --backend alternating
 --   perilune experiments/speed.lua --what operations --device cuda
 --   perilune experiments/speed.lua --what training --device cuda
 --   perilune experiments/speed.lua --what startup --device cuda
@@ -13,7 +14,8 @@
 -- recurrent product alone, 2 B T N G D^2 operations forward and three times that forward and backward, whatever else is
 -- computed. Rows "recurrence" are given Wx and make the gradients of Wx, R, b and the initial states; rows "with input"
 -- also time a linear layer from D features, the work of PyTorch's nn.LSTM, and count its product, too. The peak is the
--- fastest of several large products of pl.matmul. Peak bytes are what lived at once, arguments included.
+-- fastest of several large products of pl.matmul. Peak bytes are what lived at once, arguments included. GB/s counts
+-- what an operation reads and writes at the least.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -23,18 +25,21 @@ local option = options.read {
   about = "Measures recurrences, operations, a training step, the program's start, or memory.",
   { "what", "string", default = "rnn", choices = { "rnn", "operations", "training", "startup", "memory" },
     help = "what to measure" },
-  { "cell", "string", default = "lstm", help = "cell" },
+  { "cell", "string", default = "lstm", help = "one of pl.cells" },
   { "device", "string", default = "cpu", help = "where to run: cpu, cuda, cuda:1" },
   { "backend", "string", help = "how pl.rnn runs the recurrence [reference; on a GPU auto]" },
   { "dtype", "string", default = "float32", choices = { "float32", "float64", "bfloat16", "float16" },
     help = "type; training and memory keep float32 parameters and autocast to a 16-bit type" },
   { "threads", "integer", default = 2, minimum = 1, help = "threads of the CPU" },
-  { "sizes", "list", help = "batch x time x heads x units; one head may be left out",
-    default = { "1x256x128", "16x256x128", "16x256x256", "16x128x768", "1x128x768", "64x128x256" } },
+  { "sizes", "list", help = "batch x time x heads x units; one head may be left out [those of the README's table]" },
   { "repeats", "integer", default = 20, minimum = 1, help = "measurements per row, after two to warm up" },
   { "out", "string", help = "file for JSON lines" },
 }
 local on_cpu <const> = option.device == "cpu"
+option.sizes = option.sizes or (on_cpu
+  and { "1x256x128", "16x256x128", "16x256x256", "16x128x768", "1x128x768", "64x128x256" }
+  or { "16x1024x12x64", "16x1024x6x128", "16x1024x3x256", "16x1024x1x768", "16x1024x1x1024", "1x1024x12x64",
+       "1x1024x1x768", "64x1024x12x64", "64x1024x1x768" })
 option.backend = option.backend or (on_cpu and "reference" or "auto")
 
 local results -- the file of JSON lines, if there is one
@@ -207,6 +212,29 @@ local function operations_on(rows, columns)
   return list
 end
 
+-- Square products: one call, and a queue of them, in which a GPU never waits for the host.
+local function products()
+  local queue <const> = 20
+  print(("%-18s %9s %9s %9s %9s %9s"):format("product", "ms", "p10", "p90", "ms queued", "TFLOP/s"))
+  for _, n in ipairs(on_cpu and { 256, 512 } or { 512, 1024, 2048, 4096, 8192 }) do
+    local _ <close> = pl.scope()
+    local form = { n, n, dtype = option.dtype, device = option.device }
+    local a, b = pl.randn(form), pl.randn(form)
+    local ms, low, high = measure(function() return a:matmul(b) end, option.device)
+    local queued_ms = measure(function()
+      for _ = 1, queue do
+        local _ <close> = pl.scope()
+        a:matmul(b)
+      end
+    end, option.device) / queue
+    local rate = 2 * n ^ 3 / queued_ms / 1e9
+    print(("%-18s %9.3f %9.3f %9.3f %9.3f %9.3f"):format(("%d x %d x %d"):format(n, n, n), ms, low, high, queued_ms,
+      rate))
+    record { kind = "product", size = n, ms = ms, ms_p10 = low, ms_p90 = high, queued_ms = queued_ms,
+             gflops = 1000 * rate }
+  end
+end
+
 local bytes_of <const> = { float64 = 8, float32 = 4, bfloat16 = 2, float16 = 2 }
 
 local function operations()
@@ -225,6 +253,7 @@ local function operations()
     record { kind = "operation", name = name, shape = { rows, columns }, ms = ms, ms_p10 = low, ms_p90 = high,
              gbytes_per_s = rate, of_copy = rate / copy_rate }
   end
+  products()
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
