@@ -1,5 +1,6 @@
 -- Cells for the tests: the four built-in ones and nine further ones, which between them use every feature of pl.cell.
--- Each entry: { cell = object, smooth = whether central differences apply, states = ranges of initial states }.
+-- Each entry: { cell = object, name = its name, smooth = whether central differences apply, decides = whether a
+-- rounding may turn a value into quite another one }.
 
 local pl = require "perilune"
 
@@ -7,7 +8,7 @@ local zoo = {}
 
 local function add(cell, options)
   options = options or {}
-  zoo[#zoo + 1] = { cell = cell, name = cell.name, smooth = options.smooth ~= false }
+  zoo[#zoo + 1] = { cell = cell, name = cell.name, smooth = options.smooth ~= false, decides = options.decides }
 end
 
 add(pl.cells.elman)
@@ -76,7 +77,7 @@ add(pl.cell {
       count = 0.5 * state.count + up * pl.sigmoid(gate.bias),
     }
   end,
-})
+}, { decides = true })
 
 -- A decay per unit, kept inside (0, 1), a gain that is part of the cell, and a power.
 add(pl.cell {
@@ -120,6 +121,6 @@ add(pl.cell {
   step = function(gate, state, k)
     return { h = pl.where(pl.gt(gate.x, k.limit), pl.tanh(gate.x), 0.5 * state.h) }
   end,
-}, { smooth = false })
+}, { smooth = false, decides = true })
 
 return zoo
