@@ -250,6 +250,17 @@ describe("GradScaler", function()
     near(2, scaler:get_scale(), 0)
   end)
 
+  it("takes a step without gradients for a good one, and parameters of several types", function()
+    local p, q = parameter { 1 }, pl.nn.parameter(pl.ones { 1 })
+    local scaler, optimizer = pl.optim.GradScaler { init_scale = 4 }, pl.optim.SGD({ p, q }, { lr = 0.5 })
+    assert.is_true(scaler:step(optimizer))
+    scaler:update()
+    scaler:scale((p * 3):sum() + (q * 2):sum():double()):backward()
+    assert.is_true(scaler:step(optimizer))
+    near({ -0.5 }, p:totable(), 0)
+    near({ 0 }, q:totable(), 0)
+  end)
+
   it("hands its state on, and names what is wrong", function()
     local scaler, _, _, step = setting { init_scale = 8, growth_interval = 2 }
     step(1)

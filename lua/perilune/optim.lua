@@ -259,9 +259,7 @@ function optim.clip_grad_norm(params, max, options)
     if option.error_if_nonfinite and not finite(norm) then
       check.fail("optim.clip_grad_norm: the norm of the gradients is %s", tostring(norm))
     end
-    if norm > max or norm ~= norm then
-      core.scale_all(gradients, max / (norm + 1e-6))
-    end
+    if norm > max or norm ~= norm then core.scale_all(gradients, max / (norm + 1e-6)) end
     return norm
   end)
 end
@@ -329,7 +327,7 @@ function GradScaler:unscale_(optimizer)
       for _, group in ipairs(optimizer.groups) do
         for _, g in ipairs(gradients_of(group.params)) do gradients[#gradients + 1] = g end
       end
-      for _, g in ipairs(gradients) do g:mul_(1 / self.now) end
+      core.scale_all(gradients, 1 / self.now)
       return finite(norm_of(gradients))
     end)
   end
