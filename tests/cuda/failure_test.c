@@ -1,6 +1,6 @@
 /* What a failing driver and a failing cuBLAS leave behind, by way of made-up ones: a device's creation goes on where it
- * failed, handles are destroyed, memory that ran out is given back and asked for again, and a lost GPU is noticed.
- * Needs no GPU. */
+ * failed, handles are destroyed, memory that ran out is given back and asked for again, waiting ends with an error or
+ * an interrupt, and a lost GPU is noticed. Needs no GPU. */
 #include "host/cuda/blas.h"
 #include "host/cuda/cuda.h"
 #include "tests/fakes/use.h"
@@ -168,6 +168,41 @@ static void lost(pl_cuda *cuda) {
   CHECK(pl_cuda_enter(&cuda->device, &entered) == PL_ERROR && says("restart the kernel"));
 }
 
+static int answers; /* "not ready" before the last one */
+static pl_cu_result last_answer;
+
+static pl_cu_result answer(pl_cu_stream stream) {
+  (void)stream;
+  return answers-- > 0 ? PL_CU_NOT_READY : last_answer;
+}
+
+static pl_cu_result answer_event(pl_cu_event event) {
+  (void)event;
+  return answers-- > 0 ? PL_CU_NOT_READY : last_answer;
+}
+
+static void waiting(void) {
+  pl_cuda cuda = {.ordinal = 0};
+  pl_cu_event events[] = {NULL, (pl_cu_event)(void *)anything};
+  pl_driver whole = pl_cu;
+  pl_cu.StreamQuery = answer;
+  pl_cu.EventQuery = answer_event;
+  for (int i = 0; i < 2; i++) {
+    answers = 1000, last_answer = 0;
+    CHECK(pl_cuda_wait(&cuda, events[i]) == PL_OK && answers < 0);
+    answers = 10, last_answer = FAILED;
+    CHECK(pl_cuda_wait(&cuda, events[i]) == PL_ERROR);
+    CHECK(strstr(pl_message(), i ? "EventQuery" : "StreamQuery"));
+    pl_interrupt_set(1);
+    answers = 1000, last_answer = 0;
+    CHECK(pl_cuda_wait(&cuda, events[i]) == PL_INTERRUPTED && answers > 900);
+    answers = 0; /* what is done needs no waiting */
+    CHECK(pl_cuda_wait(&cuda, events[i]) == PL_OK);
+    pl_interrupt_set(0);
+  }
+  pl_cu = whole;
+}
+
 int main(void) {
   pl_device *device;
   pl_cuda *cuda;
@@ -175,6 +210,7 @@ int main(void) {
   fake_say("");
   CHECK(pl_driver_open() == PL_OK);
   creation();
+  waiting();
   pl_cuda_open();
   if (pl_device_named("cuda", &device) != PL_OK || pl_cuda_enter(device, &cuda) != PL_OK) {
     fprintf(stderr, "no made-up GPU: %s\n", pl_message());
