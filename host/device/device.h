@@ -121,7 +121,7 @@ struct pl_device {
   /* A moment in the device's work, reached when all that was asked of it before is done. *mark is NULL before its first
    * use; a mark may be set again. */
   pl_status (*mark)(pl_device *device, void **mark);
-  /* Milliseconds from one moment to the other by the device's own clock; waits for `to`. */
+  /* Milliseconds from one moment to the other by the device's own clock; waits as synchronize does. */
   pl_status (*elapsed)(pl_device *device, void *from, void *to, double *ms);
   void (*unmark)(pl_device *device, void *mark); /* frees; NULL is fine */
   /* Sets how many threads the primitives use, unless it is 0, and says how many they do; NULL where a device has none.
