@@ -121,7 +121,7 @@ end
 --- Why there is no such device, or nil.
 function grid.missing(device)
   local there, why_not = pcall(pl.zeros, { 1, device = device })
-  return not there and ("skipped, for there is no %s: %s"):format(device, why_not) or nil
+  return not there and "skipped: " .. why_not:gsub("^[^\n]-:%d+: ", "") or nil
 end
 
 --- Fills freed memory of all sizes up to `bytes` with NaN, so that what a kernel forgets to write shows.
