@@ -2,7 +2,8 @@
 #ifndef PL_BASE_STATUS_H
 #define PL_BASE_STATUS_H
 
-typedef enum { PL_OK = 0, PL_ERROR, PL_OUT_OF_MEMORY, PL_INTERRUPTED } pl_status;
+/* PL_LOST: a device can do nothing more before the program is started again. */
+typedef enum { PL_OK = 0, PL_ERROR, PL_OUT_OF_MEMORY, PL_INTERRUPTED, PL_LOST } pl_status;
 
 /* The message of the last failure on this thread; valid until the next failure. */
 const char *pl_message(void);

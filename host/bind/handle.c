@@ -228,9 +228,20 @@ int pl_error(lua_State *L, const char *format, ...) {
   return lua_error(L);
 }
 
+static bool loss_raised;
+
+bool pl_loss_raised(void) { return loss_raised; }
+
+/* Messages from the devices do not know for which operation ("": none) they worked. */
+static void raise_failure(lua_State *L, pl_status status, const char *operation) {
+  if (status == PL_INTERRUPTED) pl_error(L, "interrupted");
+  if (status == PL_LOST) loss_raised = true;
+  bool said = strncmp(pl_message(), operation, strlen(operation)) == 0;
+  pl_error(L, "%s%s%s", said ? "" : operation, said ? "" : ": ", pl_message());
+}
+
 void pl_raise_unless_ok(lua_State *L, pl_status status) {
-  if (status == PL_OK) return;
-  pl_error(L, "%s", status == PL_INTERRUPTED ? "interrupted" : pl_message());
+  if (status != PL_OK) raise_failure(L, status, "");
 }
 
 /* Handles are small to Lua's collector whatever they hold, so garbage can pile up unseen. When live memory has doubled
@@ -261,10 +272,7 @@ void pl_run(lua_State *L, const char *operation, pl_status (*work)(void *context
     lua_gc(L, LUA_GCCOLLECT);
     status = work(context);
   }
-  /* Messages from the devices do not know for which operation they worked. */
-  if ((status == PL_ERROR || status == PL_OUT_OF_MEMORY) && strncmp(pl_message(), operation, strlen(operation)) != 0)
-    pl_error(L, "%s: %s", operation, pl_message());
-  pl_raise_unless_ok(L, status);
+  if (status != PL_OK) raise_failure(L, status, operation);
 }
 
 void pl_register_handle(lua_State *L) {

@@ -26,6 +26,8 @@ int pl_error(lua_State *L, const char *format, ...);
 
 /* Raises the message of a failed status; does nothing for PL_OK. */
 void pl_raise_unless_ok(lua_State *L, pl_status status);
+/* Whether somebody was told of PL_LOST. */
+bool pl_loss_raised(void);
 
 /* Runs an operation, whose name begins every message: a collection before it when live memory has outgrown its budget,
  * and once more after a collection when memory ran out. Raises when it fails; `work` must leave nothing behind in that

@@ -86,7 +86,9 @@ pl_status pl_system_settle(void) {
   for (int i = 0; i < pl_device_count(); i++) {
     pl_memory used;
     pl_device_memory(pl_device_at(i), &used);
-    if (used.peak > 0) PL_TRY(pl_device_at(i)->synchronize(pl_device_at(i)));
+    if (used.peak == 0) continue;
+    pl_status status = pl_device_at(i)->synchronize(pl_device_at(i));
+    if (status != PL_OK && !(status == PL_LOST && pl_loss_raised())) return status;
   }
   return PL_OK;
 }

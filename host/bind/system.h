@@ -9,7 +9,8 @@
  * top of the stack. */
 void pl_register_system(lua_State *L);
 
-/* Waits for every device in use; what one complains of late, such as an index out of range on a GPU, is the failure. */
+/* Waits for every device in use; what one complains of late, such as an index out of range on a GPU, is the failure.
+ * The loss of a device is one only until it was raised: work on the others goes on. */
 pl_status pl_system_settle(void);
 
 #endif

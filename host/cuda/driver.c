@@ -96,10 +96,10 @@ pl_status pl_cuda_check(pl_cu_result result, const char *expression, const char 
   if (result == PL_CU_OUT_OF_MEMORY)
     return pl_fail_at(PL_OUT_OF_MEMORY, expression, file, line, "cuda: %s (%s)", text, name);
   if (!is_sticky(result)) return pl_fail_at(PL_ERROR, expression, file, line, "cuda: %s (%s)", text, name);
-  pl_status status = pl_fail_at(PL_ERROR, expression, file, line,
+  pl_status status = pl_fail_at(PL_LOST, expression, file, line,
                                 "cuda: %s (%s); the GPU's context is lost: restart the kernel", text, name);
   if (!lost) lost = pl_duplicate(pl_message_text());
   return status;
 }
 
-pl_status pl_cuda_lost(void) { return lost ? PL_FAIL("%s", lost) : PL_OK; }
+pl_status pl_cuda_lost(void) { return lost ? pl_fail_at(PL_LOST, NULL, __FILE__, __LINE__, "%s", lost) : PL_OK; }

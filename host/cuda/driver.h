@@ -150,8 +150,8 @@ pl_status pl_driver_open(void);
 int pl_driver_version(void);
 
 /* PL_CUDA(pl_cu.X(...)): PL_OK, or the failure with CUDA's own words, the expression, file and line. An error after
- * which no call can succeed (an illegal address, a trap, a lost device) says that the kernel must be restarted, and
- * every later use of a GPU fails with the same message. */
+ * which no call can succeed (an illegal address, a trap, a lost device) is PL_LOST and says that the kernel must be
+ * restarted, and every later use of a GPU fails with the same message. */
 pl_status pl_cuda_check(pl_cu_result result, const char *expression, const char *file, int line);
 #define PL_CUDA(call)     pl_cuda_check((call), #call, __FILE__, __LINE__)
 #define PL_CUDA_TRY(call) PL_TRY(PL_CUDA(call))

@@ -73,9 +73,9 @@ static void lost_context(pl_device *device) {
   CHECK(says("does not compile") && says("nonsense"));
   CHECK(pl_cuda_kernel_load(cuda, pl_cuda_key(99, "spoil"), "types.cuh", spoiler, "", "spoil", &function) == PL_OK);
   CHECK(pl_cuda_launch(cuda, function, 1, 1, 1, 0, (void *[]){&nowhere}) == PL_OK);
-  CHECK(device->synchronize(device) == PL_ERROR);
+  CHECK(device->synchronize(device) == PL_LOST);
   CHECK(says("restart the kernel") && says("host/cuda/device.c"));
-  CHECK(device->download(device, &value, kept->data, sizeof value) == PL_ERROR && says("restart the kernel"));
+  CHECK(device->download(device, &value, kept->data, sizeof value) == PL_LOST && says("restart the kernel"));
   CHECK(pl_buffer_new(device, 1 << 30, &more) != PL_OK && says("restart the kernel"));
   pl_buffer_release(kept);
   pl_device_trim(device);

@@ -162,10 +162,10 @@ static void lost(pl_cuda *cuda) {
   CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_ERROR);
   CHECK(says("CUBLAS_STATUS_EXECUTION_FAILED") && !says("restart") && pl_cuda_lost() == PL_OK);
   fake_say("cublasGemmStridedBatchedEx 14\ncuStreamSynchronize 700\n");
-  CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_ERROR);
+  CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_LOST);
   CHECK(says("an illegal memory access") && says("restart the kernel"));
   pl_cuda *entered;
-  CHECK(pl_cuda_enter(&cuda->device, &entered) == PL_ERROR && says("restart the kernel"));
+  CHECK(pl_cuda_enter(&cuda->device, &entered) == PL_LOST && says("restart the kernel"));
 }
 
 static int answers; /* "not ready" before the last one */
