@@ -125,6 +125,21 @@ static bool run_script(lua_State *L, const request *r) {
   return call(L, status, arguments);
 }
 
+/* upvalue: where the status goes. A call, so that an interrupt is heard meanwhile. */
+static int wait_for_devices(lua_State *L) {
+  *(pl_status *)lua_touserdata(L, lua_upvalueindex(1)) = pl_system_settle();
+  return 0;
+}
+
+static bool settle(lua_State *L) {
+  pl_status status = PL_OK;
+  lua_pushlightuserdata(L, &status);
+  lua_pushcclosure(L, wait_for_devices, 1);
+  if (!call(L, LUA_OK, 0)) return false;
+  if (status != PL_OK) complain(status == PL_INTERRUPTED ? "interrupted" : pl_message());
+  return status == PL_OK;
+}
+
 /* The protected call round everything: argument 1 is the request; returns whether all went well. */
 static int run(lua_State *L) {
   const request *r = lua_touserdata(L, 1);
@@ -133,10 +148,7 @@ static int run(lua_State *L) {
   if (r->version) printf("Perilune %s, %s\n", PERILUNE_VERSION, LUA_RELEASE);
   set_arguments(L, r);
   bool ok = run_options(L, r) && (!script || run_script(L, r));
-  if (ok && pl_system_settle() != PL_OK) {
-    complain(pl_message());
-    ok = false;
-  }
+  if (ok) ok = settle(L);
   bool nothing = !script && !r->code && !r->version;
   if (ok && (r->interactive || (nothing && isatty(STDIN_FILENO))))
     ok = pl_repl_run(L) == PL_OK;

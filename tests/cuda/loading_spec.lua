@@ -9,16 +9,18 @@ local ALL <const> = { "driver", "nvrtc", "cublas" }
 
 local control, cache
 
--- Runs the program with the libraries of these folders and the control file's words.
-local function run(folders, words, args)
+-- Runs the program with the libraries of these folders and the control file's words; `before` and `input` as for
+-- program.run.
+local function run(folders, words, args, before, input)
   program.write(control, words)
   local path = {}
   for i, folder in ipairs(folders) do path[i] = FAKES .. folder end
   path[#path + 1] = os.getenv "LD_LIBRARY_PATH"
   return program.run {
-    before = ("env LD_LIBRARY_PATH=%s CUDA_HOME=/nowhere PERILUNE_FAKE=%s XDG_CACHE_HOME=%s"):format(
-      program.quote(table.concat(path, ":")), control, cache),
+    before = ("env LD_LIBRARY_PATH=%s CUDA_HOME=/nowhere PERILUNE_FAKE=%s XDG_CACHE_HOME=%s %s"):format(
+      program.quote(table.concat(path, ":")), control, cache, before or ""),
     args = args,
+    input = input,
   }
 end
 
@@ -185,6 +187,29 @@ describe("CUDA", function()
       say "cuStreamQuery 719"]]))
     assert.equal("fine so far\n", out)
     assert.matches("^perilune: cuda: unspecified launch failure .*restart the kernel", errors)
+    assert.equal(1, status)
+  end)
+
+  it("ends a wait for a GPU that is never done when it is interrupted, and goes on", function()
+    local out, errors, status = run(ALL, "", "-i", "", [[
+pl = require "perilune"; a = pl.ones { 3, device = "cuda" }
+function say(words) local file <close> = io.open(os.getenv "PERILUNE_FAKE", "w"); file:write(words) end
+function wait(f, ...) os.execute "(sleep 0.2; kill -INT $PPID) &"; time = pl.time(); f(...) end
+say "cuStreamQuery 600"; wait(pl.synchronize, "cuda")
+print("synchronize", pl.time() - time < 0.7); wait(a.totable, a)
+print("totable", pl.time() - time < 0.7); say ""; pl.synchronize "cuda"; print(#a:totable())
+]])
+    assert.matches("synchronize\ttrue\n.*totable\ttrue\n.*3\n", out)
+    assert.equal(2, select(2, errors:gsub("interrupted", "")))
+    assert.equal(0, status)
+  end)
+
+  it("is interrupted while it waits at the end of a script", function()
+    local code <const> = PRELUDE .. 'pl.ones { 3, device = "cuda" } print "done" io.flush() say "cuStreamQuery 600"'
+    local out, errors, status = run(ALL, "", "-e " .. program.quote(code),
+                                    "timeout --foreground --preserve-status -s INT 0.5")
+    assert.equal("done\n", out)
+    assert.equal("perilune: interrupted\n", errors)
     assert.equal(1, status)
   end)
 
