@@ -17,14 +17,31 @@ struct job {
   complaints complaint;
 };
 
-extern "C" __global__ void __launch_bounds__(256) gather(const __grid_constant__ job j) {
-  INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x, offset[3];
-  if (at >= j.count) return;
-  locate<RANK, 3, INDEX>(j.shape, j.stride, at, offset);
-  i64 picked = (i64)read<i64>(j.index[offset[2]]) - 1;
-  if (picked < 0 || picked >= j.limit) {
-    complain(j.complaint, COMPLAINT_INDEX, picked + 1, offset[2] + 1, j.limit);
-    picked = 0; // something that exists; the complaint stops whoever reads the result
+enum { THREADS = 256, UNROLL = 4 };
+
+extern "C" __global__ void __launch_bounds__(THREADS) gather(const __grid_constant__ job j) {
+  const INDEX start = (INDEX)blockIdx.x * (THREADS * UNROLL) + threadIdx.x;
+  INDEX offset[UNROLL][3];
+  i64 picked[UNROLL];
+  pack<VALUE, V> values[UNROLL];
+  // All indices, then all values, so that their loads are under way together.
+#pragma unroll
+  for (int u = 0; u < UNROLL; u++) {
+    const INDEX at = start + u * THREADS;
+    if (at >= j.count) continue;
+    locate<RANK, 3, INDEX>(j.shape, j.stride, at, offset[u]);
+    picked[u] = (i64)read<i64>(j.index[offset[u][2]]) - 1;
   }
-  save<VALUE, V>(j.out + offset[0], load<VALUE, V>(j.in + offset[1] + (INDEX)picked * (INDEX)j.step));
+#pragma unroll
+  for (int u = 0; u < UNROLL; u++) {
+    if (start + u * THREADS >= j.count) continue;
+    if (picked[u] < 0 || picked[u] >= j.limit) {
+      complain(j.complaint, COMPLAINT_INDEX, picked[u] + 1, offset[u][2] + 1, j.limit);
+      picked[u] = 0; // something that exists; the complaint stops whoever reads the result
+    }
+    values[u] = load<VALUE, V>(j.in + offset[u][1] + (INDEX)picked[u] * (INDEX)j.step);
+  }
+#pragma unroll
+  for (int u = 0; u < UNROLL; u++)
+    if (start + u * THREADS < j.count) save<VALUE, V>(j.out + offset[u][0], values[u]);
 }

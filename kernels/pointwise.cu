@@ -8,6 +8,7 @@
 //   TYPE_OUT, FORM_OUT and TYPE_A, FORM_A, ... for the result and each operand: its storage type and form,
 //     one of ABSENT, NUMBER (one value for all), DENSE (stride 1 along the last axis, aligned for vectors),
 //     SPREAD (stride 0 along the last axis) or STRIDED
+//   BRIEF          as in formulas.cuh
 //   CHECK_DIVISOR  1 when b must not be 0
 #define ABSENT 0
 #define NUMBER 1

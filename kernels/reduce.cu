@@ -1,19 +1,18 @@
-// Sums, extrema and their positions. The array is seen as [kept..., reduced...]; each kept place gets one result, or one
-// partial result per slice of the reduced range, which a second launch brings together. The order of every addition is
-// fixed by the shapes, so results repeat bit for bit. The text before this file defines
+// Sums, extrema and their positions. The array is seen as [kept..., reduced...]; each kept place gets one result, or
+// one partial result per slice of the reduced range, which a second launch brings together. The order of every addition
+// is fixed by the shapes, so results repeat bit for bit. The text before this file defines
 //   KIND            SUM, LARGEST or SMALLEST
 //   POSITION        1 for argmax and argmin: the result is the position, 1-based
 //   ACC             the type to compute in (a typedef, as INDEX)
 //   TYPE_IN, TYPE_OUT
 //   KEPT, REDUCED   axes of each kind after merging
-//   V               neighbours that a thread takes at once: along the reduced axis in rows, along the kept one in columns
-//   W               rows: threads that share one row, 1, 4, 16, 32 or 256
-//   PARTIAL_IN      1: positions come with the values, from an earlier launch
-//   PARTIAL_OUT     1: positions and values are left for a later launch
-//   FINISH          1: one result per kept place at its place in out; 0: row-major [slice, kept]
+//   V               neighbours that a thread takes at once: along the reduced axis in rows, along the kept one in
+//   columns W               rows: threads that share one row, 1, 4, 16, 32 or 256 PARTIAL_IN      1: positions come
+//   with the values, from an earlier launch PARTIAL_OUT     1: positions and values are left for a later launch FINISH
+//   1: one result per kept place at its place in out; 0: row-major [slice, kept]
 #include "layout.cuh"
-#define SUM 0
-#define LARGEST 1
+#define SUM      0
+#define LARGEST  1
 #define SMALLEST 2
 
 struct job {
@@ -51,6 +50,8 @@ inline best nothing(i64 first, i64 end) {
 // Whether y takes the place of an earlier x: the earlier of equals stays, a NaN wins.
 inline bool replaces(ACC x, ACC y) { return (KIND == LARGEST ? !(y <= x) : !(y >= x)) && x == x; }
 
+inline ACC extreme(ACC x, ACC y) { return KIND == LARGEST ? larger_of(x, y) : smaller_of(x, y); }
+
 inline best join(best x, best y) {
   if constexpr (KIND == SUM) {
     x.value += y.value;
@@ -60,7 +61,8 @@ inline best join(best x, best y) {
     bool same = x.value == y.value || (x.value != x.value && y.value != y.value);
     return same ? (y.position < x.position ? y : x) : replaces(x.value, y.value) ? y : x;
 #else
-    return replaces(x.value, y.value) ? y : x;
+    x.value = extreme(x.value, y.value);
+    return x;
 #endif
   }
 }
@@ -75,13 +77,44 @@ inline void take(const job &j, best &total, TYPE_IN stored, i64 position, INDEX 
     best b = {value, PARTIAL_IN ? (INDEX)j.in_position[offset] : (INDEX)position};
     if (PARTIAL_IN)
       total = join(total, b);
-    else
-      total = replaces(total.value, value) ? b : total;
+    else {
+      total.position = replaces(total.value, value) ? b.position : total.position;
+      total.value = extreme(total.value, value);
+    }
 #else
-    total.value = replaces(total.value, value) ? value : total.value;
+    total.value = extreme(total.value, value);
 #endif
   }
 }
+
+#if POSITION
+enum { WHOLE_VECTORS = V > 1 && !PARTIAL_IN };
+
+// Takes in a vector along the reduced axis by its extreme and the place of its first element: that is one comparison of
+// positions instead of V. `within` finds the element at the end.
+inline void take_whole(best &total, const pack<TYPE_IN, V> &values, i64 position) {
+  ACC top = read<ACC>(values.at[0]);
+#pragma unroll
+  for (int v = 1; v < V; v++) top = extreme(top, read<ACC>(values.at[v]));
+  total.position = replaces(total.value, top) ? (INDEX)position : total.position;
+  total.value = extreme(total.value, top);
+}
+
+inline best within(const job &j, best b, const TYPE_IN *in) {
+  if (b.position == NOWHERE) return b;
+  INDEX offset[1];
+  locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, b.position, offset);
+  const pack<TYPE_IN, V> values = load<TYPE_IN, V>(in + offset[0]);
+  int first = V - 1;
+#pragma unroll
+  for (int v = V - 2; v >= 0; v--) {
+    const ACC x = read<ACC>(values.at[v]);
+    if (x == b.value || (x != x && b.value != b.value)) first = v;
+  }
+  b.position += first;
+  return b;
+}
+#endif
 
 inline best across(best b, int lane_mask) {
   best other;
@@ -118,6 +151,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
   best total[UNROLL];
 #pragma unroll
   for (int u = 0; u < UNROLL; u++) total[u] = nothing(first + (lane + u * W) * V, end);
+  best b = nothing(end, end);
   if (row < j.kept) {
     INDEX base[2];
     locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)row, base);
@@ -136,12 +170,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
       for (int u = 0; u < UNROLL; u++) {
         i64 at = start + u * W * V;
         if (at >= end) continue;
+#if POSITION
+        if constexpr (WHOLE_VECTORS) {
+          take_whole(total[u], values[u], at);
+          continue;
+        }
+#endif
 #pragma unroll
         for (int v = 0; v < V; v++) take(j, total[u], values[u].at[v], at + v, base[0] + offset[u][0] + v);
       }
     }
+    b = join(join(total[0], total[1]), join(total[2], total[3]));
+#if POSITION
+    if constexpr (WHOLE_VECTORS) b = within(j, b, in);
+#endif
   }
-  best b = join(join(total[0], total[1]), join(total[2], total[3]));
   if constexpr (W > 1) {
 #pragma unroll
     for (int mask = (W < 32 ? W : 32) / 2; mask > 0; mask /= 2) b = join(b, across(b, mask));

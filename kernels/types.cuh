@@ -84,9 +84,7 @@ template <class S, class T> inline S store_as(T x) { return stored<S>::from(x); 
 
 // ---- vectors: N neighbours that one thread moves at once ----
 
-template <class S, int N> struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) pack {
-  S at[N];
-};
+template <class S, int N> struct alignas(sizeof(S) * N < 16 ? sizeof(S) * N : 16) pack { S at[N]; };
 template <class S, int N> inline pack<S, N> load(const S *from) { return *(const pack<S, N> *)from; }
 template <class S, int N> inline void save(S *to, const pack<S, N> &values) { *(pack<S, N> *)to = values; }
 
@@ -96,6 +94,20 @@ inline f32 exp2_fast(f32 x) {
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+// The larger and the smaller; a NaN wins.
+inline f32 larger_of(f32 x, f32 y) {
+  f32 z;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+inline f32 smaller_of(f32 x, f32 y) {
+  f32 z;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+template <class X> inline X larger_of(X x, X y) { return x >= y || x != x ? x : y; }
+template <class X> inline X smaller_of(X x, X y) { return x <= y || x != x ? x : y; }
 
 template <class T> inline T lowest();
 template <> inline f32 lowest<f32>() { return -__int_as_float(0x7F800000); }

@@ -121,7 +121,8 @@ static pl_status gather(pl_cuda *cuda, const pl_array *out, const pl_array *in, 
       job.stride[i][axis] = view[i].stride[axis] * (axis == rank - 1 ? vector : 1);
   pl_cu_function function;
   PL_TRY(load_gather(cuda, &variant, &function));
-  return pl_cuda_launch(cuda, function, (uint64_t)(job.count + THREADS - 1) / THREADS, 1, THREADS, 0, (void *[]){&job});
+  enum { EACH = 4 * THREADS };
+  return pl_cuda_launch(cuda, function, (uint64_t)(job.count + EACH - 1) / EACH, 1, THREADS, 0, (void *[]){&job});
 }
 
 pl_status pl_cuda_gather(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index) {

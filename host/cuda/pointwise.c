@@ -41,6 +41,14 @@ int pl_pointwise_unroll(const pl_pointwise_variant *variant) {
   return vectors < 1 ? 1 : vectors > 4 ? 4 : vectors;
 }
 
+bool pl_pointwise_brief(const pl_pointwise_variant *variant) {
+  return variant->work == PL_WORK_F32 && pl_dtype_is_float(variant->type[0]) && pl_dtype_size(variant->type[0]) == 2;
+}
+
+const char *pl_pointwise_options(const pl_pointwise_variant *variant) {
+  return pl_pointwise_brief(variant) ? "--prec-div=false --prec-sqrt=false" : "";
+}
+
 void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text) {
   static const char *const letters[ARRAYS] = {"OUT", "A", "B", "C", "G", "Y"};
   static const char *const forms[] = {"ABSENT", "NUMBER", "DENSE", "SPREAD", "STRIDED"};
@@ -53,7 +61,7 @@ void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text) {
     pl_text_print(text, "#define TYPE_%s %s\n#define FORM_%s %s\n", letters[i],
                   raw ? pl_layout_raw(size) : pl_layout_type(variant->type[i]), letters[i], forms[variant->form[i]]);
   bool copy = variant->op == PL_POINTWISE_COPY;
-  pl_text_print(text, "#define CHECK_DIVISOR %d\n#define FORMULA %s\n",
+  pl_text_print(text, "#define BRIEF %d\n#define CHECK_DIVISOR %d\n#define FORMULA %s\n", pl_pointwise_brief(variant),
                 variant->op == PL_OP_remainder && variant->formula == PL_VALUE && variant->work == PL_WORK_I64,
                 copy ? "a" : pl_pointwise_table[variant->op].text[variant->formula]);
 }
@@ -145,7 +153,8 @@ static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, pl_array v
   if (!function) {
     pl_text prelude = {0};
     pl_pointwise_prelude(variant, &prelude);
-    pl_status status = pl_cuda_kernel_load(cuda, key, "pointwise.cu", prelude.data, "", "pointwise", &function);
+    pl_status status = pl_cuda_kernel_load(cuda, key, "pointwise.cu", prelude.data, pl_pointwise_options(variant),
+                                           "pointwise", &function);
     pl_text_release(&prelude);
     PL_TRY(status);
   }

@@ -23,6 +23,9 @@ typedef struct {
 enum { PL_POINTWISE_THREADS = 256 };
 /* Vectors that one thread takes. */
 int pl_pointwise_unroll(const pl_pointwise_variant *variant);
+/* Whether shorter functions are exact enough, for the result is rounded to 16 bits. */
+bool pl_pointwise_brief(const pl_pointwise_variant *variant);
+const char *pl_pointwise_options(const pl_pointwise_variant *variant); /* for the compiler */
 /* The text that goes before kernels/pointwise.cu. */
 void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text);
 /* The type in which a value of a storage type is computed. */

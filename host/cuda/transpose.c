@@ -3,7 +3,7 @@
 
 #include "host/cuda/layout.h"
 
-enum { TILE = 64, THREADS = 256, WORTHWHILE = 16 };
+enum { SIDE = 16, THREADS = SIDE * SIDE, WORTHWHILE = 16 };
 
 /* As in kernels/transpose.cu. */
 typedef struct {
@@ -14,9 +14,16 @@ typedef struct {
   int64_t stride[2][PL_RANK_MAX];
 } job;
 
+/* A thread turns so many elements each way, 16 bytes at most at once. */
+static int turned(const pl_transpose_variant *variant) {
+  return pl_dtype_size(variant->out) == 8 || pl_dtype_size(variant->in) == 8 ? 2 : 4;
+}
+
 void pl_transpose_prelude(const pl_transpose_variant *variant, pl_text *text) {
   bool raw = variant->work == PL_WORK_RAW;
   const char *value = pl_layout_raw(pl_dtype_size(variant->out));
+  pl_text_print(text, "#define EDGE %d\n#define WHOLE_OUT %d\n#define WHOLE_IN %d\n", turned(variant), variant->whole_out,
+                variant->whole_in);
   pl_text_print(text, "#define TYPE_OUT %s\n#define TYPE_IN %s\n#define RANK %d\ntypedef %s T;\n",
                 raw ? value : pl_layout_type(variant->out), raw ? value : pl_layout_type(variant->in), variant->rank,
                 pl_work_name(variant->work, pl_dtype_size(variant->out)));
@@ -33,7 +40,7 @@ int pl_transpose_axis(const pl_array *out, const pl_array *in) {
 
 static pl_status load(pl_cuda *cuda, const pl_transpose_variant *v, pl_cu_function *function) {
   uint64_t key = (uint64_t)PL_FAMILY_TRANSPOSE << 56 | (uint64_t)v->out << 24 | (uint64_t)v->in << 16 |
-                 (uint64_t)v->work << 8 | (uint64_t)v->rank;
+                 (uint64_t)v->work << 8 | (uint64_t)v->rank << 2 | (uint64_t)v->whole_out << 1 | v->whole_in;
   *function = pl_cuda_kernel_found(cuda, key);
   if (*function) return PL_OK;
   pl_text prelude = {0};
@@ -41,6 +48,13 @@ static pl_status load(pl_cuda *cuda, const pl_transpose_variant *v, pl_cu_functi
   pl_status status = pl_cuda_kernel_load(cuda, key, "transpose.cu", prelude.data, "", "transpose", function);
   pl_text_release(&prelude);
   return status;
+}
+
+/* Whether vectors of n along the axis begin where such vectors may. */
+static bool aligned(const pl_array *array, int axis, int n) {
+  for (int i = 0; i < array->rank; i++)
+    if (i != axis && array->stride[i] % n != 0) return false;
+  return (uintptr_t)pl_array_data(array) % ((size_t)n * pl_dtype_size(array->dtype)) == 0;
 }
 
 pl_status pl_transpose_copy(pl_cuda *cuda, const pl_array *out, const pl_array *in, int axis, pl_work work) {
@@ -57,9 +71,12 @@ pl_status pl_transpose_copy(pl_cuda *cuda, const pl_array *out, const pl_array *
     j.stride[1][rest.rank++] = in->stride[i];
   }
   j.shape = pl_axes_of(&rest, 1);
-  j.tiles_x = (j.size[0] + TILE - 1) / TILE;
-  j.tiles_y = (j.size[1] + TILE - 1) / TILE;
-  pl_transpose_variant variant = {out->dtype, in->dtype, work, rest.rank};
+  pl_transpose_variant variant = {.out = out->dtype, .in = in->dtype, .work = work, .rank = rest.rank};
+  int n = turned(&variant), tile = SIDE * n;
+  variant.whole_out = aligned(out, last, n);
+  variant.whole_in = aligned(in, axis, n);
+  j.tiles_x = (j.size[0] + tile - 1) / tile;
+  j.tiles_y = (j.size[1] + tile - 1) / tile;
   pl_cu_function function;
   PL_TRY(load(cuda, &variant, &function));
   return pl_cuda_launch(cuda, function, (uint64_t)(pl_array_count(&rest) * j.tiles_x * j.tiles_y), 1, THREADS, 0,

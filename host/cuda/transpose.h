@@ -6,8 +6,9 @@
 
 typedef struct {
   pl_dtype out, in;
-  pl_work work; /* PL_WORK_RAW where both types are the same */
-  int rank;     /* axes beside the two */
+  pl_work work;             /* PL_WORK_RAW where both types are the same */
+  int rank;                 /* axes beside the two */
+  bool whole_out, whole_in; /* aligned for vectors */
 } pl_transpose_variant;
 
 void pl_transpose_prelude(const pl_transpose_variant *variant, pl_text *text);

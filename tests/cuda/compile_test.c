@@ -86,7 +86,7 @@ static void all_copies(void) {
       v.work = to == from ? PL_WORK_RAW : pl_work_of((pl_dtype)from);
       pl_pointwise_prelude(&v, &prelude);
       compile("pointwise.cu", &prelude, to == PL_BF16 || from == PL_BF16);
-      pl_transpose_variant t = {v.type[0], v.type[1], v.work, (to + from) % 3};
+      pl_transpose_variant t = {v.type[0], v.type[1], v.work, (to + from) % 3, to % 2 == 0, from % 3 == 0};
       pl_transpose_prelude(&t, &prelude);
       compile("transpose.cu", &prelude, false);
     }

@@ -166,12 +166,12 @@ end
   end)
 
   -- One row in registers of few and of many threads, longer than registers, and in slices for several blocks.
-  local rows <const> = { { 700, 2 }, { 300, 7 }, { 33, 64 }, { 9, 513 }, { 5, 2000 }, { 3, 12800 }, { 2, 50304 },
+  local row_shapes <const> = { { 700, 2 }, { 300, 7 }, { 33, 64 }, { 9, 513 }, { 5, 2000 }, { 3, 12800 }, { 2, 50304 },
     { 1, 300000 } }
 
   it("softmax of rows of all lengths is the CPU's, along rows and across them", function()
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs(rows) do
+      for _, shape in ipairs(row_shapes) do
         local x = (pl.randn { dtype = "float64", table.unpack(shape) } * 3):to(dtype)
         for dim = 1, 2 do
           local given = dim == 2 and x or x:t():contiguous()
@@ -195,7 +195,7 @@ end
       return y, z, leaf.grad, weight.grad, bias.grad
     end
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs(rows) do
+      for _, shape in ipairs(row_shapes) do
         local x = pl.randn({ dtype = "float64", table.unpack(shape) }):to(dtype)
         local w, b = pl.randn({ shape[2], dtype = "float64" }):to(dtype), pl.randn({ shape[2] }):to(dtype)
         local what = ("%s of %d"):format(dtype, shape[2])
@@ -213,7 +213,7 @@ end
 
   it("cross-entropy and its gradient are the CPU's, and keep nothing of the logits' size", function()
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs(rows) do
+      for _, shape in ipairs(row_shapes) do
         local x = (pl.randn { dtype = "float64", table.unpack(shape) } * 3):to(dtype)
         local labels = (pl.rand { shape[1] } * shape[2]):to "int64" + 1
         for _, options in ipairs { {}, { ignore_index = 1 }, { label_smoothing = 0.1, ignore_index = 0 } } do

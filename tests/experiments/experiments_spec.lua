@@ -177,4 +177,21 @@ describe("experiments", function()
     assert.are.same({ 64, 40, 64 }, { row.batch, row.steps, row.units })
     assert.is_true(row.batch_ms > 0 and row.ms > row.batch_ms and row.ms <= row.ms_p90)
   end)
+
+  it("bandwidth measures operations and products", function()
+    local path = folder .. "/bandwidth.jsonl"
+    local status, text = run("bandwidth", "--device cpu --megabytes 1 --repeats 1 --calls 1 --matrices 8 --out "
+      .. path)
+    assert.are.equal(0, status, text)
+    local rows = records(path, "bandwidth")
+    assert.are.equal("copy", rows[1].operation)
+    for _, row in ipairs(rows) do
+      assert.is_true(row.ms > 0 and math.abs(row.gbytes_per_s - row.bytes / row.ms / 1e6) < 1e-6 * row.gbytes_per_s)
+    end
+    assert.are.equal(4, #records(path, "matmul"))
+    status, text = run("bandwidth", "--device cpu --megabytes 1 --repeats 1 --calls 1 --only gelu --dtypes float32")
+    assert.are.equal(0, status, text)
+    assert.matches("gelu f%+b", text)
+    assert.is_nil(text:find("matmul", 1, true))
+  end)
 end)
