@@ -97,14 +97,15 @@ static pl_status follow(pl_cuda *first, pl_cuda *second) {
   return PL_CUDA(pl_cu.StreamWaitEvent(second->stream, first->ready, 0));
 }
 
-/* Lets `reader`, whose context is current, read the other's memory over their own link, where they have one; else the
- * driver copies by way of the host. */
+/* Lets `reader`, whose context is current, read the other's memory over their own link, where they have one and the
+ * reader has no more links than it can; else the driver copies by way of the host. */
 static pl_status open_link(pl_cuda *reader, const pl_cuda *other) {
   int can = 0;
   if (reader->peers >> other->ordinal & 1) return PL_OK;
   PL_CUDA_TRY(pl_cu.DeviceCanAccessPeer(&can, reader->handle, other->handle));
   pl_cu_result result = can ? pl_cu.CtxEnablePeerAccess(other->context, 0) : 0;
-  if (result != PL_CU_PEER_ACCESS_ALREADY_ENABLED) PL_CUDA_TRY(result);
+  if (result != PL_CU_PEER_ACCESS_ALREADY_ENABLED && result != PL_CU_TOO_MANY_PEERS)
+    PL_TRY(pl_cuda_check(result, "pl_cu.CtxEnablePeerAccess(other->context, 0)", __FILE__, __LINE__));
   reader->peers |= (uint64_t)1 << other->ordinal;
   return PL_OK;
 }

@@ -190,6 +190,30 @@ describe("CUDA", function()
     assert.equal(1, status)
   end)
 
+  -- What waits, and what goes by way of the host, would fail here.
+  local BUSY <const> = "devices 2 cuStreamQuery 1 cuMemcpyDtoHAsync_v2 1 cuMemcpyHtoDAsync_v2 1 "
+  local COPY <const> = [[
+    local a = pl.ones { 3, device = "cuda:0" }
+    pl.synchronize "cuda:0"
+    say %q
+    attempt(function() return a:to("cuda:1") end)
+    say "devices 2"]]
+
+  for _, words in ipairs { "", "peers 0 cuCtxEnablePeerAccess 1", "cuCtxEnablePeerAccess 704",
+    "cuCtxEnablePeerAccess 711" } do
+    it(("copies from one GPU to another and does not wait (%s)"):format(words), function()
+      assert.equal("true\t\n", script(ALL, "devices 2", COPY:format(BUSY .. words)))
+    end)
+  end
+
+  for _, call in ipairs { "cuDeviceCanAccessPeer", "cuCtxEnablePeerAccess", "cuMemcpyPeerAsync",
+    "cuStreamWaitEvent" } do
+    it("says that a copy between GPUs failed in " .. call, function()
+      local out = script(ALL, "devices 2", COPY:format("devices 2 " .. call .. " 1"))
+      assert.matches("^false\t.*: to: cuda: .*" .. call:sub(3), out)
+    end)
+  end
+
   it("ends a wait for a GPU that is never done when it is interrupted, and goes on", function()
     local out, errors, status = run(ALL, "", "-i", "", [[
 pl = require "perilune"; a = pl.ones { 3, device = "cuda" }

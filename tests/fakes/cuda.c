@@ -78,6 +78,13 @@ pl_cu_result fake_DeviceGetAttribute(int *value, int attribute, pl_cu_device dev
   return 0;
 }
 
+pl_cu_result fake_DeviceCanAccessPeer(int *can, pl_cu_device device, pl_cu_device peer) {
+  (void)device, (void)peer;
+  STEP("cuDeviceCanAccessPeer");
+  *can = (int)fake_setting("peers", 1);
+  return 0;
+}
+
 /* ---- memory: of the host, with its size in front ---- */
 
 static size_t live;
