@@ -5,11 +5,11 @@
 --   perilune experiments/bandwidth.lua --device cuda --dtypes bfloat16 --only softmax,gelu
 --
 -- Bytes are what the operation must read and write at least, so an operation of several passes shows less than its
--- passes reach. A time is that of the device's own clock (pl.timer: CUDA events on a GPU) around `calls` calls one behind
--- the other, divided by them: the GPU does not wait for the script, but in clip_grad_norm, which asks for the norm. The
--- median of the repeats is printed. Rows "f+b" run forward and backward. Products queued one behind the other leave the
--- GPU nothing to do but cuBLAS's kernels, for their outputs come from the cache of freed buffers: that is cuBLAS alone,
--- as this program calls it. "one" times single calls, in which the GPU waits for the script.
+-- passes reach. A time is that of the device's own clock (pl.timer: CUDA events on a GPU) around `calls` calls queued
+-- one behind the other, divided by them: the GPU does not wait for the script, but in clip_grad_norm, which asks for
+-- the norm. The median of the repeats is printed. Rows "f+b" run forward and backward. Products queued one behind the
+-- other leave the GPU nothing to do but cuBLAS's kernels, for their outputs come from the cache of freed buffers: that
+-- is cuBLAS alone, as this program calls it. "one" times single calls, in which the GPU waits for the script.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"

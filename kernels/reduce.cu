@@ -199,10 +199,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
   if (lane == 0 && row < j.kept) leave(j, row, b);
 }
 
-// Kept elements lie side by side: a block takes 32 V of them, and each of its 8 warps every eighth reduced one.
+// Kept elements lie side by side: a block takes LANES V of them, and its threads share out the reduced ones, so that
+// few columns keep a block as busy as many.
 extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_constant__ job j) {
-  const int x = threadIdx.x % 32, y = threadIdx.x / 32;
-  const i64 column = ((i64)blockIdx.x * 32 + x) * V;
+  enum { SHARES = THREADS / LANES };
+  const int x = threadIdx.x % LANES, y = threadIdx.x / LANES;
+  const i64 column = ((i64)blockIdx.x * LANES + x) * V;
   const i64 first = (i64)blockIdx.y * j.slice, end = first + j.slice < j.reduced ? first + j.slice : j.reduced;
   best total[V];
 #pragma unroll
@@ -211,33 +213,34 @@ extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_const
     INDEX base[2];
     locate<KEPT, 2, INDEX>(j.kept_shape, j.kept_stride, (INDEX)column, base);
     const TYPE_IN *in = (const TYPE_IN *)j.in + base[0];
-    for (i64 start = first + y; start < end; start += 8 * UNROLL) {
+    for (i64 start = first + y; start < end; start += SHARES * UNROLL) {
       pack<TYPE_IN, V> values[UNROLL];
       INDEX offset[UNROLL][1];
 #pragma unroll
       for (int u = 0; u < UNROLL; u++) {
-        i64 at = start + u * 8;
+        i64 at = start + u * SHARES;
         if (at >= end) continue;
         locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, (INDEX)at, offset[u]);
         values[u] = load<TYPE_IN, V>(in + offset[u][0]);
       }
 #pragma unroll
       for (int u = 0; u < UNROLL; u++) {
-        i64 at = start + u * 8;
+        i64 at = start + u * SHARES;
         if (at >= end) continue;
 #pragma unroll
         for (int v = 0; v < V; v++) take(j, total[v], values[u].at[v], at, base[0] + offset[u][0] + v);
       }
     }
   }
-  __shared__ best of_warp[8][32 * V];
+  __shared__ best shared[V][SHARES][LANES];
 #pragma unroll
-  for (int v = 0; v < V; v++) of_warp[y][v * 32 + x] = total[v];
-  __syncthreads();
-  for (int i = threadIdx.x; i < 32 * V; i += THREADS) {
-    best b = of_warp[0][i];
-    for (int warp = 1; warp < 8; warp++) b = join(b, of_warp[warp][i]);
-    i64 kept = ((i64)blockIdx.x * 32 + i % 32) * V + i / 32;
-    if (kept < j.kept) leave(j, kept, b);
+  for (int v = 0; v < V; v++) shared[v][y][x] = total[v];
+  for (int half = SHARES / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (y < half)
+#pragma unroll
+      for (int v = 0; v < V; v++) shared[v][y][x] = join(shared[v][y][x], shared[v][y + half][x]);
   }
+  if (y == 0 && column < j.kept)
+    for (int v = 0; v < V; v++) leave(j, column + v, shared[v][0][x]);
 }

@@ -11,8 +11,8 @@ struct line_job {
   TYPE *out;
   const TYPE *in;
   const TYPE_INDEX *index;
-  i64 lines, length; // elements of one line in the source
-  axes shape;        // of the lines
+  i64 lines, length;       // elements of one line in the source
+  axes shape;              // of the lines
   i64 stride[3][RANK_MAX]; // of out, in, index
   i64 step[3];             // along the axis
   i64 limit;               // of out along the axis
@@ -32,7 +32,8 @@ extern "C" __global__ void __launch_bounds__(256) scatter_lines(const __grid_con
   }
 }
 
-// ---- one index per slice: positions sorted by index, then each run of equals added up by one thread per line ----
+// ---- one index per slice: positions sorted by index, then the runs of equals added up, a thread per line and piece
+// ----
 
 struct sort_job {
   const TYPE_INDEX *index; // read in the first pass
@@ -113,35 +114,87 @@ extern "C" __global__ void __launch_bounds__(32) sort_move(const __grid_constant
   }
 }
 
+// Where the run of equal keys begins to which each position belongs.
+struct start_job {
+  const u32 *key;
+  u32 *start;
+  u32 count;
+};
+
+extern "C" __global__ void __launch_bounds__(256) run_starts(const __grid_constant__ start_job j) {
+  const u32 at = blockIdx.x * 256 + threadIdx.x;
+  if (at >= j.count) return;
+  const u32 key = j.key[at];
+  u32 low = 0, high = at; // the first position with this key is in [low, high]
+  while (low < high) {
+    const u32 middle = low + (high - low) / 2;
+    if (j.key[middle] < key)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  j.start[at] = low;
+}
+
+// Runs are cut into pieces of `piece` positions from their start. A run of one piece goes into out at once; of a longer
+// one each piece leaves its sum in `partial`, and a second launch adds these up in order.
 struct run_job {
   TYPE *out;
   const TYPE *in;
-  const u32 *key, *position;
-  i64 count, lines; // slices in the source; elements of a slice
-  axes shape;       // of a slice
+  const u32 *key, *position, *start;
+  TYPE *partial;           // [2 cells, lines]: a cell is `piece` positions long
+  u32 *longer;             // [cells]: 1 + the position at which a run of several pieces begins there; 0: none does
+  i64 count, lines, piece; // slices in the source; elements of a slice
+  axes shape;              // of a slice
   i64 stride[2][RANK_MAX]; // of out, in within a slice
   i64 step[2];             // along the axis
   i64 limit;
 };
 
-// The thread at the head of a run of equal keys adds it up for its line.
-extern "C" __global__ void __launch_bounds__(256) scatter_runs(const __grid_constant__ run_job j) {
-  i64 id = (i64)blockIdx.x * 256 + threadIdx.x, head = id / j.lines, line = id % j.lines, offset[2];
+// Within `piece` positions at most one run of several pieces begins, and at most one further piece of an earlier one.
+inline TYPE *partial_of(const run_job &j, i64 at, bool first) {
+  return j.partial + (at / j.piece * 2 + first) * j.lines;
+}
+
+extern "C" __global__ void __launch_bounds__(256) scatter_pieces(const __grid_constant__ run_job j) {
+  const i64 id = (i64)blockIdx.x * 256 + threadIdx.x, head = id / j.lines, line = id % j.lines;
   if (head >= j.count) return;
-  u32 key = j.key[head];
-  if (key == j.limit || (head > 0 && j.key[head - 1] == key)) return;
+  const u32 key = j.key[head];
+  const i64 since = head - j.start[head];
+  if (key == j.limit || since % j.piece != 0) return;
+  i64 offset[2];
   locate<RANK, 2, i64>(j.shape, j.stride, line, offset);
-  TYPE sum = j.out[offset[0] + key * j.step[0]];
+  const i64 end = head + j.piece < j.count ? head + j.piece : j.count;
+  const bool goes_on = end < j.count && j.key[end] == key;
+  TYPE *out = j.out + offset[0] + key * j.step[0], sum = since == 0 ? *out : (TYPE)0;
   const TYPE *in = j.in + offset[1];
   i64 at = head;
   // Four at a time, so that their loads are under way together; the additions stay in order.
-  for (; at + 4 <= j.count && j.key[at + 3] == key; at += 4) {
+  for (; at + 4 <= end && j.key[at + 3] == key; at += 4) {
     TYPE value[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) value[i] = in[j.position[at + i] * j.step[1]];
 #pragma unroll
     for (int i = 0; i < 4; i++) sum += value[i];
   }
-  for (; at < j.count && j.key[at] == key; at++) sum += in[j.position[at] * j.step[1]];
+  for (; at < end && j.key[at] == key; at++) sum += in[j.position[at] * j.step[1]];
+  if (since == 0 && !goes_on) {
+    *out = sum;
+    return;
+  }
+  partial_of(j, head, since == 0)[line] = sum;
+  if (since == 0 && line == 0) j.longer[head / j.piece] = (u32)head + 1;
+}
+
+extern "C" __global__ void __launch_bounds__(256) scatter_join(const __grid_constant__ run_job j) {
+  const i64 id = (i64)blockIdx.x * 256 + threadIdx.x, cell = id / j.lines, line = id % j.lines;
+  if (cell * j.piece >= j.count || j.longer[cell] == 0) return;
+  const i64 head = j.longer[cell] - 1;
+  const u32 key = j.key[head];
+  i64 offset[2];
+  locate<RANK, 2, i64>(j.shape, j.stride, line, offset);
+  TYPE sum = partial_of(j, head, true)[line];
+#pragma unroll 4
+  for (i64 at = head + j.piece; at < j.count && j.key[at] == key; at += j.piece) sum += partial_of(j, at, false)[line];
   j.out[offset[0] + key * j.step[0]] = sum;
 }

@@ -1,36 +1,10 @@
 /* Copies with conversion, and the elementwise formulas over strided, broadcast operands. */
 #include "host/cpu/blocks.h"
+#include "host/device/operands.h"
 
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Broadcast views of up to PL_OPERANDS operands and the result, merged. */
-typedef struct {
-  pl_array out, operand[PL_OPERANDS];
-  bool present[PL_OPERANDS];
-  pl_compute compute;
-} job;
-
-static pl_status prepare(job *work, const pl_array *out, const pl_array *const in[PL_OPERANDS]) {
-  pl_array *views[PL_OPERANDS + 1];
-  int count = 0;
-  work->out = *out;
-  views[count++] = &work->out;
-  for (int i = 0; i < PL_OPERANDS; i++) {
-    work->present[i] = in[i] != NULL;
-    if (!in[i]) continue;
-    if (!in[i]->buffer) {
-      work->operand[i] = *in[i];
-      continue;
-    }
-    PL_REQUIRE(pl_array_broadcast(in[i], out, &work->operand[i]), "operand of shape %s does not broadcast to %s",
-               pl_shape_text(in[i]), pl_shape_text(out));
-    views[count++] = &work->operand[i];
-  }
-  pl_arrays_merge(views, count);
-  return PL_OK;
-}
 
 /* Elements per thread: whole blocks, or everything when it is little work. */
 static int64_t share(int64_t count) {
@@ -67,34 +41,21 @@ static pl_status copy_raw(const pl_array *to, const pl_array *from) {
 pl_status pl_cpu_copy(pl_device *device, const pl_array *to, const pl_array *from) {
   (void)device;
   const pl_array *in[PL_OPERANDS] = {from};
-  job work;
-  PL_TRY(prepare(&work, to, in));
+  pl_operands work;
+  PL_TRY(pl_operands_arrange(to, in, &work));
   int64_t count = pl_array_count(to), each = share(count);
   if (count == 0) return PL_OK;
-  if (from->buffer && from->dtype == to->dtype) return copy_raw(&work.out, &work.operand[0]);
+  if (from->buffer && from->dtype == to->dtype) return copy_raw(&work.view[0], &work.view[1]);
   pl_compute compute = from->buffer ? pl_compute_of(from->dtype) : pl_compute_of(to->dtype);
 #pragma omp parallel for if (each < count)
   for (int64_t first = 0; first < count; first += each) {
     _Alignas(64) char room[PL_BLOCK_BYTES];
     for (int64_t start = first; start < first + each && start < count; start += PL_BLOCK) {
       int64_t n = count - start < PL_BLOCK ? count - start : PL_BLOCK;
-      pl_blocks_write(&work.out, compute, start, n, pl_blocks_read(&work.operand[0], compute, start, n, room));
+      pl_blocks_write(&work.view[0], compute, start, n, pl_blocks_read(&work.view[1], compute, start, n, room));
     }
   }
   return PL_OK;
-}
-
-/* Promoted type of the arrays; integers that meet a float number or a float formula are computed as doubles. */
-static pl_compute compute_type(pl_op op, const pl_array *const in[PL_OPERANDS]) {
-  pl_dtype type = PL_BOOL;
-  bool real = pl_pointwise_table[op].domain == PL_DOMAIN_REAL;
-  for (int i = 0; i < PL_OPERANDS; i++)
-    if (in[i] && in[i]->buffer)
-      type = pl_dtype_promote(type, in[i]->dtype);
-    else if (in[i] && pl_dtype_is_float(in[i]->dtype))
-      real = true;
-  if (!pl_dtype_is_float(type) && real) return PL_COMPUTE_F64;
-  return pl_compute_of(type);
 }
 
 static bool divides_by_zero(const int64_t *divisor, int64_t n) {
@@ -106,14 +67,14 @@ static bool divides_by_zero(const int64_t *divisor, int64_t n) {
 pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                            const pl_array *const in[PL_OPERANDS]) {
   (void)device;
-  job work;
-  PL_TRY(prepare(&work, out, in));
+  pl_operands work;
+  PL_TRY(pl_operands_arrange(out, in, &work));
+  pl_compute compute = pl_compute_of(pl_operands_type(op, in));
   int64_t count = pl_array_count(out), each = share(count);
   if (count == 0) return PL_OK;
-  work.compute = compute_type(op, in);
-  pl_loop loop = pl_cpu_kernels()->pointwise[work.compute][op][formula];
+  pl_loop loop = pl_cpu_kernels()->pointwise[compute][op][formula];
   PL_REQUIRE(loop, "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));
-  bool whole_division = op == PL_OP_remainder && work.compute == PL_COMPUTE_I64, by_zero = false;
+  bool whole_division = op == PL_OP_remainder && compute == PL_COMPUTE_I64, by_zero = false;
 #pragma omp parallel for if (each < count) reduction(|| : by_zero)
   for (int64_t first = 0; first < count; first += each) {
     _Alignas(64) char rooms[PL_OPERANDS][PL_BLOCK_BYTES], result[PL_BLOCK_BYTES];
@@ -123,17 +84,17 @@ pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, cons
       const void *any = rooms[0];
       for (int i = 0; i < PL_OPERANDS; i++) {
         operand[i] = NULL;
-        if (!work.present[i]) continue;
-        bool filled = !work.operand[i].buffer && start > first; /* a number's block stays filled */
-        operand[i] = filled ? rooms[i] : pl_blocks_read(&work.operand[i], work.compute, start, n, rooms[i]);
+        if (!work.given[i + 1]) continue;
+        bool filled = !work.view[i + 1].buffer && start > first; /* a number's block stays filled */
+        operand[i] = filled ? rooms[i] : pl_blocks_read(&work.view[i + 1], compute, start, n, rooms[i]);
         any = operand[i];
       }
       for (int i = 0; i < PL_OPERANDS; i++)
         if (!operand[i]) operand[i] = any;
       if (whole_division && divides_by_zero(operand[PL_OPERAND_B], n)) by_zero = true;
-      void *target = pl_blocks_target(&work.out, work.compute, start, result);
+      void *target = pl_blocks_target(&work.view[0], compute, start, result);
       loop(n, target, operand);
-      pl_blocks_write(&work.out, work.compute, start, n, target);
+      pl_blocks_write(&work.view[0], compute, start, n, target);
     }
   }
   PL_REQUIRE(!by_zero, "remainder: integer division by zero");

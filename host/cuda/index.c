@@ -32,8 +32,9 @@ static pl_status load_gather(pl_cuda *cuda, const pl_gather_variant *v, pl_cu_fu
 }
 
 /* Kernels of kernels/scatter.cu. */
-typedef enum { LINES, COUNT, SCAN, MOVE, RUNS } scatter_step;
-static const char *const step_name[] = {"scatter_lines", "sort_count", "sort_scan", "sort_move", "scatter_runs"};
+typedef enum { LINES, COUNT, SCAN, MOVE, STARTS, PIECES, JOIN } scatter_step;
+static const char *const step_name[] = {"scatter_lines", "sort_count",     "sort_scan",   "sort_move",
+                                        "run_starts",    "scatter_pieces", "scatter_join"};
 
 static pl_status load_scatter(pl_cuda *cuda, const pl_scatter_variant *v, scatter_step which,
                               pl_cu_function *function) {
@@ -160,10 +161,18 @@ typedef struct {
 } sort_job;
 
 typedef struct {
+  const uint32_t *key;
+  uint32_t *start;
+  uint32_t count;
+} start_job;
+
+typedef struct {
   void *out;
   const void *in;
-  const uint32_t *key, *position;
-  int64_t count, lines;
+  const uint32_t *key, *position, *start;
+  void *partial;
+  uint32_t *longer;
+  int64_t count, lines, piece;
   pl_axes shape;
   int64_t stride[2][PL_RANK_MAX], step[2], limit;
 } run_job;
@@ -229,12 +238,53 @@ static pl_status sort(pl_cuda *cuda, const pl_scatter_variant *variant, const pl
   return PL_OK;
 }
 
+/* Positions of a run that one thread adds up: short runs stay whole, long ones have about as many pieces as positions
+ * in a piece. */
+static int64_t piece_of(int64_t count) {
+  int64_t piece = 256;
+  while (piece * piece < count) piece *= 2;
+  return piece;
+}
+
+static pl_status find_starts(pl_cuda *cuda, const pl_scatter_variant *variant, const run_job *runs, uint32_t *start) {
+  start_job job = {runs->key, start, (uint32_t)runs->count};
+  pl_cu_function function;
+  PL_TRY(load_scatter(cuda, variant, STARTS, &function));
+  return pl_cuda_launch(cuda, function, (uint64_t)(runs->count + THREADS - 1) / THREADS, 1, THREADS, 0,
+                        (void *[]){&job});
+}
+
+static pl_status add_runs(pl_cuda *cuda, const pl_scatter_variant *variant, run_job *job) {
+  int64_t cells = (job->count + job->piece - 1) / job->piece;
+  size_t partial_bytes = (size_t)(2 * cells * job->lines) * pl_dtype_size(variant->type);
+  pl_buffer *room;
+  PL_TRY(pl_buffer_new(&cuda->device, partial_bytes + (size_t)cells * sizeof(uint32_t), &room));
+  job->partial = room->data;
+  job->longer = (uint32_t *)((char *)room->data + partial_bytes);
+  pl_cu_function pieces, join;
+  pl_status status = load_scatter(cuda, variant, PIECES, &pieces);
+  if (status == PL_OK) status = load_scatter(cuda, variant, JOIN, &join);
+  if (status == PL_OK)
+    status = PL_CUDA(
+        pl_cu.MemsetD8Async((pl_cu_pointer)(uintptr_t)job->longer, 0, (size_t)cells * sizeof(uint32_t), cuda->stream));
+  if (status == PL_OK)
+    status = pl_cuda_launch(cuda, pieces, (uint64_t)(job->count * job->lines + THREADS - 1) / THREADS, 1, THREADS, 0,
+                            (void *[]){job});
+  if (status == PL_OK && cells > 1)
+    status = pl_cuda_launch(cuda, join, (uint64_t)(cells * job->lines + THREADS - 1) / THREADS, 1, THREADS, 0,
+                            (void *[]){job});
+  pl_buffer_release(room);
+  return status;
+}
+
 static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, const pl_array *index,
                                 const pl_array *in) {
   int64_t count = in->size[dim], limit = out->size[dim], tiles = (count + TILE - 1) / TILE;
   PL_REQUIRE(count < INT32_MAX && limit < INT32_MAX, "scatter_add: more than 2^31 slices are not supported");
   pl_buffer *work;
-  PL_TRY(pl_buffer_new(&cuda->device, (size_t)(4 * count + DIGITS * tiles) * sizeof(uint32_t), &work));
+  size_t sorting = (size_t)(4 * count + DIGITS * tiles);
+  PL_TRY(pl_buffer_new(&cuda->device, (sorting + (size_t)count) * sizeof(uint32_t), &work));
+  uint32_t *start = (uint32_t *)work->data + sorting;
   pl_array view[2] = {without(out, in, dim), without(in, in, dim)};
   pl_arrays_merge((pl_array *[]){&view[0], &view[1]}, 2);
   pl_scatter_variant variant = {.type = out->dtype, .index = index->dtype, .rank = view[0].rank};
@@ -243,19 +293,18 @@ static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, con
   run_job job = {.out = pl_array_data(out),
                  .in = pl_array_data(in),
                  .key = sorted,
-                 .position = sorted + count,
+                 .position = sorted ? sorted + count : NULL,
+                 .start = start,
                  .count = count,
                  .lines = pl_array_count(&view[1]),
+                 .piece = piece_of(count),
                  .shape = pl_axes_of(&view[0], 1),
                  .step = {out->stride[dim], in->stride[dim]},
                  .limit = limit};
   for (int i = 0; i < 2; i++)
     for (int axis = 0; axis < view[0].rank; axis++) job.stride[i][axis] = view[i].stride[axis];
-  pl_cu_function function;
-  if (status == PL_OK) status = load_scatter(cuda, &variant, RUNS, &function);
-  if (status == PL_OK)
-    status = pl_cuda_launch(cuda, function, (uint64_t)(count * job.lines + THREADS - 1) / THREADS, 1, THREADS, 0,
-                            (void *[]){&job});
+  if (status == PL_OK) status = find_starts(cuda, &variant, &job, start);
+  if (status == PL_OK) status = add_runs(cuda, &variant, &job);
   pl_buffer_release(work);
   return status;
 }

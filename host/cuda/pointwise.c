@@ -4,6 +4,7 @@
 #include "host/cuda/layout.h"
 #include "host/cuda/primitives.h"
 #include "host/cuda/transpose.h"
+#include "host/device/operands.h"
 #include <string.h>
 
 enum { ARRAYS = PL_OPERANDS + 1, VECTOR_MAX = 8 };
@@ -81,11 +82,14 @@ static uint64_t key_of(const pl_pointwise_variant *variant) {
   return key;
 }
 
+static bool is_array(const pl_operands *operands, int i) { return operands->given[i] && operands->view[i].buffer; }
+
 /* The most elements that one 16-byte access of the widest array holds and that divide what must be divided. */
-static int vector_of(pl_array view[ARRAYS], const bool present[ARRAYS]) {
+static int vector_of(const pl_operands *operands) {
+  const pl_array *view = operands->view;
   size_t widest = 1;
   for (int i = 0; i < ARRAYS; i++)
-    if (present[i] && pl_dtype_size(view[i].dtype) > widest) widest = pl_dtype_size(view[i].dtype);
+    if (is_array(operands, i) && pl_dtype_size(view[i].dtype) > widest) widest = pl_dtype_size(view[i].dtype);
   int vector = 16 / (int)widest < VECTOR_MAX ? 16 / (int)widest : VECTOR_MAX;
   int rank = view[0].rank;
   for (; vector > 1; vector /= 2) {
@@ -94,7 +98,8 @@ static int vector_of(pl_array view[ARRAYS], const bool present[ARRAYS]) {
     if (!pl_layout_dense(&view[0], vector)) continue;
     bool all = true;
     for (int i = 1; i < ARRAYS; i++)
-      if (present[i] && rank > 0 && view[i].stride[rank - 1] == 1 && !pl_layout_dense(&view[i], vector)) all = false;
+      if (is_array(operands, i) && rank > 0 && view[i].stride[rank - 1] == 1 && !pl_layout_dense(&view[i], vector))
+        all = false;
     if (all) break;
   }
   return vector;
@@ -106,42 +111,22 @@ static pl_form form_of(const pl_array *view) {
   return view->rank == 0 ? PL_FORM_SPREAD : step == 1 ? PL_FORM_DENSE : step == 0 ? PL_FORM_SPREAD : PL_FORM_STRIDED;
 }
 
-/* Merged views of the result and the operands that are arrays. */
-static pl_status arrange(const pl_array *out, const pl_array *const in[PL_OPERANDS], pl_array view[ARRAYS],
-                         bool present[ARRAYS]) {
-  pl_array *merged[ARRAYS];
-  int count = 0;
-  view[0] = *out;
-  present[0] = true;
-  merged[count++] = &view[0];
-  for (int i = 0; i < PL_OPERANDS; i++) {
-    present[i + 1] = in[i] && in[i]->buffer;
-    if (in[i]) view[i + 1] = *in[i];
-    if (!present[i + 1]) continue;
-    PL_REQUIRE(pl_array_broadcast(in[i], out, &view[i + 1]), "operand of shape %s does not broadcast to %s",
-               pl_shape_text(in[i]), pl_shape_text(out));
-    merged[count++] = &view[i + 1];
-  }
-  pl_arrays_merge(merged, count);
-  return PL_OK;
-}
-
-static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, pl_array view[ARRAYS],
-                        const bool present[ARRAYS]) {
+static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, const pl_operands *operands) {
+  const pl_array *view = operands->view;
   job j = {.count = pl_array_count(&view[0]), .complaint = pl_complaints_of(cuda)};
-  int vector = vector_of(view, present), rank = view[0].rank;
+  int vector = vector_of(operands), rank = view[0].rank;
   variant->rank = rank;
   variant->vector = vector;
   variant->small = true;
   j.shape = pl_axes_of(&view[0], rank > 1 ? vector : 1);
   for (int i = 0; i < ARRAYS; i++) {
     variant->type[i] = PL_BOOL;
+    variant->form[i] = !operands->given[i] ? PL_FORM_ABSENT : i == 0 ? PL_FORM_DENSE : form_of(&view[i]);
     if (variant->form[i] == PL_FORM_ABSENT) continue;
     j.number[i] = view[i].number;
     j.integer[i] = view[i].integer;
-    if (!present[i]) continue;
+    if (variant->form[i] == PL_FORM_NUMBER) continue;
     variant->type[i] = view[i].dtype;
-    variant->form[i] = i == 0 ? PL_FORM_DENSE : form_of(&view[i]);
     if (i == 0 && rank > 0 && view[0].stride[rank - 1] != 1) variant->form[0] = PL_FORM_STRIDED;
     variant->small = variant->small && pl_layout_small(&view[i]);
     j.data[i] = pl_array_data(&view[i]);
@@ -163,45 +148,26 @@ static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, pl_array v
                         (void *[]){&j});
 }
 
-/* Promoted type of the arrays; integers that meet a float number or a float formula are computed as doubles. */
-static pl_work work_type(pl_op op, const pl_array *const in[PL_OPERANDS]) {
-  pl_dtype type = PL_BOOL;
-  bool real = pl_pointwise_table[op].domain == PL_DOMAIN_REAL;
-  for (int i = 0; i < PL_OPERANDS; i++)
-    if (in[i] && in[i]->buffer)
-      type = pl_dtype_promote(type, in[i]->dtype);
-    else if (in[i] && pl_dtype_is_float(in[i]->dtype))
-      real = true;
-  return !pl_dtype_is_float(type) && real ? PL_WORK_F64 : pl_work_of(type);
-}
-
-static void mark(pl_pointwise_variant *variant, const pl_array *const in[PL_OPERANDS]) {
-  variant->form[0] = PL_FORM_DENSE;
-  for (int i = 0; i < PL_OPERANDS; i++) variant->form[i + 1] = in[i] ? PL_FORM_NUMBER : PL_FORM_ABSENT;
-}
-
 pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                             const pl_array *const in[PL_OPERANDS]) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
-  pl_array view[ARRAYS];
-  bool present[ARRAYS];
-  PL_TRY(arrange(out, in, view, present));
+  pl_operands operands;
+  PL_TRY(pl_operands_arrange(out, in, &operands));
   if (pl_array_count(out) == 0) return PL_OK;
-  pl_pointwise_variant variant = {.op = op, .formula = formula, .work = work_type(op, in)};
+  pl_pointwise_variant variant = {.op = op, .formula = formula, .work = pl_work_of(pl_operands_type(op, in))};
   PL_REQUIRE(variant.work != PL_WORK_I64 || (formula == PL_VALUE && pl_pointwise_table[op].domain != PL_DOMAIN_REAL),
              "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));
-  mark(&variant, in);
-  return launch(cuda, &variant, view, present);
+  return launch(cuda, &variant, &operands);
 }
 
 pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
   const pl_array *in[PL_OPERANDS] = {from};
-  pl_array view[ARRAYS];
-  bool present[ARRAYS];
-  PL_TRY(arrange(to, in, view, present));
+  pl_operands operands;
+  PL_TRY(pl_operands_arrange(to, in, &operands));
+  const pl_array *view = operands.view;
   if (pl_array_count(to) == 0) return PL_OK;
   bool same = from->buffer && from->dtype == to->dtype;
   if (same && pl_array_contiguous(&view[0]) && pl_array_contiguous(&view[1]))
@@ -212,6 +178,5 @@ pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *fr
                                   .work = same ? PL_WORK_RAW : pl_work_of(from->buffer ? from->dtype : to->dtype)};
   int axis = from->buffer ? pl_transpose_axis(&view[0], &view[1]) : -1;
   if (axis >= 0) return pl_transpose_copy(cuda, &view[0], &view[1], axis, variant.work);
-  mark(&variant, in);
-  return launch(cuda, &variant, view, present);
+  return launch(cuda, &variant, &operands);
 }

@@ -29,10 +29,11 @@ void pl_reduce_prelude(const pl_reduce_variant *variant, pl_text *text) {
   pl_text_print(text, "#define TYPE_IN %s\n#define TYPE_OUT %s\n", pl_layout_type(variant->in),
                 pl_layout_type(variant->out));
   pl_text_print(text,
-                "#define KEPT %d\n#define REDUCED %d\n#define V %d\n#define W %d\n"
+                "#define KEPT %d\n#define REDUCED %d\n#define V %d\n#define W %d\n#define LANES %d\n"
                 "#define PARTIAL_IN %d\n#define PARTIAL_OUT %d\n#define FINISH %d\n",
                 variant->kept, variant->reduced, variant->vector, variant->width ? variant->width : THREADS,
-                variant->partial_in, variant->partial_out, !variant->partial_out);
+                variant->lanes ? variant->lanes : COLUMN_THREADS, variant->partial_in, variant->partial_out,
+                !variant->partial_out);
 }
 
 const char *pl_reduce_name(const pl_reduce_variant *variant) { return variant->width ? "rows" : "columns"; }
@@ -44,7 +45,8 @@ static uint64_t key_of(const pl_reduce_variant *variant) {
   key = key << 4 | (uint64_t)(variant->width ? __builtin_ctz((unsigned)variant->width) + 1 : 0);
   key = key << 8 | (uint64_t)variant->in << 4 | variant->out;
   key = key << 8 | (uint64_t)variant->kept << 4 | (uint64_t)variant->reduced;
-  key = key << 8 | (uint64_t)variant->vector;
+  key = key << 8 | (uint64_t)variant->vector << 3 |
+        (uint64_t)(variant->lanes ? __builtin_ctz((unsigned)variant->lanes) : 0);
   key = key << 16 | (uint64_t)variant->small << 2 | (uint64_t)variant->partial_in << 1 | variant->partial_out;
   return key;
 }
@@ -83,6 +85,11 @@ static int vector_of(const pl_array *along, const pl_array *other) {
   return vector;
 }
 
+/* Kept places that a block takes. */
+static int64_t places_of(const pl_reduce_variant *variant) {
+  return variant->width ? THREADS / variant->width : variant->lanes * variant->vector;
+}
+
 static pl_status launch(pl_cuda *cuda, const pl_reduce_variant *variant, job *j, int64_t slices) {
   uint64_t key = key_of(variant);
   pl_cu_function function = pl_cuda_kernel_found(cuda, key);
@@ -94,7 +101,7 @@ static pl_status launch(pl_cuda *cuda, const pl_reduce_variant *variant, job *j,
     pl_text_release(&prelude);
     PL_TRY(status);
   }
-  int64_t each = variant->width ? THREADS / variant->width : COLUMN_THREADS * variant->vector;
+  int64_t each = places_of(variant);
   return pl_cuda_launch(cuda, function, (uint64_t)((j->kept + each - 1) / each), (unsigned)slices, THREADS, 0,
                         (void *[]){j});
 }
@@ -111,10 +118,12 @@ static void set_strides(job *j, const pl_array kept[2], const pl_array *reduced)
 
 /* How many slices of the reduced range give every multiprocessor something to do. */
 static int64_t slices_of(const pl_cuda *cuda, const pl_reduce_variant *variant, const job *j) {
-  int64_t each = variant->width ? THREADS / variant->width : COLUMN_THREADS * variant->vector;
+  int64_t each = places_of(variant);
   int64_t blocks = (j->kept + each - 1) / each, wanted = 8 * (int64_t)cuda->multiprocessors;
   int64_t slices = blocks ? (wanted + blocks - 1) / blocks : 1;
-  int64_t least = variant->width == THREADS ? (int64_t)THREADS * variant->vector * 4 : SLICE_MIN;
+  int64_t least = variant->width == THREADS ? (int64_t)THREADS * variant->vector * 4
+                  : variant->width          ? SLICE_MIN
+                                            : 8 * THREADS / variant->lanes;
   int64_t most = j->reduced / least;
   if (slices > most) slices = most;
   if (slices < 1 || blocks * 2 > wanted) slices = 1;
@@ -138,6 +147,7 @@ static pl_status finish(pl_cuda *cuda, const pl_reduce_variant *first, const job
   variant.vector = 1;
   /* Few kept places with many slices: a block for each; else by columns, which lie side by side. */
   variant.width = made->kept < COLUMN_THREADS ? (slices > 32 ? THREADS : 32) : 0;
+  variant.lanes = COLUMN_THREADS;
   variant.partial_in = wants_position(first->kind);
   variant.partial_out = false;
   variant.small = first->small && slices * made->kept < INT32_MAX / 2;
@@ -150,7 +160,7 @@ static pl_status finish(pl_cuda *cuda, const pl_reduce_variant *first, const job
 static pl_status in_two_launches(pl_cuda *cuda, pl_reduce_variant *variant, job *j, int64_t slices,
                                  const pl_array kept[2]) {
   pl_buffer *values = NULL, *positions = NULL;
-  int64_t unit = variant->vector * (variant->width ? variant->width : 8);
+  int64_t unit = variant->vector * (variant->width ? variant->width : THREADS / variant->lanes);
   j->slice = ((j->reduced + slices - 1) / slices + unit - 1) / unit * unit;
   slices = (j->reduced + j->slice - 1) / j->slice;
   size_t count = (size_t)(slices * j->kept);
@@ -198,10 +208,12 @@ pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *o
                                .kept = kept[0].rank,
                                .reduced = reduced.rank,
                                .small = pl_layout_small(in) && pl_layout_small(out)};
-  bool columns = last_stride(&kept[0]) == 1 && last_stride(&reduced) != 1 && j.kept >= 8 && j.reduced > 1;
-  if (columns)
+  bool columns = last_stride(&kept[0]) == 1 && last_stride(&reduced) != 1 && j.reduced > 1;
+  if (columns) {
     variant.vector = vector_of(&kept[0], &reduced);
-  else {
+    for (variant.lanes = 1; variant.lanes < COLUMN_THREADS && variant.lanes * variant.vector < j.kept;)
+      variant.lanes *= 2;
+  } else {
     variant.vector = vector_of(&reduced, &kept[0]);
     variant.width = width_of(j.kept, j.reduced, j.reduced / variant.vector);
   }

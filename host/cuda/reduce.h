@@ -12,6 +12,7 @@ typedef struct {
   int kept, reduced; /* axes after merging */
   int vector;        /* neighbours that a thread takes at once */
   int width;         /* threads that share a row: 1, 4, 16, 32 or 256; 0: by columns */
+  int lanes;         /* by columns: threads side by side, 1, 2, 4, .. or 32 */
   bool small, partial_in, partial_out;
 } pl_reduce_variant;
 

@@ -115,6 +115,7 @@ static void reduction(pl_reduction kind, pl_dtype type, int width, bool partial_
                          .reduced = width == 1 ? 2 : 1,
                          .vector = position ? 1 : 2,
                          .width = width,
+                         .lanes = 1 << (int)kind % 6,
                          .small = width != 1,
                          .partial_in = position && partial_in,
                          .partial_out = partial_out};

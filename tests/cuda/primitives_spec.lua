@@ -98,7 +98,9 @@ end
 
   it("reductions are the CPU's", function()
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs { { 200003 }, { 3, 70000 }, { 70000, 3 }, { 300, 700 }, { 5000, 40 }, { 8, 90, 257 } } do
+      for _, shape in ipairs {
+        { 200003 }, { 3, 70000 }, { 70000, 1 }, { 70000, 3 }, { 40001, 8 }, { 300, 700 }, { 5000, 40 }, { 8, 90, 257 },
+      } do
         local a = pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype)
         local forms = views(a)
         if dtype == "float16" then forms.spread = nil end -- the sum of equals passes what it holds
@@ -308,6 +310,18 @@ end
         10 * epsilon[dtype], "scatter_add")
       compare(function(s, p) return pl.zeros_like(s:narrow(1, 1, 6)):scatter_add(1, p, s) end,
         { source:reshape { 40, 100 }, (pl.rand { 40, 100 } * 6):to "int64" + 1 }, 10 * epsilon[dtype], "lines")
+    end
+    -- Runs of equals of more than one piece, next to short ones.
+    for _, rows in ipairs { 1, 3, 900 } do
+      local source, place = pl.randn { 70000, 5 }, (pl.rand { 70000 } ^ 3 * rows):to "int64" + 1
+      local function add(s, p)
+        local leaf = pl.zeros({ rows, 5, device = s.device }):requires_grad();
+        (leaf:index_select(1, p) * s):sum():backward()
+        return leaf.grad
+      end
+      compare(add, { source, place }, 1e-5, ("runs of %d"):format(70000 // rows))
+      local there, at = source:to(gpu), place:to(gpu)
+      assert.equal(0, distance(add(there, at), add(there, at)))
     end
     local big, where = pl.randn({ 300000, 4, device = gpu }), (pl.rand { 300000, device = gpu } * 70000):to "int64" + 1
     local leaf = pl.zeros({ 70000, 4, device = gpu }):requires_grad()
