@@ -48,7 +48,7 @@ int main(void) {
   CHECK(says("the library of cosines cannot be loaded: install libm (libno-such.so.1: "));
   CHECK(says("/no/folder/libno-such.so.1: ") && says("; /no/folder/libno-such.so.0: "));
 
-  pl_attempt first = {0}, second = {0};
+  static pl_attempt first, second;
   for (int turn = 0; turn < 2; turn++) {
     CHECK(pl_attempt_once(&first, fail) == PL_ERROR && says("no luck"));
     CHECK(pl_attempt_once(&second, succeed) == PL_OK);

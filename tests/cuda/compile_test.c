@@ -8,35 +8,36 @@
 #include "host/cuda/rows.h"
 #include "host/cuda/transpose.h"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "tests/cuda/share.h"
+
 #include <string.h>
 
 enum { SKIPPED = 77 };
 static const int architectures[] = {80, 86, 89, 90, 100, 120};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
-static int compiled, failed;
+enum { COMPILED, FAILED, COUNTS };
+static int counts[COUNTS];
 
 static void compile_for(const char *file, const char *prelude, int architecture) {
   pl_text source = {0}, cubin = {0};
   if (prelude) pl_text_print(&source, "%s", prelude);
   pl_status status = pl_kernel_source(file, &source);
   if (status == PL_OK) status = pl_nvrtc_compile(file, source.data, "", architecture, &cubin, NULL);
-  compiled++;
+  counts[COMPILED]++;
   if (status != PL_OK || cubin.length < 4 || memcmp(cubin.data, "\177ELF", 4) != 0) {
-    failed++;
+    counts[FAILED]++;
     fprintf(stderr, "FAILED: %s\n%s\n", status == PL_OK ? "not an ELF file" : pl_message(), prelude);
   }
   pl_text_release(&source);
   pl_text_release(&cubin);
 }
 
-/* A text compiles for one architecture as for another unless it uses what one of them lacks, so most variants take
- * turns; `everywhere` insists on all of them. */
+/* Every kernel compiles for all architectures, and so does every formula; further types, ranks and widths of what does
+ * take turns, for a text compiles for one architecture as for another unless it uses what one of them lacks. */
 static void compile(const char *file, pl_text *prelude, bool everywhere) {
   static int turn;
   for (int i = 0; i < ARCHITECTURES; i++)
-    if (everywhere || i == turn % ARCHITECTURES) compile_for(file, prelude->data, architectures[i]);
+    if ((everywhere || i == turn % ARCHITECTURES) && share_mine()) compile_for(file, prelude->data, architectures[i]);
   turn++;
   pl_text_clear(prelude);
 }
@@ -69,7 +70,7 @@ static void all_formulas(void) {
       for (int work = PL_WORK_F32; work <= PL_WORK_I64; work++) {
         if (work == PL_WORK_I64 && (which != PL_VALUE || pl_pointwise_table[op].domain == PL_DOMAIN_REAL)) continue;
         formula((pl_op)op, (pl_formula)which, (pl_work)work, &prelude);
-        compile("pointwise.cu", &prelude, false);
+        compile("pointwise.cu", &prelude, work == PL_WORK_F32);
       }
     }
   pl_text_release(&prelude);
@@ -88,7 +89,7 @@ static void all_copies(void) {
       compile("pointwise.cu", &prelude, to == PL_BF16 || from == PL_BF16);
       pl_transpose_variant t = {v.type[0], v.type[1], v.work, (to + from) % 3, to % 2 == 0, from % 3 == 0};
       pl_transpose_prelude(&t, &prelude);
-      compile("transpose.cu", &prelude, false);
+      compile("transpose.cu", &prelude, to == PL_BF16 || from == PL_BF16);
     }
   v.type[0] = v.type[1] = PL_F32;
   v.work = PL_WORK_F32;
@@ -131,8 +132,7 @@ static void all_reductions(void) {
       for (int w = 0; w < 6; w++)
         for (int part = 0; part < 3; part++)
           if (part == 0 || type == PL_F32 || type == PL_I64)
-            reduction((pl_reduction)kind, (pl_dtype)type, widths[w], part == 1, part == 2,
-                      kind == PL_SUM && type == PL_BF16);
+            reduction((pl_reduction)kind, (pl_dtype)type, widths[w], part == 1, part == 2, type == PL_BF16);
 }
 
 static void all_indices(void) {
@@ -166,7 +166,7 @@ static void softmax(pl_dtype type, int way, pl_rows_shape shape, bool across, in
                           .across = across,
                           .part = part};
   pl_softmax_prelude(&v, &prelude);
-  compile("softmax.cu", &prelude, false);
+  compile("softmax.cu", &prelude, type == PL_BF16);
   pl_text_release(&prelude);
 }
 
@@ -182,7 +182,7 @@ static void norm(pl_dtype type, pl_norm_step step, int way, pl_rows_shape shape)
                        .bias = type,
                        .shape = shape};
   pl_norm_prelude(&v, &prelude);
-  compile("norm.cu", &prelude, type == PL_BF16 && shape.width == 256);
+  compile("norm.cu", &prelude, type == PL_BF16);
   pl_text_release(&prelude);
 }
 
@@ -191,7 +191,7 @@ static void cross_entropy(pl_dtype type, bool gradient, int way, pl_rows_shape s
   pl_text prelude = {0};
   pl_cross_entropy_variant v = {gradient, way & 1, type, labels[way % 3], shape};
   pl_cross_entropy_prelude(&v, &prelude);
-  compile("cross_entropy.cu", &prelude, type == PL_BF16 && shape.width == 1024);
+  compile("cross_entropy.cu", &prelude, type == PL_BF16);
   pl_text_release(&prelude);
 }
 
@@ -247,12 +247,14 @@ int main(void) {
     printf("skipped: %s\n", pl_message());
     return SKIPPED;
   }
+  share_begin();
   all_formulas();
   all_copies();
   all_reductions();
   all_indices();
   all_rows();
   all_lists();
-  printf("%d compilations with NVRTC %s, %d failed\n", compiled, pl_nvrtc_version(), failed);
-  return failed > 0;
+  share_end(counts, COUNTS);
+  printf("%d compilations with NVRTC %s, %d failed\n", counts[COMPILED], pl_nvrtc_version(), counts[FAILED]);
+  return counts[FAILED] > 0;
 }
