@@ -139,12 +139,20 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_step_ar
     ((T *)p->initial.data)[offset(p->initial, s, at.b, 0, at.n, at.d)] = e.in[ARRIVING + s];
 }
 
-// Gradients of biases and params: a thread per unit adds the batch rows in order.
-extern "C" __global__ void sum_rows(const pl_step_arguments *p) {
-  int unit = blockIdx.x * blockDim.x + threadIdx.x, units = p->heads * p->dim, i = blockIdx.y;
-  if (unit >= units) return;
+// Gradients of biases and params: a block takes SUM_UNITS units, and its threads share out the batch rows of each.
+extern "C" __global__ void __launch_bounds__(PL_STEP_THREADS) sum_rows(const pl_step_arguments *p) {
+  enum { SUM_UNITS = 32, SHARES = PL_STEP_THREADS / SUM_UNITS };
+  __shared__ T of_share[SHARES][SUM_UNITS];
+  const int lane = threadIdx.x % SUM_UNITS, share = threadIdx.x / SUM_UNITS;
+  const int unit = blockIdx.x * SUM_UNITS + lane, units = p->heads * p->dim, i = blockIdx.y;
   T sum = 0;
-  for (int b = 0; b < p->batch; b++) sum += ((const T *)p->sums)[i * plane(p) + (long long)b * units + unit];
+#pragma unroll 4
+  for (int b = share; b < p->batch && unit < units; b += SHARES)
+    sum += ((const T *)p->sums)[i * plane(p) + (long long)b * units + unit];
+  of_share[share][lane] = sum;
+  __syncthreads();
+  if (share > 0 || unit >= units) return;
+  for (int other = 1; other < SHARES; other++) sum += of_share[other][lane];
   int n = unit / p->dim, d = unit % p->dim;
   if (i < BIASES) {
     if (p->bias.data) ((T *)p->bias.data)[offset(p->bias, i, n, d)] = sum;

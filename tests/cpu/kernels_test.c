@@ -1,6 +1,6 @@
 /* The vector loops of every instruction set that this processor runs, against the formulas in long double: all
- * elementwise operations and gradients, conversions, sums, softmax, Adam, with every length of tail. Exits with 1 on a
- * difference. */
+ * elementwise operations and gradients, conversions, sums, softmax, norms, cross-entropy, Adam, with every
+ * length of tail. Exits with 1 on a difference. */
 #include "host/cpu/kernels/kernels.h"
 
 #include <float.h>
@@ -179,7 +179,7 @@ static void check_conversions(const pl_kernels *kernels) {
       }
 }
 
-/* ---- sums, softmax, Adam ---- */
+/* ---- sums, softmax, norms, cross-entropy, Adam ---- */
 
 static void check_sums(const pl_kernels *kernels, pl_compute compute, int n) {
   static block x, sum, before;
@@ -227,6 +227,66 @@ static void check_softmax(const pl_kernels *kernels, pl_compute compute, int n, 
   }
 }
 
+/* Rows of layer norm with weight and bias (way 0), with weight (1), with bias (2), and RMS norm without (3). */
+static void check_norm(const pl_kernels *kernels, pl_compute compute, int n, int way) {
+  static block x, w, b, g, y, gx;
+  static double gweight[LENGTH_MAX], gbias[LENGTH_MAX];
+  bool centred = way < 3, weighted = way < 2, biased = way == 0 || way == 2;
+  wide mean = 0, square = 0, of_h = 0, of_hn = 0;
+  for (int i = 0; i < n; i++) {
+    put_at(compute, &x, i, random_unit() - 0.4), put_at(compute, &w, i, random_unit() + 0.5);
+    put_at(compute, &b, i, random_unit()), put_at(compute, &g, i, random_unit() - 0.5);
+    gweight[i] = gbias[i] = 2;
+    mean += centred ? value_at(compute, &x, i) / n : 0;
+  }
+  for (int i = 0; i < n; i++) square += powl(value_at(compute, &x, i) - mean, 2) / n;
+  wide scale = 1 / sqrtl(square + 0.01L), tolerance = 256 * epsilon[compute];
+  double got_mean, got_scale;
+  kernels->norm[compute](n, &y, &x, weighted ? &w : NULL, biased ? &b : NULL, centred, 0.01, &got_mean, &got_scale);
+  kernels->norm_input[compute](n, &gx, &g, &x, weighted ? &w : NULL, centred, got_mean, got_scale);
+  kernels->norm_weight[compute](n, gweight, gbias, &g, &x, got_mean, got_scale);
+  for (int i = 0; i < n; i++) {
+    wide h = value_at(compute, &g, i) * (weighted ? value_at(compute, &w, i) : 1);
+    of_h += centred ? h / n : 0;
+    of_hn += h * (value_at(compute, &x, i) - mean) * scale / n;
+  }
+  for (int i = 0; i < n; i++) {
+    wide normal = (value_at(compute, &x, i) - mean) * scale, gi = value_at(compute, &g, i);
+    wide of_w = weighted ? value_at(compute, &w, i) : 1, of_b = biased ? value_at(compute, &b, i) : 0;
+    const wide expected[] = {normal * of_w + of_b, scale * (gi * of_w - of_h - normal * of_hn), 2 + gi * normal,
+                             2 + gi};
+    const wide got[] = {value_at(compute, &y, i), value_at(compute, &gx, i), gweight[i], gbias[i]};
+    for (int k = 0; k < 4; k++)
+      if (!(fabsl(expected[k] - got[k]) <= tolerance * (1 + scale)))
+        complain(kernels->name, "norm", n, i, expected[k], got[k]);
+  }
+}
+
+static void check_cross_entropy(const pl_kernels *kernels, pl_compute compute, int n) {
+  static block x, gx;
+  wide top_expected = -1e9L, total_expected = 0, sum_expected = 0;
+  for (int i = 0; i < n; i++) {
+    put_at(compute, &x, i, 8 * random_unit() - 3);
+    wide xi = value_at(compute, &x, i);
+    top_expected = xi > top_expected ? xi : top_expected;
+    sum_expected += xi;
+  }
+  for (int i = 0; i < n; i++) total_expected += expl(value_at(compute, &x, i) - top_expected);
+  double top, total, sum;
+  wide tolerance = 64 * epsilon[compute];
+  kernels->exponentials[compute](n, &x, &top, &total, &sum);
+  if (top != (double)top_expected) complain(kernels->name, "top", n, 0, top_expected, top);
+  if (fabsl(total - total_expected) > tolerance * total_expected)
+    complain(kernels->name, "exponentials", n, 0, total_expected, total);
+  if (fabsl(sum - sum_expected) > tolerance * (1 + n)) complain(kernels->name, "sum", n, 0, sum_expected, sum);
+  kernels->entropy_gradient[compute](n, &gx, &x, 2.5, 0.25, -3);
+  for (int i = 0; i < n; i++) {
+    wide expected = -3 * (expl(value_at(compute, &x, i) - 2.5L) - 0.25L);
+    if (fabsl(expected - value_at(compute, &gx, i)) > tolerance * (1 + fabsl(expected)))
+      complain(kernels->name, "cross-entropy's gradient", n, i, expected, value_at(compute, &gx, i));
+  }
+}
+
 static void check_adam(const pl_kernels *kernels, pl_compute compute, int n, bool decoupled) {
   static block p, g, m, v, p0, m0, v0;
   const double f[PL_ADAM_FACTORS] = {0.01, 0.9, 0.99, 1e-6, 0.1, 0.19, 0.0199, decoupled};
@@ -262,6 +322,9 @@ static void check_level(const pl_kernels *kernels) {
         check_softmax(kernels, (pl_compute)compute, n, way);
         check_adam(kernels, (pl_compute)compute, n, way);
       }
+      if (compute == PL_COMPUTE_I64 || n == 0) continue;
+      for (int way = 0; way < 4; way++) check_norm(kernels, (pl_compute)compute, n, way);
+      check_cross_entropy(kernels, (pl_compute)compute, n);
     }
   printf("%s: %d differences so far\n", kernels->name, failures);
 }

@@ -197,7 +197,7 @@ static void cross_entropy(pl_dtype type, bool gradient, int way, pl_rows_shape s
 
 /* Rows of every number of threads, in registers and too long for them, in vectors and one by one. */
 static void all_rows(void) {
-  static const int64_t vectors[] = {2, 8, 32, 64, 128, 256, 1024, 2048, 4096, 8192, 9000};
+  static const int64_t vectors[] = {2, 8, 32, 64, 128, 256, 1024, 2048, 3072, 7168, 9000};
   for (int type = PL_F16; type <= PL_F64; type++)
     for (int i = 0; i < 11; i++) {
       pl_dtype of = (pl_dtype)type;
