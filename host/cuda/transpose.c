@@ -22,8 +22,8 @@ static int turned(const pl_transpose_variant *variant) {
 void pl_transpose_prelude(const pl_transpose_variant *variant, pl_text *text) {
   bool raw = variant->work == PL_WORK_RAW;
   const char *value = pl_layout_raw(pl_dtype_size(variant->out));
-  pl_text_print(text, "#define EDGE %d\n#define WHOLE_OUT %d\n#define WHOLE_IN %d\n", turned(variant), variant->whole_out,
-                variant->whole_in);
+  pl_text_print(text, "#define EDGE %d\n#define WHOLE_OUT %d\n#define WHOLE_IN %d\n", turned(variant),
+                variant->whole_out, variant->whole_in);
   pl_text_print(text, "#define TYPE_OUT %s\n#define TYPE_IN %s\n#define RANK %d\ntypedef %s T;\n",
                 raw ? value : pl_layout_type(variant->out), raw ? value : pl_layout_type(variant->in), variant->rank,
                 pl_work_name(variant->work, pl_dtype_size(variant->out)));
