@@ -111,8 +111,14 @@ SUM(i64, int64_t)
     const type *restrict x = in;                                                                                       \
     type top = -INFINITY;                                                                                              \
     _Pragma("omp simd reduction(max : top)") for (long i = 0; i < n; i++) top = x[i] > top ? x[i] : top;               \
-    type total = 0;                                                                                                    \
-    _Pragma("omp simd reduction(+ : total)") for (long i = 0; i < n; i++) total += o[i] = exp(x[i] - top);             \
+    double sum = 0;                                                                                                    \
+    for (long start = 0; start < n; start += RUN) {                                                                    \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
+      type part = 0;                                                                                                   \
+      _Pragma("omp simd reduction(+ : part)") for (long i = start; i < end; i++) part += o[i] = exp(x[i] - top);       \
+      sum += (double)part;                                                                                             \
+    }                                                                                                                  \
+    const type total = (type)sum;                                                                                      \
     if (logarithm) {                                                                                                   \
       const type shift = top + log(total);                                                                             \
       _Pragma("omp simd") for (long i = 0; i < n; i++) o[i] = x[i] - shift;                                            \
@@ -124,12 +130,17 @@ SUM(i64, int64_t)
   static void softmax_gradient_##suffix(long n, void *gin, const void *yy, const void *gg, bool logarithm) {           \
     type *restrict o = gin;                                                                                            \
     const type *restrict y = yy, *restrict g = gg;                                                                     \
-    type total = 0;                                                                                                    \
+    double sum = logarithm ? sum_##suffix(n, g) : 0;                                                                   \
+    for (long start = 0; !logarithm && start < n; start += RUN) {                                                      \
+      long end = start + RUN < n ? start + RUN : n;                                                                    \
+      type part = 0;                                                                                                   \
+      _Pragma("omp simd reduction(+ : part)") for (long i = start; i < end; i++) part += g[i] * y[i];                  \
+      sum += (double)part;                                                                                             \
+    }                                                                                                                  \
+    const type total = (type)sum;                                                                                      \
     if (logarithm) {                                                                                                   \
-      _Pragma("omp simd reduction(+ : total)") for (long i = 0; i < n; i++) total += g[i];                             \
       _Pragma("omp simd") for (long i = 0; i < n; i++) o[i] = g[i] - exp(y[i]) * total;                                \
     } else {                                                                                                           \
-      _Pragma("omp simd reduction(+ : total)") for (long i = 0; i < n; i++) total += g[i] * y[i];                      \
       _Pragma("omp simd") for (long i = 0; i < n; i++) o[i] = y[i] * (g[i] - total);                                   \
     }                                                                                                                  \
   }
