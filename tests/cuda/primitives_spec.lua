@@ -16,7 +16,7 @@ end
 
 local floats <const> = { "float64", "float32", "bfloat16", "float16" }
 -- Sums of thousands of terms, equal ones among them; and one rounding of a result.
-local of_sums <const> = { float64 = 2e-13, float32 = 1e-5, bfloat16 = 8e-3, float16 = 1e-3 }
+local of_sums <const> = { float64 = 1e-12, float32 = 1e-5, bfloat16 = 8e-3, float16 = 1e-3 }
 local epsilon <const> = { float64 = 1e-15, float32 = 1e-7, bfloat16 = 4e-3, float16 = 5e-4 }
 
 -- Distance of two tensors over the size of the first, both in float64 on the CPU.

@@ -229,6 +229,14 @@ local function oracle(exact, cell, case, device)
   return grid.back(grid.run(moved, cell, { backend = "alternating" }))
 end
 
+-- The sLSTM's n is clamped at 1 and its m the greater of two: near either kink a rounding of the gates decides which way
+-- a gradient goes, and in tf32 the few elements that this meets outweigh the limit.
+local function limits_of(cell, case)
+  local limit = grid.limits[case.type][case.bias]
+  if cell.name == "slstm" and case.type == "tf32" then return { limit[1], 4 * limit[2] } end
+  return limit
+end
+
 --- Holds `backend` on `device` to the limits: case = { B =, T =, N =, D =, type =, bias = }. Three runs give the same
 -- bits; before each, free memory is NaN.
 function grid.check(cell, case, backend, device)
@@ -245,7 +253,7 @@ function grid.check(cell, case, backend, device)
     found = again
   end
   local worst, where = grid.errors(found, expected)
-  local limit = grid.limits[case.type][case.bias]
+  local limit = limits_of(cell, case)
   for kind = 1, 2 do
     local of = kind == 1 and "results" or "gradients"
     local key = ("%-18s %-8s bias %d %s"):format(cell.name, case.type, case.bias, of)

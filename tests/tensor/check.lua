@@ -119,13 +119,18 @@ function check.strided(t)
   return forms
 end
 
+--- Live buffers on all devices, as they are.
+function check.live()
+  local buffers = 0
+  for _, memory in pairs(pl.memory()) do buffers = buffers + memory.buffers end
+  return buffers
+end
+
 --- Live buffers on all devices after a full collection.
 function check.buffers()
   collectgarbage()
   collectgarbage()
-  local buffers = 0
-  for _, memory in pairs(pl.memory()) do buffers = buffers + memory.buffers end
-  return buffers
+  return check.live()
 end
 
 --- Runs call(table.unpack(inputs)) and its backward with room for no further buffer, then for one, and so on until it
