@@ -229,8 +229,8 @@ local function oracle(exact, cell, case, device)
   return grid.back(grid.run(moved, cell, { backend = "alternating" }))
 end
 
--- The sLSTM's n is clamped at 1 and its m the greater of two: near either kink a rounding of the gates decides which way
--- a gradient goes, and in tf32 the few elements that this meets outweigh the limit.
+-- The sLSTM's n is clamped at 1 and its m the greater of two: near either kink a rounding of the gates decides which
+-- way a gradient goes, and in tf32 the few elements that this meets outweigh the limit.
 local function limits_of(cell, case)
   local limit = grid.limits[case.type][case.bias]
   if cell.name == "slstm" and case.type == "tf32" then return { limit[1], 4 * limit[2] } end
