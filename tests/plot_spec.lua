@@ -196,21 +196,35 @@ describe("without a working gnuplot", function()
 
   after_each(function() shell("rm -r " .. folder) end)
 
-  -- Output of a script that saves a figure to folder/figure.svg, with `path` as its PATH.
-  local function save_with(path)
+  -- Output of a script with `path` as its PATH.
+  local function run_with(path, text)
     local script = folder .. "/script.lua"
     local file = assert(io.open(script, "w"))
-    file:write(([[
-      local plot = require "perilune.plot"
-      local ok, message = pcall(function() plot.line { { y = { 1, 2 } } }:save("%s/figure.svg") end)
-      print(ok, message)
-    ]]):format(folder))
+    file:write(text)
     file:close()
     local pipe = assert(io.popen(("PATH=%s %s %s 2>&1"):format(path, os.getenv "PERILUNE", script)))
     local said = pipe:read("a")
     pipe:close()
     os.remove(script)
     return said
+  end
+
+  -- Output of a script that saves a figure to folder/figure.svg, with `path` as its PATH.
+  local function save_with(path)
+    return run_with(path, ([[
+      local plot = require "perilune.plot"
+      local ok, message = pcall(function() plot.line { { y = { 1, 2 } } }:save("%s/figure.svg") end)
+      print(ok, message)
+    ]]):format(folder))
+  end
+
+  -- Output of a script that shows a figure as a notebook does.
+  local function show_with(path)
+    return run_with(path, [[
+      local figure = require "perilune.plot".line { { y = { 1, 2 } }, title = "Loss" }
+      local ok, shown = pcall(getmetatable(figure).__mime, figure)
+      print(ok, ok and shown["image/svg+xml"] == nil, ok and shown["text/plain"] or shown)
+    ]])
   end
 
   it("the error carries gnuplot's own words and no file is left", function()
@@ -224,12 +238,17 @@ describe("without a working gnuplot", function()
     assert.matches("^false", said)
     assert.matches("gnuplot failed %(exit 3%): line 7: the terminal is on strike", said)
     assert.are.same({ "bin" }, files_in(folder))
+    assert.matches("^false.*the terminal is on strike", show_with(folder .. "/bin:" .. path_before))
   end)
 
   it("the error says that it is missing", function()
     local said = save_with(folder)
     assert.matches("^false.*the program gnuplot was not found", said)
     assert.are.same({}, files_in(folder))
+  end)
+
+  it("a notebook shows text that says what is missing", function()
+    assert.matches("^true\ttrue\tplot.line: Loss\nnot drawn: the program gnuplot was not found", show_with(folder))
   end)
 
   it("an unwritable place is an error", function()

@@ -279,7 +279,9 @@ local function write_all(path, text)
   assert(file:write(text))
 end
 
--- Runs gnuplot on the text of a script. Returns true, or nil and gnuplot's own words.
+local missing <const> = "the program gnuplot was not found (on Debian: apt-get install gnuplot-nox)"
+
+-- Runs gnuplot on the text of a script. Returns true, or nil and gnuplot's own words, or nil and `missing`.
 local function run_gnuplot(text)
   local script, messages = os.tmpname(), os.tmpname()
   write_all(script, text)
@@ -288,9 +290,7 @@ local function run_gnuplot(text)
   os.remove(script)
   os.remove(messages)
   if how == "exit" and status == 0 then return true end
-  if how == "exit" and status == 127 then
-    return nil, "the program gnuplot was not found (on Debian: apt-get install gnuplot-nox)"
-  end
+  if how == "exit" and status == 127 then return nil, missing end
   return nil, ("gnuplot failed (%s %d): %s"):format(how, status, said:gsub("^%s+", ""):gsub("%s+$", ""))
 end
 
@@ -337,18 +337,29 @@ function Figure:save(path)
   return self
 end
 
---- The figure as the text of an SVG document.
-function Figure:svg()
+-- The figure as the text of an SVG document, or nil and a message.
+local function svg_of(figure)
   local path = os.tmpname()
-  local ok, message = render(self, "svg", path)
-  if not ok then fail(message) end
+  local ok, message = render(figure, "svg", path)
+  if not ok then return nil, message end
   local text = read_all(path)
   os.remove(path)
   return text
 end
 
+--- The figure as the text of an SVG document.
+function Figure:svg()
+  local text, message = svg_of(self)
+  if not text then fail(message) end
+  return text
+end
+
+--- What a notebook shows. Where gnuplot is missing that is text which says so, for the cell itself did not fail.
 function Figure:__mime()
-  return { ["image/svg+xml"] = self:svg(), ["text/plain"] = tostring(self) }
+  local text, message = svg_of(self)
+  if message == missing then return { ["text/plain"] = ("%s\nnot drawn: %s"):format(self, missing) } end
+  if not text then fail(message) end
+  return { ["image/svg+xml"] = text, ["text/plain"] = tostring(self) }
 end
 
 function Figure:__tostring()
