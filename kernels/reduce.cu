@@ -1,25 +1,31 @@
 // Sums, extrema and their positions. The array is seen as [kept..., reduced...]; each kept place gets one result, or
 // one partial result per slice of the reduced range, which a second launch brings together. The order of every addition
 // is fixed by the shapes, so results repeat bit for bit. The text before this file defines
-//   KIND            SUM, LARGEST or SMALLEST
+//   KIND            SUM, LARGEST, SMALLEST, EUCLIDEAN (root of the sum of squares) or DEVIATIONS (sum of the squared
+//                   deviations from the mean)
 //   POSITION        1 for argmax and argmin: the result is the position, 1-based
 //   ACC             the type to compute in (a typedef, as INDEX)
 //   TYPE_IN, TYPE_OUT
 //   KEPT, REDUCED   axes of each kind after merging
 //   V               neighbours that a thread takes at once: along the reduced axis in rows, along the kept one in
-//   columns W               rows: threads that share one row, 1, 4, 16, 32 or 256 PARTIAL_IN      1: positions come
-//   with the values, from an earlier launch PARTIAL_OUT     1: positions and values are left for a later launch FINISH
-//   1: one result per kept place at its place in out; 0: row-major [slice, kept]
+//   columns
+//   W               rows: threads that share one row, 1, 4, 16, 32 or 256
+//   PARTIAL_IN      1: what is read are partial results of an earlier launch
+//   FINISH          1: one result per kept place at its place in out; 0: partial results, row-major [slice, kept], each
+//                   with its position, or of deviations three such arrays: sums, means and counts
 #include "layout.cuh"
-#define SUM      0
-#define LARGEST  1
-#define SMALLEST 2
+#define SUM        0
+#define LARGEST    1
+#define SMALLEST   2
+#define EUCLIDEAN  3
+#define DEVIATIONS 4
 
 struct job {
   const void *in;
   const i64 *in_position;
   void *out;
   i64 *out_position;
+  f64 factor;               // of sums and deviations
   i64 kept, reduced, slice; // counts; `slice` reduced elements per grid row
   axes kept_shape, reduced_shape;
   i64 kept_stride[2][RANK_MAX]; // of in, out
@@ -33,6 +39,9 @@ struct best {
 #if POSITION
   INDEX position;
 #endif
+#if KIND == DEVIATIONS
+  ACC mean, count;
+#endif
 };
 
 enum : INDEX { NOWHERE = sizeof(INDEX) == 4 ? 0x7FFFFFFF : (INDEX)0x7FFFFFFFFFFFFFFF };
@@ -40,7 +49,10 @@ enum : INDEX { NOWHERE = sizeof(INDEX) == 4 ? 0x7FFFFFFF : (INDEX)0x7FFFFFFFFFFF
 // What a thread starts with: nothing yet, found at the first place it will look at. Later equals do not replace it.
 inline best nothing(i64 first, i64 end) {
   best b;
-  b.value = KIND == SUM ? (ACC)0 : KIND == LARGEST ? lowest<ACC>() : highest<ACC>();
+  b.value = KIND == LARGEST ? lowest<ACC>() : KIND == SMALLEST ? highest<ACC>() : (ACC)0;
+#if KIND == DEVIATIONS
+  b.mean = b.count = 0;
+#endif
 #if POSITION
   b.position = first < end && !PARTIAL_IN ? (INDEX)first : NOWHERE;
 #endif
@@ -52,12 +64,35 @@ inline bool replaces(ACC x, ACC y) { return (KIND == LARGEST ? !(y <= x) : !(y >
 
 inline ACC extreme(ACC x, ACC y) { return KIND == LARGEST ? larger_of(x, y) : smaller_of(x, y); }
 
+#if KIND == DEVIATIONS
+// Takes y into x; `share` is y's part of their common count. The order of the factors keeps 0 times a large square 0.
+inline void absorb(best &x, const best &y, ACC share) {
+  const ACC apart = y.mean - x.mean;
+  x.value += y.value + apart * (apart * (x.count * share));
+  x.mean += apart * share;
+  x.count += y.count;
+}
+
+// The tally of the `count` values with which `each` calls a function.
+template <class EACH> inline best tally_of(ACC count, ACC part, EACH each) {
+  best b = {0, 0, count};
+  each([&](ACC x) { b.mean += x; });
+  b.mean *= part;
+  each([&](ACC x) { b.value += (x - b.mean) * (x - b.mean); });
+  return b;
+}
+#endif
+
 inline best join(best x, best y) {
-  if constexpr (KIND == SUM) {
+  if constexpr (KIND == SUM || KIND == EUCLIDEAN) {
     x.value += y.value;
     return x;
   } else {
-#if POSITION
+#if KIND == DEVIATIONS
+    const ACC count = x.count + y.count;
+    absorb(x, y, count > 0 ? y.count / count : 0);
+    return x;
+#elif POSITION
     bool same = x.value == y.value || (x.value != x.value && y.value != y.value);
     return same ? (y.position < x.position ? y : x) : replaces(x.value, y.value) ? y : x;
 #else
@@ -70,10 +105,16 @@ inline best join(best x, best y) {
 // Takes in one element; a thread meets its elements in their order.
 inline void take(const job &j, best &total, TYPE_IN stored, i64 position, INDEX offset) {
   ACC value = read<ACC>(stored);
-  if constexpr (KIND == SUM) {
+  if constexpr (KIND == SUM || (KIND == EUCLIDEAN && PARTIAL_IN)) {
     total.value += value;
+  } else if constexpr (KIND == EUCLIDEAN) {
+    total.value += value * value;
   } else {
-#if POSITION
+#if KIND == DEVIATIONS
+    const i64 plane = j.kept * j.reduced;
+    const ACC *means = (const ACC *)j.in + plane;
+    total = join(total, {value, means[offset], means[plane + offset]});
+#elif POSITION
     best b = {value, PARTIAL_IN ? (INDEX)j.in_position[offset] : (INDEX)position};
     if (PARTIAL_IN)
       total = join(total, b);
@@ -122,6 +163,10 @@ inline best across(best b, int lane_mask) {
 #if POSITION
   other.position = __shfl_xor_sync(0xFFFFFFFF, b.position, lane_mask);
 #endif
+#if KIND == DEVIATIONS
+  other.mean = __shfl_xor_sync(0xFFFFFFFF, b.mean, lane_mask);
+  other.count = __shfl_xor_sync(0xFFFFFFFF, b.count, lane_mask);
+#endif
   return other;
 }
 
@@ -132,13 +177,23 @@ inline void leave(const job &j, i64 kept, best b) {
 #if POSITION
   ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>((i64)b.position + 1);
 #else
-  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(b.value);
+  ACC value = b.value;
+  if (KIND == SUM || KIND == DEVIATIONS) value *= (ACC)j.factor;
+#if KIND == EUCLIDEAN
+  value = sqrt(value);
+#endif
+  ((TYPE_OUT *)j.out)[at[1]] = store_as<TYPE_OUT>(value);
 #endif
 #else
   i64 at = (i64)blockIdx.y * j.kept + kept;
   ((ACC *)j.out)[at] = b.value;
 #if POSITION
   j.out_position[at] = b.position;
+#endif
+#if KIND == DEVIATIONS
+  const i64 plane = gridDim.y * j.kept;
+  ((ACC *)j.out)[plane + at] = b.mean;
+  ((ACC *)j.out)[2 * plane + at] = b.count;
 #endif
 #endif
 }
@@ -166,6 +221,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
         locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, (INDEX)at, offset[u]);
         values[u] = load<TYPE_IN, V>(in + offset[u][0]);
       }
+#if KIND == DEVIATIONS && !PARTIAL_IN
+      int there = 0;
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) there += start + u * W * V < end ? V : 0;
+      const best met = tally_of(there, (ACC)1 / there, [&](auto use) {
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+          if (start + u * W * V >= end) continue;
+#pragma unroll
+          for (int v = 0; v < V; v++) use(read<ACC>(values[u].at[v]));
+        }
+      });
+      total[0] = join(total[0], met);
+#else
 #pragma unroll
       for (int u = 0; u < UNROLL; u++) {
         i64 at = start + u * W * V;
@@ -179,6 +248,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
 #pragma unroll
         for (int v = 0; v < V; v++) take(j, total[u], values[u].at[v], at + v, base[0] + offset[u][0] + v);
       }
+#endif
     }
     b = join(join(total[0], total[1]), join(total[2], total[3]));
 #if POSITION
@@ -223,6 +293,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_const
         locate<REDUCED, 1, INDEX>(j.reduced_shape, j.reduced_stride, (INDEX)at, offset[u]);
         values[u] = load<TYPE_IN, V>(in + offset[u][0]);
       }
+#if KIND == DEVIATIONS && !PARTIAL_IN
+      int there = 0;
+#pragma unroll
+      for (int u = 0; u < UNROLL; u++) there += start + u * SHARES < end;
+      const ACC part = (ACC)1 / there, share = there / (total[0].count + there); // all columns have the same counts
+#pragma unroll
+      for (int v = 0; v < V; v++) {
+        const best met = tally_of(there, part, [&](auto use) {
+#pragma unroll
+          for (int u = 0; u < UNROLL; u++)
+            if (start + u * SHARES < end) use(read<ACC>(values[u].at[v]));
+        });
+        absorb(total[v], met, share);
+      }
+#else
 #pragma unroll
       for (int u = 0; u < UNROLL; u++) {
         i64 at = start + u * SHARES;
@@ -230,6 +315,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) columns(const __grid_const
 #pragma unroll
         for (int v = 0; v < V; v++) take(j, total[v], values[u].at[v], at, base[0] + offset[u][0] + v);
       }
+#endif
     }
   }
   __shared__ best shared[V][SHARES][LANES];

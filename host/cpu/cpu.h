@@ -16,7 +16,7 @@ int pl_cpu_threads(void);
 pl_status pl_cpu_copy(pl_device *device, const pl_array *to, const pl_array *from);
 pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                            const pl_array *const in[PL_OPERANDS]);
-pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);
 pl_status pl_cpu_gemm(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
 pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
 pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);

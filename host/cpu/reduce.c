@@ -1,4 +1,4 @@
-/* Sums, extrema and their positions over any set of axes. */
+/* Sums, also of squares and of squared deviations, extrema and their positions over any set of axes. */
 #include "host/cpu/blocks.h"
 
 #include <math.h>
@@ -10,10 +10,20 @@ typedef struct {
   pl_array in, out;
   int64_t kept, reduced;
   pl_compute compute;
+  pl_reduction kind;
+  double factor; /* of sums and deviations */
 } job;
 
-static job arrange(const pl_array *out, const pl_array *in) {
+/* What is known of some elements: their sum, or that of their squares, or that of their squared deviations from their
+ * mean. */
+typedef struct {
+  double count, total, mean;
+} tally;
+
+static job arrange(pl_reduction kind, double factor, const pl_array *out, const pl_array *in) {
   job work = {.in = *in, .out = *out, .kept = 1, .reduced = 1, .compute = pl_compute_of(in->dtype)};
+  work.kind = kind;
+  work.factor = factor;
   int at = 0;
   for (int pass = 0; pass < 2; pass++)
     for (int axis = 0; axis < in->rank; axis++) {
@@ -28,15 +38,44 @@ static job arrange(const pl_array *out, const pl_array *in) {
   return work;
 }
 
-static double sum_range(const job *work, int64_t start, int64_t count) {
+/* Sum of the squares of x - mean. */
+static double squares(int64_t n, const double *x, double mean) {
+  double total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; i++) total += (x[i] - mean) * (x[i] - mean);
+  return total;
+}
+
+static tally tally_block(const job *work, int64_t start, int64_t n) {
   const pl_kernels *kernels = pl_cpu_kernels();
   _Alignas(64) char room[PL_BLOCK_BYTES];
-  double total = 0;
-  for (int64_t done = 0; done < count; done += PL_BLOCK) {
-    int64_t n = count - done < PL_BLOCK ? count - done : PL_BLOCK;
-    total += kernels->sum[work->compute](n, pl_blocks_read(&work->in, work->compute, start + done, n, room));
+  tally block = {.count = (double)n};
+  if (work->kind == PL_SUM) {
+    block.total = kernels->sum[work->compute](n, pl_blocks_read(&work->in, work->compute, start, n, room));
+    return block;
   }
-  return total;
+  const double *x = pl_blocks_read(&work->in, PL_COMPUTE_F64, start, n, room);
+  if (work->kind == PL_DEVIATIONS) block.mean = kernels->sum[PL_COMPUTE_F64](n, x) / (double)n;
+  block.total = squares(n, x, block.mean);
+  return block;
+}
+
+/* The rule of Chan, Golub and LeVeque; means are 0 but for deviations. */
+static tally join(tally a, tally b) {
+  if (b.count == 0) return a;
+  double count = a.count + b.count, apart = b.mean - a.mean, share = b.count / count;
+  return (tally){count, a.total + b.total + apart * (apart * (a.count * share)), a.mean + apart * share};
+}
+
+static tally tally_range(const job *work, int64_t start, int64_t count) {
+  tally all = {0};
+  for (int64_t done = 0; done < count; done += PL_BLOCK)
+    all = join(all, tally_block(work, start + done, count - done < PL_BLOCK ? count - done : PL_BLOCK));
+  return all;
+}
+
+static double finished(const job *work, double total) {
+  return work->kind == PL_EUCLIDEAN ? sqrt(total) : total * work->factor;
 }
 
 static int64_t sum_integers(const job *work, int64_t start, int64_t count) {
@@ -62,22 +101,37 @@ static void put(const job *work, int64_t at, double number, int64_t integer) {
 static pl_status sum_all(const job *work) {
   enum { PIECE = 1 << 16 };
   int64_t pieces = (work->reduced + PIECE - 1) / PIECE;
-  double *part = malloc((size_t)(pieces + 1) * sizeof *part);
+  tally *part = malloc((size_t)(pieces + 1) * sizeof *part), all = {0};
   if (!part) return PL_FAIL_MEMORY("sum: no memory for %lld partial sums", (long long)pieces);
 #pragma omp parallel for if (pieces > 1)
   for (int64_t i = 0; i < pieces; i++)
-    part[i] = sum_range(work, i * PIECE, work->reduced - i * PIECE < PIECE ? work->reduced - i * PIECE : PIECE);
-  double total = 0;
-  for (int64_t i = 0; i < pieces; i++) total += part[i];
+    part[i] = tally_range(work, i * PIECE, work->reduced - i * PIECE < PIECE ? work->reduced - i * PIECE : PIECE);
+  for (int64_t i = 0; i < pieces; i++) all = join(all, part[i]);
   free(part);
-  put(work, 0, total, 0);
+  put(work, 0, finished(work, all.total), 0);
   return PL_OK;
+}
+
+/* Takes the row after `before` others into the tallies of n columns; the means are those of Welford's recurrence. */
+static void add_row(pl_reduction kind, int64_t before, int64_t n, double *restrict total, double *restrict mean,
+                    const double *restrict x) {
+  if (kind == PL_SUM) {
+    pl_cpu_kernels()->accumulate[PL_COMPUTE_F64](n, total, x);
+    return;
+  }
+  const double share = kind == PL_DEVIATIONS ? 1 / (double)(before + 1) : 0; /* a mean that stays 0 gives squares */
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const double apart = x[i] - mean[i];
+    mean[i] += apart * share;
+    total[i] += apart * (x[i] - mean[i]);
+  }
 }
 
 /* Kept elements lie side by side in memory: add whole rows instead of striding down columns. */
 static void sum_columns(const job *work, int64_t first, int64_t n) {
   _Alignas(64) char room[PL_BLOCK_BYTES];
-  _Alignas(64) double total[PL_BLOCK] = {0};
+  _Alignas(64) double total[PL_BLOCK] = {0}, mean[PL_BLOCK] = {0};
   for (int64_t r = 0; r < work->reduced; r++) {
     pl_array row = work->in;
     row.rank = 1;
@@ -88,8 +142,9 @@ static void sum_columns(const job *work, int64_t first, int64_t n) {
       row.offset += left % work->in.size[axis] * work->in.stride[axis];
       left /= work->in.size[axis];
     }
-    pl_cpu_kernels()->accumulate[PL_COMPUTE_F64](n, total, pl_blocks_read(&row, PL_COMPUTE_F64, first, n, room));
+    add_row(work->kind, r, n, total, mean, pl_blocks_read(&row, PL_COMPUTE_F64, first, n, room));
   }
+  for (int64_t i = 0; i < n; i++) total[i] = finished(work, total[i]);
   pl_blocks_write(&work->out, PL_COMPUTE_F64, first, n, total);
 }
 
@@ -109,7 +164,7 @@ static pl_status sum(const job *work) {
     if (integers)
       put(work, k, 0, sum_integers(work, k * work->reduced, work->reduced));
     else
-      put(work, k, sum_range(work, k * work->reduced, work->reduced), 0);
+      put(work, k, finished(work, tally_range(work, k * work->reduced, work->reduced).total), 0);
   return PL_OK;
 }
 
@@ -141,11 +196,11 @@ static int64_t extreme(const job *work, int64_t start, bool largest, double *num
   return position;
 }
 
-pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in) {
+pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in) {
   (void)device;
-  job work = arrange(out, in);
+  job work = arrange(kind, factor, out, in);
   if (work.kept == 0) return PL_OK;
-  if (kind == PL_SUM) return sum(&work);
+  if (kind == PL_SUM || kind == PL_EUCLIDEAN || kind == PL_DEVIATIONS) return sum(&work);
   PL_REQUIRE(work.reduced > 0, "max, min, argmax and argmin need at least one element; got shape %s",
              pl_shape_text(in));
   bool largest = kind == PL_MAX || kind == PL_ARGMAX, position_wanted = kind == PL_ARGMAX || kind == PL_ARGMIN;

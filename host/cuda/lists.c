@@ -83,7 +83,7 @@ pl_status pl_cuda_squares(pl_device *device, const pl_array *const arrays[], int
   pl_status status = partial_squares(cuda, arrays, count, &partial);
   pl_array single = *out;
   single.rank = 1, single.size[0] = 1, single.stride[0] = 1;
-  if (status == PL_OK) status = pl_cuda_reduce(device, PL_SUM, &single, &partial);
+  if (status == PL_OK) status = pl_cuda_reduce(device, PL_SUM, 1, &single, &partial);
   pl_buffer_release(partial.buffer);
   return status;
 }

@@ -128,7 +128,7 @@ static pl_status weight_gradient(pl_cuda *cuda, const pl_norm *norm, const pl_ar
     pl_array out = *gradients[i], in = partial;
     out.rank = 2, out.size[1] = j.length, out.size[0] = 1, out.stride[1] = 1, out.stride[0] = j.length;
     in.offset = i * slices * j.length;
-    status = pl_cuda_reduce(&cuda->device, PL_SUM, &out, &in);
+    status = pl_cuda_reduce(&cuda->device, PL_SUM, 1, &out, &in);
   }
   pl_buffer_release(sums);
   return status;

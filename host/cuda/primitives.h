@@ -14,7 +14,7 @@ pl_status pl_cuda_transfer(pl_device *to_device, void *to, pl_device *from_devic
 pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from);
 pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                             const pl_array *const in[PL_OPERANDS]);
-pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);
 pl_status pl_cuda_gemm(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
 pl_status pl_cuda_gather(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
 pl_status pl_cuda_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);

@@ -10,6 +10,7 @@ typedef struct {
   const int64_t *in_position;
   void *out;
   int64_t *out_position;
+  double factor;
   int64_t kept, reduced, slice;
   pl_axes kept_shape, reduced_shape;
   int64_t kept_stride[2][PL_RANK_MAX], reduced_stride[1][PL_RANK_MAX];
@@ -19,9 +20,15 @@ enum { THREADS = 256, VECTOR_MAX = 8, COLUMN_THREADS = 32, SLICE_MIN = 64 };
 
 static bool wants_position(pl_reduction kind) { return kind == PL_ARGMAX || kind == PL_ARGMIN; }
 
+static bool squares(pl_reduction kind) { return kind == PL_EUCLIDEAN || kind == PL_DEVIATIONS; }
+
+/* Values that a partial result consists of, as kernels/reduce.cu keeps them. */
+static size_t parts_of(pl_reduction kind) { return kind == PL_DEVIATIONS ? 3 : 1; }
+
 void pl_reduce_prelude(const pl_reduce_variant *variant, pl_text *text) {
   static const char *const kinds[] = {
-      [PL_SUM] = "SUM", [PL_MAX] = "LARGEST", [PL_MIN] = "SMALLEST", [PL_ARGMAX] = "LARGEST", [PL_ARGMIN] = "SMALLEST",
+      [PL_SUM] = "SUM",         [PL_MAX] = "LARGEST",         [PL_MIN] = "SMALLEST",          [PL_ARGMAX] = "LARGEST",
+      [PL_ARGMIN] = "SMALLEST", [PL_EUCLIDEAN] = "EUCLIDEAN", [PL_DEVIATIONS] = "DEVIATIONS",
   };
   pl_text_print(text, "#define KIND %s\n#define POSITION %d\ntypedef %s ACC;\ntypedef %s INDEX;\n",
                 kinds[variant->kind], wants_position(variant->kind), pl_work_name(variant->work, 0),
@@ -30,10 +37,9 @@ void pl_reduce_prelude(const pl_reduce_variant *variant, pl_text *text) {
                 pl_layout_type(variant->out));
   pl_text_print(text,
                 "#define KEPT %d\n#define REDUCED %d\n#define V %d\n#define W %d\n#define LANES %d\n"
-                "#define PARTIAL_IN %d\n#define PARTIAL_OUT %d\n#define FINISH %d\n",
+                "#define PARTIAL_IN %d\n#define FINISH %d\n",
                 variant->kept, variant->reduced, variant->vector, variant->width ? variant->width : THREADS,
-                variant->lanes ? variant->lanes : COLUMN_THREADS, variant->partial_in, variant->partial_out,
-                !variant->partial_out);
+                variant->lanes ? variant->lanes : COLUMN_THREADS, variant->partial_in, !variant->partial_out);
 }
 
 const char *pl_reduce_name(const pl_reduce_variant *variant) { return variant->width ? "rows" : "columns"; }
@@ -148,7 +154,7 @@ static pl_status finish(pl_cuda *cuda, const pl_reduce_variant *first, const job
   /* Few kept places with many slices: a block for each; else by columns, which lie side by side. */
   variant.width = made->kept < COLUMN_THREADS ? (slices > 32 ? THREADS : 32) : 0;
   variant.lanes = COLUMN_THREADS;
-  variant.partial_in = wants_position(first->kind);
+  variant.partial_in = wants_position(first->kind) || squares(first->kind);
   variant.partial_out = false;
   variant.small = first->small && slices * made->kept < INT32_MAX / 2;
   j.in = values;
@@ -164,7 +170,8 @@ static pl_status in_two_launches(pl_cuda *cuda, pl_reduce_variant *variant, job 
   j->slice = ((j->reduced + slices - 1) / slices + unit - 1) / unit * unit;
   slices = (j->reduced + j->slice - 1) / j->slice;
   size_t count = (size_t)(slices * j->kept);
-  PL_TRY(pl_buffer_new(&cuda->device, count * (variant->work == PL_WORK_F32 ? 4 : 8), &values));
+  PL_TRY(
+      pl_buffer_new(&cuda->device, count * parts_of(variant->kind) * (variant->work == PL_WORK_F32 ? 4 : 8), &values));
   pl_status status = PL_OK;
   if (wants_position(variant->kind)) status = pl_buffer_new(&cuda->device, count * sizeof(int64_t), &positions);
   if (status == PL_OK) {
@@ -186,18 +193,22 @@ static int width_of(int64_t rows, int64_t elements, int64_t vectors) {
   return vectors <= 4 ? 1 : vectors <= 32 ? 4 : vectors <= 128 ? 16 : elements <= 2048 && rows >= 64 ? 32 : THREADS;
 }
 
-pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in) {
+pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
   pl_array kept[2], reduced;
   int64_t count = pl_array_count(out);
   if (count == 0) return PL_OK;
   arrange(out, in, kept, &reduced);
-  job j = {.in = pl_array_data(in), .out = pl_array_data(out), .kept = count, .reduced = pl_array_count(&reduced)};
+  job j = {.in = pl_array_data(in),
+           .out = pl_array_data(out),
+           .kept = count,
+           .reduced = pl_array_count(&reduced),
+           .factor = factor};
   if (j.reduced == 0) {
-    PL_REQUIRE(kind == PL_SUM, "max, min, argmax and argmin need at least one element; got shape %s",
+    PL_REQUIRE(kind == PL_SUM || squares(kind), "max, min, argmax and argmin need at least one element; got shape %s",
                pl_shape_text(in));
-    pl_array zero = pl_array_number(0);
+    pl_array zero = pl_array_number(kind == PL_EUCLIDEAN ? 0 : 0 * factor); /* NaN for a mean */
     return pl_cuda_copy(device, out, &zero);
   }
   set_strides(&j, kept, &reduced);

@@ -10,7 +10,8 @@
 #include "host/device/pointwise.h"
 #include "host/device/recurrence.h"
 
-typedef enum { PL_SUM, PL_MAX, PL_MIN, PL_ARGMAX, PL_ARGMIN } pl_reduction;
+/* PL_EUCLIDEAN: the root of the sum of squares; PL_DEVIATIONS: the sum of the squared deviations from the mean. */
+typedef enum { PL_SUM, PL_MAX, PL_MIN, PL_ARGMAX, PL_ARGMIN, PL_EUCLIDEAN, PL_DEVIATIONS } pl_reduction;
 typedef enum { PL_UNIFORM, PL_NORMAL, PL_BERNOULLI, PL_INTEGER } pl_distribution;
 typedef enum { PL_SOFTMAX, PL_LOG_SOFTMAX } pl_softmax_kind;
 
@@ -71,8 +72,10 @@ struct pl_device {
   pl_status (*pointwise)(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                          const pl_array *const in[PL_OPERANDS]);
   /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or
-   * all when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. */
-  pl_status (*reduce)(pl_device *device, pl_reduction kind, const pl_array *out, const pl_array *in);
+   * all when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. PL_EUCLIDEAN and
+   * PL_DEVIATIONS take floating-point types. A sum, of whatever, is multiplied by `factor` before it is rounded to
+   * out's type; it is 1 for integers and is not read by the other kinds. */
+  pl_status (*reduce)(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);
   /* out[..., m, n] = a[..., m, k] b[..., k, n] + beta out; equal ranks, leading sizes equal to out's or 1. */
   pl_status (*gemm)(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
   /* out[.., i, ..] = in[.., index[.., i, ..], ..] along dim; index has out's shape, or rank 1 to pick whole slices. */

@@ -16,12 +16,12 @@ static int64_t folded(const pl_array *a, unsigned axes, int64_t size[PL_RANK_MAX
 }
 
 /* The reduction with all axes kept (size 1), outside the graph. */
-static pl_status reduce(pl_tensor *a, pl_reduction kind, unsigned axes, pl_dtype type, pl_tensor **out) {
+static pl_status reduce(pl_tensor *a, pl_reduction kind, double factor, unsigned axes, pl_dtype type, pl_tensor **out) {
   int64_t size[PL_RANK_MAX];
   folded(&a->array, axes, size);
   pl_device *device = pl_tensor_device(a);
   PL_TRY(pl_tensor_new(device, type, a->array.rank, size, out));
-  pl_status status = device->reduce(device, kind, &(*out)->array, &a->array);
+  pl_status status = device->reduce(device, kind, factor, &(*out)->array, &a->array);
   if (status != PL_OK) pl_tensor_release(*out);
   return status;
 }
@@ -69,20 +69,17 @@ static pl_status sum_scaled(pl_tensor *a, unsigned axes, bool keep, bool mean, p
   int64_t size[PL_RANK_MAX], fold = folded(&a->array, axes, size);
   bool real = pl_dtype_is_float(a->array.dtype);
   double factor = mean ? 1 / (double)fold : 1;
-  pl_dtype type = real ? a->array.dtype : PL_I64, wide = real && mean && type < PL_F32 ? PL_F32 : type;
-  pl_tensor *sum, *scaled = NULL, *number = pl_tensor_number(factor);
-  pl_status status = reduce(a, PL_SUM, axes, wide, &sum); /* a 16-bit sum may overflow where its mean does not */
-  if (status == PL_OK && mean) {
-    bool was = pl_set_recording(false);
-    status = pl_mul(sum, number, &scaled);
+  pl_tensor *sum;
+  PL_TRY(reduce(a, PL_SUM, real ? factor : 1, axes, real ? a->array.dtype : PL_I64, &sum));
+  if (mean && !real) {
+    pl_tensor *scaled = NULL, *number = pl_tensor_number(factor);
+    pl_status status = pl_mul(sum, number, &scaled);
     pl_tensor_release(sum);
-    sum = NULL;
-    if (status == PL_OK) status = pl_convert_to(scaled, real ? type : PL_F32, pl_tensor_device(a), &sum);
+    pl_tensor_release(number);
+    if (status == PL_OK) status = pl_convert_to(scaled, PL_F32, pl_tensor_device(a), &sum);
     pl_tensor_release(scaled);
-    pl_set_recording(was);
+    PL_TRY(status);
   }
-  pl_tensor_release(number);
-  PL_TRY(status);
   PL_TRY(drop_axes(&sum, axes, keep));
   if (real) {
     pl_node *node;
@@ -105,7 +102,7 @@ pl_status pl_sum_to(pl_tensor *g, const pl_array *shape, pl_tensor **out) {
   pl_tensor *sum = pl_tensor_retain(g);
   if (axes) {
     pl_tensor_release(sum);
-    PL_TRY(reduce(g, PL_SUM, axes, g->array.dtype, &sum));
+    PL_TRY(reduce(g, PL_SUM, 1, axes, g->array.dtype, &sum));
   }
   pl_tensor *shaped;
   pl_status status = pl_reshape(sum, shape->rank, shape->size, &shaped);
@@ -124,22 +121,49 @@ pl_status pl_op_mean(const pl_call *call, pl_tensor *out[]) {
   return sum_scaled(call->tensor[0], call->axes, call->integer[0], true, out);
 }
 
-/* Variance as a composition of recorded steps: mean((a - mean(a))^2) n / (n - correction). */
+/* The reduction of a in floating point (integers as float32) with its axes dropped, and the operand as it was taken. */
+static pl_status real_reduction(const pl_call *call, pl_reduction kind, double factor, pl_tensor **operand,
+                                pl_tensor **out) {
+  pl_tensor *a = call->tensor[0];
+  pl_dtype type = pl_dtype_is_float(a->array.dtype) ? a->array.dtype : PL_F32;
+  PL_TRY(pl_convert_to(a, type, pl_tensor_device(a), operand));
+  pl_status status = reduce(*operand, kind, factor, call->axes, type, out);
+  if (status == PL_OK) status = drop_axes(out, call->axes, call->integer[0]);
+  if (status != PL_OK) pl_tensor_release(*operand);
+  return status;
+}
+
+/* Saves: the operand. da = 2 factor g (a - mean(a)), with the factor in node->number[0]. */
+static pl_status var_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
+  pl_tensor *a = NULL, *g = NULL, *scaled = NULL, *mean = NULL, *centred = NULL;
+  pl_tensor *factor = pl_tensor_number(2 * node->number[0]);
+  pl_status status = pl_saved(node, 0, &a);
+  if (status == PL_OK) status = with_axes(node, gout[0], &g);
+  if (status == PL_OK) status = pl_mul(g, factor, &scaled);
+  if (status == PL_OK) status = sum_scaled(a, (unsigned)node->integer[0], true, true, &mean);
+  if (status == PL_OK) status = pl_pointwise_run(PL_OP_sub, (pl_tensor *[3]){a, mean}, &centred);
+  if (status == PL_OK) status = pl_mul(centred, scaled, &gin[0]);
+  pl_tensor *const used[] = {a, g, scaled, mean, centred, factor};
+  for (int i = 0; i < 6; i++) pl_tensor_release(used[i]);
+  return status;
+}
+
 pl_status pl_op_var(const pl_call *call, pl_tensor *out[]) {
-  pl_tensor *a = call->tensor[0], *mean = NULL, *centred = NULL, *square = NULL, *sum = NULL;
-  int64_t size[PL_RANK_MAX], fold = folded(&a->array, call->axes, size);
+  pl_tensor *a;
+  int64_t size[PL_RANK_MAX], fold = folded(&call->tensor[0]->array, call->axes, size);
   int64_t correction = call->integer[1];
   PL_REQUIRE(fold > correction, "var: %lld elements are too few for correction %lld", (long long)fold,
              (long long)correction);
-  pl_tensor *factor = pl_tensor_number(1 / (double)(fold - correction));
-  pl_status status = sum_scaled(a, call->axes, true, true, &mean);
-  if (status == PL_OK) status = pl_pointwise_run(PL_OP_sub, (pl_tensor *[3]){a, mean}, &centred);
-  if (status == PL_OK) status = pl_pointwise_run(PL_OP_square, (pl_tensor *[3]){centred}, &square);
-  if (status == PL_OK) status = sum_scaled(square, call->axes, call->integer[0], false, &sum);
-  if (status == PL_OK) status = pl_mul(sum, factor, out);
-  pl_tensor *const used[] = {mean, centred, square, sum, factor};
-  for (int i = 0; i < 5; i++) pl_tensor_release(used[i]);
-  return status;
+  double factor = 1 / (double)(fold - correction);
+  PL_TRY(real_reduction(call, PL_DEVIATIONS, factor, &a, out));
+  pl_node *node;
+  pl_record("var", var_back, &a, 1, out, 1, &node);
+  if (node) {
+    node->integer[0] = call->axes, node->number[0] = factor;
+    pl_save(node, a);
+  }
+  pl_tensor_release(a);
+  return PL_OK;
 }
 
 /* Saves: operand and result. Equal extremes share the gradient evenly. */
@@ -177,10 +201,10 @@ static pl_status extreme(const pl_call *call, bool largest, pl_tensor *out[]) {
   unsigned axes = call->axes;
   bool one_axis = call->integer[1] != 0; /* a dimension was named */
   PL_REQUIRE(!one_axis || (axes & (axes - 1)) == 0, "%s: expected one dimension", largest ? "max" : "min");
-  PL_TRY(reduce(a, largest ? PL_MAX : PL_MIN, axes, a->array.dtype, &value));
+  PL_TRY(reduce(a, largest ? PL_MAX : PL_MIN, 1, axes, a->array.dtype, &value));
   pl_node *node = NULL;
   if (one_axis) {
-    pl_status status = reduce(a, largest ? PL_ARGMAX : PL_ARGMIN, axes, PL_I64, &index);
+    pl_status status = reduce(a, largest ? PL_ARGMAX : PL_ARGMIN, 1, axes, PL_I64, &index);
     if (status != PL_OK) {
       pl_tensor_release(value);
       return status;
@@ -214,12 +238,12 @@ static pl_status position(const pl_call *call, pl_reduction kind, pl_tensor *out
   pl_tensor *a = call->tensor[0], *index;
   unsigned axes = call->axes;
   if (call->integer[1]) {
-    PL_TRY(reduce(a, kind, axes, PL_I64, &index));
+    PL_TRY(reduce(a, kind, 1, axes, PL_I64, &index));
     PL_TRY(drop_axes(&index, axes, call->integer[0]));
   } else { /* over everything: the position in row-major order */
     pl_tensor *flat;
     PL_TRY(pl_reshape(a, 1, (int64_t[]){-1}, &flat));
-    pl_status status = reduce(flat, kind, 1, PL_I64, &index);
+    pl_status status = reduce(flat, kind, 1, 1, PL_I64, &index);
     pl_tensor_release(flat);
     PL_TRY(status);
     PL_TRY(drop_axes(&index, 1, false));
@@ -247,15 +271,8 @@ static pl_status norm_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gi
 
 /* Euclidean norm over the dimensions given. */
 pl_status pl_op_norm(const pl_call *call, pl_tensor *out[]) {
-  pl_tensor *a = call->tensor[0], *square = NULL, *sum = NULL;
-  bool was = pl_set_recording(false);
-  pl_status status = pl_pointwise_run(PL_OP_square, (pl_tensor *[3]){a}, &square);
-  if (status == PL_OK) status = pl_sum(square, call->axes, call->integer[0], &sum);
-  if (status == PL_OK) status = pl_pointwise_run(PL_OP_sqrt, (pl_tensor *[3]){sum}, out);
-  pl_set_recording(was);
-  pl_tensor_release(square);
-  pl_tensor_release(sum);
-  PL_TRY(status);
+  pl_tensor *a;
+  PL_TRY(real_reduction(call, PL_EUCLIDEAN, 1, &a, out));
   pl_node *node;
   pl_record("norm", norm_back, &a, 1, out, 1, &node);
   if (node) {
@@ -263,6 +280,7 @@ pl_status pl_op_norm(const pl_call *call, pl_tensor *out[]) {
     pl_save(node, a);
     pl_save(node, *out);
   }
+  pl_tensor_release(a);
   return PL_OK;
 }
 

@@ -114,11 +114,11 @@ static void reduction(pl_reduction kind, pl_dtype type, int width, bool partial_
                          .out = position ? PL_I64 : type,
                          .kept = width == 32 ? 2 : 1,
                          .reduced = width == 1 ? 2 : 1,
-                         .vector = position ? 1 : 2,
+                         .vector = position || partial_in ? 1 : 2,
                          .width = width,
                          .lanes = 1 << (int)kind % 6,
                          .small = width != 1,
-                         .partial_in = position && partial_in,
+                         .partial_in = (position || kind > PL_ARGMIN) && partial_in,
                          .partial_out = partial_out};
   pl_reduce_prelude(&v, &prelude);
   compile("reduce.cu", &prelude, everywhere);
@@ -127,11 +127,12 @@ static void reduction(pl_reduction kind, pl_dtype type, int width, bool partial_
 
 static void all_reductions(void) {
   static const int widths[] = {0, 1, 4, 16, 32, 256};
-  for (int kind = PL_SUM; kind <= PL_ARGMIN; kind++)
+  for (int kind = PL_SUM; kind <= PL_DEVIATIONS; kind++)
     for (int type = 0; type < PL_DTYPES; type++)
       for (int w = 0; w < 6; w++)
         for (int part = 0; part < 3; part++)
-          if (part == 0 || type == PL_F32 || type == PL_I64)
+          if ((part == 0 || type == PL_F32 || type == PL_I64) &&
+              (kind <= PL_ARGMIN || pl_dtype_is_float((pl_dtype)type)))
             reduction((pl_reduction)kind, (pl_dtype)type, widths[w], part == 1, part == 2, type == PL_BF16);
 }
 

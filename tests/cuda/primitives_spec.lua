@@ -96,6 +96,20 @@ end
     end
   end)
 
+  it("the variance of values far from 0 keeps its digits", function()
+    for _, dtype in ipairs { "float32", "float64" } do
+      for _, shape in ipairs { { 3, 70000 }, { 70000, 3 }, { 4001, 264 }, { 600, 7, 40 } } do
+        local a = (pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })) + 1000):to(dtype)
+        for dim = 1, #shape do
+          compare(function(x) return x:var(dim), x:transpose(1, -1):var(dim) end, { a }, 1e-5, dtype .. " var")
+        end
+        compare(function(x) return x:var(), x:std() end, { a }, 1e-5, dtype .. " var of all")
+      end
+      local equal = pl.full({ 300, 700, device = gpu, dtype = dtype }, 3e18)
+      for dim = 1, 2 do assert.is_true(equal:var(dim):max():item() < 1e27, "of equal values") end
+    end
+  end)
+
   it("reductions are the CPU's", function()
     for _, dtype in ipairs(floats) do
       for _, shape in ipairs {
@@ -108,6 +122,11 @@ end
           local what = ("%s %s [%s]"):format(name, dtype, table.concat(shape, ", "))
           for dim = 1, #shape do
             compare(function(x) return x:sum(dim) end, { view }, of_sums[dtype], "sum of " .. what)
+            compare(function(x) return x:mean(dim), x:norm(dim) end, { view }, of_sums[dtype], "mean, norm of " .. what)
+            if name ~= "spread" then -- of equals it is 0, or what rounding leaves
+              compare(function(x) return x:var { dim = dim, correction = 0 } end, { view }, of_sums[dtype],
+                "var of " .. what)
+            end
             compare(function(x) return x:max(dim) end, { view }, 0, "max of " .. what)
             compare(function(x) return x:argmin(dim) end, { view }, 0, "argmin of " .. what)
           end

@@ -113,6 +113,25 @@ describe("large reductions", function()
     assert.is_true(math.abs(ones:reshape({ 1500000, 2 }):sum(1)[2]:item() - 150000) < 1.5)
   end)
 
+  for dtype, exact in pairs { float32 = 3e-7, float64 = 1e-12, bfloat16 = 5e-3 } do
+    it("variance and norm of " .. dtype .. " far from 0", function()
+      local t = (pl.randn { ROWS, COLUMNS, dtype = "float64" } + 1000):to(dtype)
+      local wide = t:double()
+      for name, form in pairs(layouts(t)) do
+        for _, dims in ipairs { 1, 2, { 1, 2 } } do
+          local centred, count = wide - wide:mean(dims, true), wide:numel() // wide:sum(dims):numel()
+          local variance, what = (centred * centred):sum(dims) / (count - 1), name .. " " .. count
+          local got = with_threads(function() return form:var(dims) end)
+          same(pl.ones_like(variance), got / variance, exact, what)
+          same(pl.ones_like(variance), form:norm(dims) / (wide * wide):sum(dims):sqrt(), exact, what)
+        end
+      end
+      local deep = t:reshape({ 10, 25, COLUMNS }):permute { 2, 1, 3 }
+      same(t:var(1) / t:var(1), deep:var { 1, 2 } / t:var(1), exact, "of two axes")
+      assert.equal(0, pl.full({ 3, 70000, dtype = dtype }, 3e18):var(2):max():item())
+    end)
+  end
+
   it("extremes and their places", function()
     local t = pl.randint(-1000, 1000, { ROWS, COLUMNS }):float()
     local list = t:totable()
