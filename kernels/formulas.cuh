@@ -20,14 +20,14 @@ inline f32 exp_brief(f32 x) { return exp2_fast(x * 1.4426950408889634f); }
 inline f32 tanh_brief(f32 x) {
   const f32 square = x * x;
   const f32 near = x * (1 + square * (-0.33333334f + square * (0.13333334f - square * 0.053968254f)));
-  return square < 0.0625f ? near : 1 - 2 / (1 + exp_brief(2 * x));
+  return square < 0.0625f ? near : 1 - 2 * reciprocal_flushed(1 + exp2_flushed(x * 2.8853900817779268f));
 }
 
 // Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: within 1.5e-7; near 0 the odd series.
 inline f32 erf_brief(f32 x) {
-  const f32 size = fabsf(x), square = x * x, t = 1 / (1 + 0.3275911f * size);
+  const f32 size = fabsf(x), square = x * x, t = reciprocal_flushed(1 + 0.3275911f * size);
   const f32 tail = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-  const f32 far = copysignf(1 - tail * exp_brief(-square), x);
+  const f32 far = copysignf(1 - tail * exp2_flushed(square * -1.4426950408889634f), x);
   const f32 near = x * (1.1283792f + square * (-0.37612638f + square * 0.11283792f));
   return square < 0.01f ? near : far;
 }

@@ -95,6 +95,19 @@ inline f32 exp2_fast(f32 x) {
   return y;
 }
 
+// The same, and 1 / x within 2^-23, where results below 2^-126 are 0: an instruction each, while exp2_fast and a
+// division scale their operands.
+inline f32 exp2_flushed(f32 x) {
+  f32 y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+inline f32 reciprocal_flushed(f32 x) {
+  f32 y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // The larger and the smaller; a NaN wins.
 inline f32 larger_of(f32 x, f32 y) {
   f32 z;
