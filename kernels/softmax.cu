@@ -155,21 +155,30 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax(const __grid_const
 #pragma unroll
     for (int v = 0; v < V; v++) mine[v] = joined(mine[v], j.tallies[s * j.rows + row + v]);
 #else
+#if GRADIENT
 #pragma unroll 4
   for (i64 i = first + warp; i < end; i += 8) {
     const pack<TYPE_IN, V> in = load<TYPE_IN, V>(at.in + i * j.step[1]);
-    pack<TYPE_Y, V> y;
-    if (GRADIENT) y = load<TYPE_Y, V>(at.y + i * j.step[2]);
+    const pack<TYPE_Y, V> y = load<TYPE_Y, V>(at.y + i * j.step[2]);
+#pragma unroll
+    for (int v = 0; v < V; v++) mine[v].total += read<T>(in.at[v]) * (LOGARITHM ? (T)1 : read<T>(y.at[v]));
+  }
+#else
+  enum { AT_ONCE = 4 }; // a tally is scaled once for all of them
+  for (i64 i = first + warp; i < end; i += 8 * AT_ONCE) {
+    pack<TYPE_IN, V> in[AT_ONCE];
+#pragma unroll
+    for (int u = 0; u < AT_ONCE; u++)
+      if (i + 8 * u < end) in[u] = load<TYPE_IN, V>(at.in + (i + 8 * u) * j.step[1]);
 #pragma unroll
     for (int v = 0; v < V; v++) {
-      const T value[1] = {read<T>(in.at[v])};
-#if GRADIENT
-      mine[v].total += LOGARITHM ? value[0] : value[0] * read<T>(y.at[v]);
-#else
-      meet(mine[v], value);
-#endif
+      T values[AT_ONCE];
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; u++) values[u] = i + 8 * u < end ? read<T>(in[u].at[v]) : lowest<T>();
+      meet(mine[v], values);
     }
   }
+#endif
 #endif
   __shared__ tally of_warp[8][32 * V];
 #pragma unroll

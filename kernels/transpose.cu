@@ -3,7 +3,7 @@
 //   TYPE_OUT, TYPE_IN  storage types
 //   T                  the type in which a value passes (a typedef)
 //   RANK               axes beside the two
-//   EDGE               a thread turns EDGE x EDGE elements: 4, or 2 where one has 8 bytes
+//   EDGE               a thread turns EDGE x EDGE elements: 4; 2 where one has 8 bytes; 8 where all have 2 at most
 //   WHOLE_OUT, WHOLE_IN  1: that side is aligned for vectors of EDGE
 #include "layout.cuh"
 

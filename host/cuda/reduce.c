@@ -188,9 +188,12 @@ static pl_status in_two_launches(pl_cuda *cuda, pl_reduce_variant *variant, job 
   return status;
 }
 
-/* Threads for a row of that many vectors: a few vectors each, neighbours to neighbours. */
+/* Threads for a row of that many vectors: a few vectors each, neighbours to neighbours. Where there are rows enough to
+ * fill a GPU, a warp also takes longer ones: bringing together what a block has found takes as long as reading two
+ * vectors per thread. */
 static int width_of(int64_t rows, int64_t elements, int64_t vectors) {
-  return vectors <= 4 ? 1 : vectors <= 32 ? 4 : vectors <= 128 ? 16 : elements <= 2048 && rows >= 64 ? 32 : THREADS;
+  bool warp = (elements <= 2048 && rows >= 64) || (vectors <= 512 && rows >= 8192);
+  return vectors <= 4 ? 1 : vectors <= 32 ? 4 : vectors <= 128 ? 16 : warp ? 32 : THREADS;
 }
 
 pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in) {

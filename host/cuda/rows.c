@@ -20,8 +20,8 @@ pl_rows_shape pl_rows_shape_of(int64_t length, int vector, int held) {
   /* A thread of the widest block has 64 registers: with two arrays it holds fewer vectors of each. */
   static const struct {
     int width, hold, held_max;
-  } choices[] = {{1, 2, 2},  {4, 2, 2},   {8, 4, 2},   {16, 4, 2},   {32, 4, 2},
-                 {32, 8, 2}, {256, 4, 2}, {256, 8, 2}, {1024, 3, 2}, {1024, 7, 1}};
+  } choices[] = {{1, 2, 2},   {4, 2, 2},   {8, 4, 2},   {16, 4, 2},   {32, 4, 2},  {32, 8, 2},
+                 {256, 2, 2}, {256, 4, 2}, {256, 8, 2}, {1024, 3, 2}, {1024, 7, 1}};
   int64_t vectors = length / vector;
   for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
     if (vectors <= choices[i].width * choices[i].hold && held <= choices[i].held_max)

@@ -3,7 +3,7 @@
 
 #include "host/cuda/layout.h"
 
-enum { SIDE = 16, THREADS = SIDE * SIDE, WORTHWHILE = 16 };
+enum { SIDE = 16, THREADS = SIDE * SIDE, WORTHWHILE = 16, EDGE_MAX = 8 };
 
 /* As in kernels/transpose.cu. */
 typedef struct {
@@ -14,16 +14,17 @@ typedef struct {
   int64_t stride[2][PL_RANK_MAX];
 } job;
 
-/* A thread turns so many elements each way, 16 bytes at most at once. */
-static int turned(const pl_transpose_variant *variant) {
-  return pl_dtype_size(variant->out) == 8 || pl_dtype_size(variant->in) == 8 ? 2 : 4;
+/* At most 16 bytes at once. */
+int pl_transpose_edge(pl_dtype out, pl_dtype in, bool many) {
+  size_t widest = pl_dtype_size(out) > pl_dtype_size(in) ? pl_dtype_size(out) : pl_dtype_size(in);
+  return widest == 8 ? 2 : widest <= 2 && many ? EDGE_MAX : 4;
 }
 
 void pl_transpose_prelude(const pl_transpose_variant *variant, pl_text *text) {
   bool raw = variant->work == PL_WORK_RAW;
   const char *value = pl_layout_raw(pl_dtype_size(variant->out));
-  pl_text_print(text, "#define EDGE %d\n#define WHOLE_OUT %d\n#define WHOLE_IN %d\n", turned(variant),
-                variant->whole_out, variant->whole_in);
+  pl_text_print(text, "#define EDGE %d\n#define WHOLE_OUT %d\n#define WHOLE_IN %d\n", variant->edge, variant->whole_out,
+                variant->whole_in);
   pl_text_print(text, "#define TYPE_OUT %s\n#define TYPE_IN %s\n#define RANK %d\ntypedef %s T;\n",
                 raw ? value : pl_layout_type(variant->out), raw ? value : pl_layout_type(variant->in), variant->rank,
                 pl_work_name(variant->work, pl_dtype_size(variant->out)));
@@ -40,7 +41,8 @@ int pl_transpose_axis(const pl_array *out, const pl_array *in) {
 
 static pl_status load(pl_cuda *cuda, const pl_transpose_variant *v, pl_cu_function *function) {
   uint64_t key = (uint64_t)PL_FAMILY_TRANSPOSE << 56 | (uint64_t)v->out << 24 | (uint64_t)v->in << 16 |
-                 (uint64_t)v->work << 8 | (uint64_t)v->rank << 2 | (uint64_t)v->whole_out << 1 | v->whole_in;
+                 (uint64_t)v->work << 12 | (uint64_t)v->edge << 8 | (uint64_t)v->rank << 2 |
+                 (uint64_t)v->whole_out << 1 | v->whole_in;
   *function = pl_cuda_kernel_found(cuda, key);
   if (*function) return PL_OK;
   pl_text prelude = {0};
@@ -72,7 +74,11 @@ pl_status pl_transpose_copy(pl_cuda *cuda, const pl_array *out, const pl_array *
   }
   j.shape = pl_axes_of(&rest, 1);
   pl_transpose_variant variant = {.out = out->dtype, .in = in->dtype, .work = work, .rank = rest.rank};
-  int n = turned(&variant), tile = SIDE * n;
+  enum { LARGE = SIDE * EDGE_MAX };
+  bool large = j.size[0] >= LARGE && j.size[1] >= LARGE;
+  int64_t blocks = pl_array_count(out) / (LARGE * LARGE);
+  variant.edge = pl_transpose_edge(out->dtype, in->dtype, large && blocks >= 8 * cuda->multiprocessors);
+  int n = variant.edge, tile = SIDE * n;
   variant.whole_out = aligned(out, last, n);
   variant.whole_in = aligned(in, axis, n);
   j.tiles_x = (j.size[0] + tile - 1) / tile;

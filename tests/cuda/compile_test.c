@@ -87,7 +87,13 @@ static void all_copies(void) {
       v.work = to == from ? PL_WORK_RAW : pl_work_of((pl_dtype)from);
       pl_pointwise_prelude(&v, &prelude);
       compile("pointwise.cu", &prelude, to == PL_BF16 || from == PL_BF16);
-      pl_transpose_variant t = {v.type[0], v.type[1], v.work, (to + from) % 3, to % 2 == 0, from % 3 == 0};
+      pl_transpose_variant t = {v.type[0],
+                                v.type[1],
+                                v.work,
+                                (to + from) % 3,
+                                to % 2 == 0,
+                                from % 3 == 0,
+                                pl_transpose_edge((pl_dtype)to, (pl_dtype)from, from % 2 == 0)};
       pl_transpose_prelude(&t, &prelude);
       compile("transpose.cu", &prelude, to == PL_BF16 || from == PL_BF16);
     }
@@ -198,9 +204,9 @@ static void cross_entropy(pl_dtype type, bool gradient, int way, pl_rows_shape s
 
 /* Rows of every number of threads, in registers and too long for them, in vectors and one by one. */
 static void all_rows(void) {
-  static const int64_t vectors[] = {2, 8, 32, 64, 128, 256, 1024, 2048, 3072, 7168, 9000};
+  static const int64_t vectors[] = {2, 8, 32, 64, 128, 256, 512, 1024, 2048, 3072, 7168, 9000};
   for (int type = PL_F16; type <= PL_F64; type++)
-    for (int i = 0; i < 11; i++) {
+    for (int i = 0; i < 12; i++) {
       pl_dtype of = (pl_dtype)type;
       int vector = i % 3 == 2 ? 1 : 16 / (int)pl_dtype_size(of);
       int64_t length = vectors[i] * vector;

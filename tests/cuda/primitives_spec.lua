@@ -163,9 +163,28 @@ end
     assert.equal(1, pl.zeros({ 100000, device = gpu }):argmax():item())
   end)
 
+  it("many rows of 16 bits are reduced by warps", function()
+    local a = pl.randint(-100, 100, { 8200, 2200 }):to "bfloat16"
+    compare(function(x) return x:argmax(2), x:argmin(2), x:max(2) end, { a }, 0, "extrema")
+    compare(function(x) return x:var(2), x:norm(2) end, { a }, of_sums.bfloat16, "var, norm")
+  end)
+
+  it("large tensors of small elements are turned over", function()
+    for _, shape in ipairs { { 4096, 4352 }, { 4099, 4353 } } do
+      local a = pl.randint(0, 200, shape)
+      for _, dtype in ipairs { "uint8", "float16", "bfloat16" } do
+        local x = a:to(dtype)
+        local turned = x:to(gpu):t():contiguous():to "cpu"
+        assert.equal(x:numel(), pl.eq(x, turned:t()):sum():item(), dtype)
+      end
+      local turned = a:to("uint8"):to(gpu):t():to("bfloat16"):to "cpu"
+      assert.equal(a:numel(), pl.eq(a:to "bfloat16", turned:t()):sum():item(), "with conversion")
+    end
+  end)
+
   it("softmax and its gradient are the CPU's", function()
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs { { 500, 3 }, { 70, 100 }, { 9, 5000 }, { 4, 30, 65 } } do
+      for _, shape in ipairs { { 500, 3 }, { 70, 100 }, { 9, 5000 }, { 5, 4096 }, { 4, 30, 65 } } do
         local a = pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype) * 3
         for dim = 1, #shape do
           compare(function(x)
