@@ -3,25 +3,7 @@
 // states given out) and P (products), the arguments, the cell, and for STEP_PRODUCT == 1 the sizes
 // COLUMNS, CHUNKS, ROWS, UNIT_TILES.
 
-// Only passes outside the time loop use these two, on arrays of any type.
-static __device__ T load_typed(const char *data, int type, long long i) {
-  if (type == PL_BF16) return widen(((const bf16 *)data)[i]);
-  if (type == PL_F16) return widen(((const f16 *)data)[i]);
-  if (type == PL_F32) return ((const float *)data)[i];
-  return (T)((const double *)data)[i];
-}
-
-static __device__ void store_typed(char *data, int type, long long i, T value) {
-  if (type == PL_BF16) {
-    ((bf16 *)data)[i] = store_as<bf16>(value);
-  } else if (type == PL_F16) {
-    ((f16 *)data)[i] = store_as<f16>(value);
-  } else if (type == PL_F32) {
-    ((float *)data)[i] = (float)value;
-  } else {
-    ((double *)data)[i] = value;
-  }
-}
+#include "typed.cuh"
 
 // What an earlier step wrote: past the first-level cache, which may hold what lay there before.
 static __device__ __forceinline__ float fresh(const float *at) { return __ldcg(at); }

@@ -161,6 +161,29 @@ static pl_status run_recurrence(void *context) {
                   run->outputs, &run->states, &run->last);
 }
 
+static int plan_field(lua_State *L, int table, const char *name) {
+  if (lua_getfield(L, table, name) != LUA_TNUMBER) pl_error(L, "recurrence: fused.%s: expected a number", name);
+  int value = (int)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static void read_fused_plan(lua_State *L, int table, pl_fused_plan *plan) {
+  *plan = (pl_fused_plan){
+      .scope = plan_field(L, table, "scope"),
+      .rows = plan_field(L, table, "rows"),
+      .blocks = plan_field(L, table, "blocks"),
+      .parts = plan_field(L, table, "parts"),
+      .clustered = plan_field(L, table, "clustered"),
+      .groups = plan_field(L, table, "groups"),
+      .splits = plan_field(L, table, "splits"),
+      .writers = {plan_field(L, table, "writers_forward"), plan_field(L, table, "writers_backward")},
+      .ring = plan_field(L, table, "ring"),
+      .registers = {plan_field(L, table, "registers_forward"), plan_field(L, table, "registers_backward")},
+      .resident = plan_field(L, table, "resident"),
+  };
+}
+
 /* Options at index 7, which holds the lengths. */
 static void read_recurrence_options(lua_State *L, int index, recurrence_run *run) {
   luaL_checktype(L, index, LUA_TTABLE);
@@ -174,6 +197,7 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
   if (lua_getfield(L, index, "product") != LUA_TNIL) run->r.product = pl_dtype_named(luaL_checkstring(L, -1));
   if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
     pl_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
+  if (lua_getfield(L, index, "fused") == LUA_TTABLE) read_fused_plan(L, lua_gettop(L), &run->r.plan);
   lua_getfield(L, index, "lengths");
   run->lengths = pl_optional_tensor(L, lua_gettop(L), "recurrence", "lengths");
 }

@@ -22,7 +22,11 @@ enum { ALLOCATION_FAILED = 3, EXECUTION_FAILED = 13, INTERNAL_ERROR = 14 };
     (pl_blas_handle handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int a_type,         \
      int a_leading, long long a_stride, const void *b, int b_type, int b_leading, long long b_stride,                  \
      const void *beta, void *c, int c_type, int c_leading, long long c_stride, int batches, int compute,               \
-     int algorithm))
+     int algorithm))                                                                                                   \
+  X(multiply_each, "cublasGemmBatchedEx",                                                                              \
+    (pl_blas_handle handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *const *a, int a_type,  \
+     int a_leading, const void *const *b, int b_type, int b_leading, const void *beta, void *const *c, int c_type,     \
+     int c_leading, int batches, int compute, int algorithm))
 
 static struct {
 #define MEMBER(name, symbol, parameters) int(*name) parameters;
@@ -87,21 +91,51 @@ pl_status pl_blas_ready(pl_cuda *cuda) {
   return pl_cuda_with_memory(cuda, create, cuda);
 }
 
-pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
-                           const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches) {
+/* What both kinds of call are given besides the matrices' places. cuBLAS counts down columns: what it sees is
+ * c^T = b^T a^T. */
+typedef struct {
+  int ta, tb, compute, type[3];
+  float alpha_32, beta_32;
+  double alpha, beta;
+  bool wide;
+} product;
+
+static pl_status describe(pl_cuda *cuda, const int64_t size[4], const pl_blas_matrix *a, const pl_blas_matrix *b,
+                          const pl_blas_matrix *c, product *p) {
   static const int number[PL_DTYPES] = {
       [PL_F16] = REAL_16, [PL_BF16] = REAL_BF16, [PL_F32] = REAL_32, [PL_F64] = REAL_64};
   PL_TRY(pl_blas_ready(cuda));
-  PL_REQUIRE(a->leading <= INT_MAX && b->leading <= INT_MAX && c->leading <= INT_MAX && m <= INT_MAX && n <= INT_MAX &&
-                 k <= INT_MAX && batches <= INT_MAX,
-             "matmul: sizes past 2^31 are not supported");
-  bool wide = c->type == PL_F64;
-  float alpha_32 = (float)alpha, beta_32 = (float)beta;
-  int compute = wide ? COMPUTE_64 : pl_tf32_allowed() && a->type == PL_F32 ? COMPUTE_TF32 : COMPUTE_32;
-  /* cuBLAS counts down columns: what it sees is c^T = b^T a^T. */
-  return CHECK(cublas.multiply(cuda->blas, b->transposed ? TRANSPOSE : KEEP, a->transposed ? TRANSPOSE : KEEP, (int)n,
-                               (int)m, (int)k, wide ? (void *)&alpha : (void *)&alpha_32, b->data, number[b->type],
-                               (int)b->leading, b->batch_stride, a->data, number[a->type], (int)a->leading,
-                               a->batch_stride, wide ? (void *)&beta : (void *)&beta_32, c->data, number[c->type],
-                               (int)c->leading, c->batch_stride, (int)batches, compute, ALGORITHM_DEFAULT));
+  bool fits = a->leading <= INT_MAX && b->leading <= INT_MAX && c->leading <= INT_MAX;
+  for (int i = 0; i < 4; i++) fits = fits && size[i] <= INT_MAX;
+  PL_REQUIRE(fits, "matmul: sizes past 2^31 are not supported");
+  p->alpha_32 = (float)p->alpha, p->beta_32 = (float)p->beta;
+  p->wide = c->type == PL_F64;
+  p->compute = p->wide ? COMPUTE_64 : pl_tf32_allowed() && a->type == PL_F32 ? COMPUTE_TF32 : COMPUTE_32;
+  p->ta = a->transposed ? TRANSPOSE : KEEP, p->tb = b->transposed ? TRANSPOSE : KEEP;
+  p->type[0] = number[a->type], p->type[1] = number[b->type], p->type[2] = number[c->type];
+  return PL_OK;
+}
+
+static const void *factor(const product *p, bool beta) {
+  if (p->wide) return beta ? &p->beta : &p->alpha;
+  return beta ? &p->beta_32 : &p->alpha_32;
+}
+
+pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
+                           const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches) {
+  product p = {.alpha = alpha, .beta = beta};
+  PL_TRY(describe(cuda, (int64_t[]){m, n, k, batches}, a, b, c, &p));
+  return CHECK(cublas.multiply(cuda->blas, p.tb, p.ta, (int)n, (int)m, (int)k, factor(&p, false), b->data, p.type[1],
+                               (int)b->leading, b->batch_stride, a->data, p.type[0], (int)a->leading, a->batch_stride,
+                               factor(&p, true), c->data, p.type[2], (int)c->leading, c->batch_stride, (int)batches,
+                               p.compute, ALGORITHM_DEFAULT));
+}
+
+pl_status pl_blas_multiply_each(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
+                                const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches) {
+  product p = {.alpha = alpha, .beta = beta};
+  PL_TRY(describe(cuda, (int64_t[]){m, n, k, batches}, a, b, c, &p));
+  return CHECK(cublas.multiply_each(cuda->blas, p.tb, p.ta, (int)n, (int)m, (int)k, factor(&p, false), b->data,
+                                    p.type[1], (int)b->leading, a->data, p.type[0], (int)a->leading, factor(&p, true),
+                                    c->data, p.type[2], (int)c->leading, (int)batches, p.compute, ALGORITHM_DEFAULT));
 }

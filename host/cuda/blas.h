@@ -22,6 +22,11 @@ typedef struct {
 pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
                            const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches);
 
+/* The same for matrices that lie anywhere: data is an array in device memory of the addresses of `batches` matrices,
+ * batch_stride is not read. */
+pl_status pl_blas_multiply_each(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, double alpha, const pl_blas_matrix *a,
+                                const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches);
+
 /* Creates the handle before the first product; needed before a capture, since it allocates. */
 pl_status pl_blas_ready(pl_cuda *cuda);
 

@@ -25,7 +25,16 @@ static void print_register(pl_text *text, const pl_program *program, const int *
     pl_text_print(text, "v%d", at[r]);
 }
 
-static void print_program(pl_text *text, const char *name, const pl_program *program) {
+/* Operations that kernels/fast.cuh has an approximation of. */
+static bool is_approximated(const pl_pointwise *op) {
+  static const char *const names[] = {"tanh", "sigmoid",    "exp",  "log",   "reciprocal", "div",
+                                      "sqrt", "logsigmoid", "silu", "rsqrt", "softplus"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (strcmp(op->name, names[i]) == 0) return true;
+  return false;
+}
+
+static void print_program(pl_text *text, const char *name, const pl_program *program, bool fast) {
   int at[PL_REGISTERS_MAX + 1] = {0};
   pl_text_print(text, "static __device__ __forceinline__ void %s(const T *in, T *out) {\n", name);
   for (int i = 0; i < program->count; i++) {
@@ -38,7 +47,10 @@ static void print_program(pl_text *text, const char *name, const pl_program *pro
       print_register(text, program, at, operands[k]);
       pl_text_print(text, ";");
     }
-    pl_text_print(text, " v%d = %s; }\n", i, op->text[PL_VALUE]);
+    if (fast && is_approximated(op))
+      pl_text_print(text, " v%d = approximate_%s(a%s); }\n", i, op->name, op->arity > 1 ? ", b" : "");
+    else
+      pl_text_print(text, " v%d = %s; }\n", i, op->text[PL_VALUE]);
     at[code->target] = i;
   }
   for (int o = 0; o < program->outputs; o++) {
@@ -68,12 +80,16 @@ unsigned pl_cell_kept(const pl_cell *cell) {
   return set;
 }
 
-void pl_cell_text(const pl_cell *cell, pl_text *text) {
+static void print_cell(const pl_cell *cell, bool fast, pl_text *text) {
   pl_text_print(text, "enum { GATES = %d, STATES = %d, PARAMS = %d, SAVES = %d, INPUTS = %d, RECURRENTS = %d,\n",
                 cell->gates, cell->states, cell->params, cell->saves, pl_cell_inputs(cell), pl_cell_recurrents(cell));
   pl_text_print(text, "       BIASES = %d, HAS_INPUT = %u, HAS_RECURRENT = %u, HAS_BIAS = %u, KEPT = %u };\n",
                 pl_cell_biases(cell), set_of(cell->has_input, cell->gates), set_of(cell->has_recurrent, cell->gates),
                 set_of(cell->has_bias, cell->gates), pl_cell_kept(cell));
-  print_program(text, "cell_forward", &cell->forward);
-  print_program(text, "cell_backward", &cell->backward);
+  print_program(text, "cell_forward", &cell->forward, fast);
+  print_program(text, "cell_backward", &cell->backward, fast);
 }
+
+void pl_cell_text(const pl_cell *cell, pl_text *text) { print_cell(cell, false, text); }
+
+void pl_cell_text_approximate(const pl_cell *cell, pl_text *text) { print_cell(cell, true, text); }

@@ -62,6 +62,11 @@ static pl_status raise_complaint(pl_cuda *cuda) {
   if (said.code == PL_COMPLAINT_LENGTH)
     return PL_FAIL("rnn: lengths[%lld] is %lld, expected 0..T=%lld (in an earlier operation on %s)",
                    (long long)said.position, (long long)said.value, (long long)said.limit, cuda->device.name);
+  if (said.code == PL_COMPLAINT_WAIT)
+    return PL_FAIL(
+        "rnn: block %lld of a fused recurrence waited in vain for the %lld blocks of its head at step %lld (on "
+        "%s); its results are not valid",
+        (long long)said.value, (long long)said.limit, (long long)said.position, cuda->device.name);
   return PL_FAIL("index: value %lld at position %lld is outside 1..%lld (in an earlier operation on %s)",
                  (long long)said.value, (long long)said.position, (long long)said.limit, cuda->device.name);
 }

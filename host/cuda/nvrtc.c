@@ -128,12 +128,16 @@ static pl_status split_options(char *words, const char *list[OPTIONS_MAX], int *
   return PL_OK;
 }
 
+/* From sm_90 on, a target of its own has the instructions that no later chip is sure to have; cubins run nowhere else.
+ */
+static const char *own_instructions(int architecture) { return architecture >= 90 ? "a" : ""; }
+
 static pl_status compile_program(program made, const char *name, const char *options, int architecture, pl_text *cubin,
                                  pl_text *log) {
   char target[48], *words = pl_duplicate(options);
   const char *list[OPTIONS_MAX] = {target};
   int count = 1, result = 0;
-  snprintf(target, sizeof target, "--gpu-architecture=sm_%d", architecture);
+  snprintf(target, sizeof target, "--gpu-architecture=sm_%d%s", architecture, own_instructions(architecture));
   for (int i = 0; i < FIXED_OPTIONS; i++) list[count++] = fixed_options[i];
   pl_status status = split_options(words, list, &count);
   if (status == PL_OK) result = nvrtc.CompileProgram(made, count, list);
@@ -197,7 +201,7 @@ pl_status pl_nvrtc_compile(const char *name, const char *source, const char *opt
   PL_TRY(pl_nvrtc_open());
   char target[16];
   pl_cubin_key key;
-  snprintf(target, sizeof target, "sm_%d", architecture);
+  snprintf(target, sizeof target, "sm_%d%s", architecture, own_instructions(architecture));
   key_of(source, options, target, &key);
   if (!log && pl_cubin_read(&key, cubin)) {
     compilations.cached++;

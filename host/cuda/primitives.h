@@ -6,7 +6,7 @@
 #include "host/cuda/cuda.h"
 
 /* pl_complaint.code */
-enum { PL_COMPLAINT_INDEX = 1, PL_COMPLAINT_DIVISION, PL_COMPLAINT_LENGTH };
+enum { PL_COMPLAINT_INDEX = 1, PL_COMPLAINT_DIVISION, PL_COMPLAINT_LENGTH, PL_COMPLAINT_WAIT };
 
 pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t bytes);
 pl_status pl_cuda_download(pl_device *device, void *host, const void *from, size_t bytes);

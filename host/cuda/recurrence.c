@@ -4,6 +4,7 @@
 
 #include "host/cuda/blas.h"
 #include "host/cuda/cell_text.h"
+#include "host/cuda/fused.h"
 #include "host/cuda/recurrence_plan.h"
 #include <limits.h>
 #include <string.h>
@@ -42,7 +43,7 @@ static workspace lay_out(const pl_recurrence *q, const pl_step_shape *shape, are
 }
 
 pl_status pl_cuda_recurrence_workspace(pl_device *device, const pl_recurrence *q, size_t *bytes) {
-  (void)device;
+  if (q->plan.rows) return pl_cuda_fused_workspace(device, q, bytes);
   pl_step_shape shape;
   arena a = {0};
   pl_step_shape_choose(q, false, &shape);
@@ -189,6 +190,7 @@ static pl_status run_forward(const way *y, const scratch *x) {
 }
 
 pl_status pl_cuda_recurrence_forward(pl_device *device, const pl_recurrence *q, const pl_recurrence_result *result) {
+  if (q->plan.rows) return pl_cuda_fused_forward(device, q, result);
   way y = {.q = q, .result = result};
   return run_way(device, &y, result->workspace, run_forward);
 }
@@ -240,6 +242,7 @@ static pl_status run_backward(const way *y, const scratch *x) {
 }
 
 pl_status pl_cuda_recurrence_backward(pl_device *device, const pl_recurrence *q, const pl_recurrence_gradient *g) {
+  if (q->plan.rows) return pl_cuda_fused_backward(device, q, g);
   way y = {.q = q, .gradient = g};
   return run_way(device, &y, g->workspace, run_backward);
 }

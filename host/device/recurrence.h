@@ -48,6 +48,24 @@ int pl_cell_biases(const pl_cell *cell);
 /* Whether the backward program reads input i. */
 bool pl_program_reads(const pl_program *program, int input);
 
+/* How one persistent launch for all time steps is cut (`fused`). rows == 0: there is none, and the steps are launched
+ * one by one. */
+typedef enum { PL_SCOPE_BLOCK, PL_SCOPE_CLUSTER, PL_SCOPE_GRID } pl_fused_scope;
+
+typedef struct {
+  pl_fused_scope scope; /* how far h travels in a step */
+  int rows;             /* of the batch, of a block: 4, 8 or, in the grid scope, 16 */
+  int blocks;           /* that share a head: 1; 2, 4, 8 or 16 of a cluster; an even number of a grid */
+  int parts;            /* of these blocks that share the sums of gradients of h: a divisor of blocks */
+  bool clustered;       /* grid scope: these are a cluster, which adds up faster than through memory */
+  int groups;           /* of 8 units of a team of warps */
+  int splits;           /* warps of a team, which share what a sum runs over */
+  int writers[2];       /* warps that move data, forward and backward; 0: those that multiply do it themselves */
+  int ring;             /* steps of input on their way: 4 or 8 */
+  int registers[2]; /* fragments of R that a thread holds in registers, forward and backward; others: shared memory */
+  int resident;     /* blocks that one multiprocessor is to run at once */
+} pl_fused_plan;
+
 /* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless
  * said, and a gradient's is that of what it belongs to. Axes are in the order given. NULL marks what is absent. */
 typedef struct {
@@ -64,6 +82,7 @@ typedef struct {
   /* [B] int64; NULL: all T. Beyond its length a row's states repeat. Those in host memory are within 0..T; a device
    * with memory of its own reports others at its next synchronisation, and takes the nearest. */
   const pl_array *lengths;
+  pl_fused_plan plan;
   bool cut;    /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
   double clip; /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
 } pl_recurrence;

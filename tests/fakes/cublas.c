@@ -8,6 +8,7 @@ int cublasSetStream_v2(void *handle, void *stream);
 int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes);
 int cublasSetMathMode(void *handle, int mode);
 int cublasGemmStridedBatchedEx(void *handle);
+int cublasGemmBatchedEx(void *handle);
 const char *cublasGetStatusString(int status);
 
 int fake_cublas_handles; /* that live */
@@ -44,6 +45,11 @@ int cublasSetMathMode(void *handle, int mode) {
 int cublasGemmStridedBatchedEx(void *handle) {
   (void)handle;
   return (int)fake_setting("cublasGemmStridedBatchedEx", 0);
+}
+
+int cublasGemmBatchedEx(void *handle) {
+  (void)handle;
+  return (int)fake_setting("cublasGemmBatchedEx", 0);
 }
 
 const char *cublasGetStatusString(int status) {
