@@ -8,6 +8,8 @@
 
 static const char CELL[] = "perilune.cell";
 
+pl_cell *pl_check_cell(lua_State *L, int index) { return *(pl_cell **)luaL_checkudata(L, index, CELL); }
+
 static int collect(lua_State *L) {
   pl_cell **cell = lua_touserdata(L, 1);
   if (*cell) pl_cell_release(*cell);
@@ -138,7 +140,7 @@ static int new_cell(lua_State *L) {
 
 /* cell_text(cell) -> what devices compile for it, as text */
 static int cell_text(lua_State *L) {
-  const pl_cell *cell = *(pl_cell **)luaL_checkudata(L, 1, CELL);
+  const pl_cell *cell = pl_check_cell(L, 1);
   pl_text text = {0};
   pl_device_cell_text(cell, &text);
   lua_pushlstring(L, text.data ? text.data : "", text.length);
@@ -168,7 +170,7 @@ static int plan_field(lua_State *L, int table, const char *name) {
   return value;
 }
 
-static void read_fused_plan(lua_State *L, int table, pl_fused_plan *plan) {
+void pl_read_fused_plan(lua_State *L, int table, pl_fused_plan *plan) {
   *plan = (pl_fused_plan){
       .scope = plan_field(L, table, "scope"),
       .rows = plan_field(L, table, "rows"),
@@ -197,7 +199,7 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
   if (lua_getfield(L, index, "product") != LUA_TNIL) run->r.product = pl_dtype_named(luaL_checkstring(L, -1));
   if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
     pl_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
-  if (lua_getfield(L, index, "fused") == LUA_TTABLE) read_fused_plan(L, lua_gettop(L), &run->r.plan);
+  if (lua_getfield(L, index, "fused") == LUA_TTABLE) pl_read_fused_plan(L, lua_gettop(L), &run->r.plan);
   lua_getfield(L, index, "lengths");
   run->lengths = pl_optional_tensor(L, lua_gettop(L), "recurrence", "lengths");
 }
@@ -206,7 +208,7 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
 static int recurrence(lua_State *L) {
   lua_settop(L, 7);
   recurrence_run run = {0};
-  run.r.cell = *(pl_cell **)luaL_checkudata(L, 1, CELL);
+  run.r.cell = pl_check_cell(L, 1);
   run.input = pl_check_tensor(L, 2, "recurrence", "Wx");
   run.recurrent = pl_optional_tensor(L, 3, "recurrence", "R");
   run.bias = pl_optional_tensor(L, 4, "recurrence", "b");

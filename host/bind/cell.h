@@ -2,9 +2,15 @@
 #ifndef PL_BIND_CELL_H
 #define PL_BIND_CELL_H
 
+#include "host/device/recurrence.h"
 #include <lua.h>
 
 /* Sets cell and recurrence in the table on top of the stack. */
 void pl_register_cell(lua_State *L);
+
+/* The compiled cell at `index`; raises an error where there is none. */
+pl_cell *pl_check_cell(lua_State *L, int index);
+/* The fused plan in the table at index `table`, which has a number for each of its fields. */
+void pl_read_fused_plan(lua_State *L, int table, pl_fused_plan *plan);
 
 #endif

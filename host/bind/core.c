@@ -6,6 +6,7 @@
 #include "host/bind/construct.h"
 #include "host/bind/display.h"
 #include "host/bind/fields.h"
+#include "host/bind/fused.h"
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
 #include "host/bind/system.h"
@@ -18,6 +19,7 @@ int pl_open_core(lua_State *L) {
   pl_register_construct(L);
   pl_register_fields(L);
   pl_register_cell(L);
+  pl_register_fused(L);
   pl_register_system(L);
   pl_register_timer(L);
   pl_register_json(L);

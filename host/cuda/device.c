@@ -3,6 +3,7 @@
 
 #include "host/cuda/blas.h"
 #include "host/cuda/cell_text.h"
+#include "host/cuda/fused_details.h"
 #include "host/cuda/cubin_cache.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
@@ -150,8 +151,10 @@ static void release(pl_device *device, void *data, size_t bytes) {
 
 static void describe_device(pl_device *device, pl_text *text) {
   const pl_cuda *cuda = device->state;
-  pl_text_print(text, "%s: %s, sm_%d, %d multiprocessors, %.1f GiB memory; backends alternating, vanilla", device->name,
-                cuda->model, cuda->architecture, cuda->multiprocessors,
+  pl_text_print(text,
+                "%s: %s, sm_%d, %d multiprocessors, %.1f GiB memory; backends fused, alternating, "
+                "vanilla",
+                device->name, cuda->model, cuda->architecture, cuda->multiprocessors,
                 (double)cuda->total_bytes / (1024.0 * 1024 * 1024));
 }
 
@@ -210,6 +213,7 @@ static pl_status inspect(int ordinal, pl_cuda *cuda) {
              cuda->model, cuda->architecture, OLDEST_ARCHITECTURE);
   cuda->device = primitives;
   cuda->device.state = cuda;
+  cuda->device.chip = (pl_fused_chip){cuda->architecture, cuda->multiprocessors, cuda->shared_bytes_max};
   snprintf(cuda->device.name, sizeof cuda->device.name, "cuda:%d", ordinal);
   return PL_OK;
 }
@@ -258,6 +262,7 @@ static void describe_libraries(pl_text *text) {
 static const char *left_out_lines(void) { return left_out.data; }
 
 void pl_cuda_open(void) {
-  static const pl_device_family family = {"cuda", find, describe_libraries, left_out_lines, pl_cell_text};
+  static const pl_device_family family = {"cuda",         find,         describe_libraries,
+                                          left_out_lines, pl_cell_text, pl_cuda_fused_details};
   pl_device_family_register(&family);
 }

@@ -79,6 +79,12 @@ void pl_device_cell_text(const pl_cell *cell, pl_text *text) {
   }
 }
 
+pl_status pl_device_fused(const pl_recurrence *recurrence, const pl_fused_chip *chip, pl_fused_details *details) {
+  for (int i = 0; i < family_count; i++)
+    if (families[i].family->fused) return families[i].family->fused(recurrence, chip, details);
+  return PL_FAIL("plan: no kind of device here has a fused way");
+}
+
 /* ---- names ---- */
 
 static pl_device *find_name(const char *name) {

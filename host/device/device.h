@@ -109,6 +109,7 @@ struct pl_device {
   bool host_memory; /* what allocate gives is memory that the host reads and writes */
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
+  pl_fused_chip chip; /* what fused recurrences may use; of architecture 0 where there are none */
   /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point
    * type. */
   pl_status (*squares)(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
@@ -157,6 +158,8 @@ typedef struct {
   /* Appends the text that is generated from a cell and compiled for these devices; NULL when none is. Needs no device.
    */
   void (*cell_text)(const pl_cell *cell, pl_text *text);
+  /* As pl_device_fused; NULL where there is no fused way. Needs no device. */
+  pl_status (*fused)(const pl_recurrence *recurrence, const pl_fused_chip *chip, pl_fused_details *details);
 } pl_device_family;
 void pl_device_family_register(const pl_device_family *family);
 /* Looks for everything that nobody has looked for yet. */
@@ -166,6 +169,10 @@ void pl_device_describe_all(pl_text *text);
 
 /* Appends what is generated from a cell for each kind of device, behind a line that names the kind. */
 void pl_device_cell_text(const pl_cell *cell, pl_text *text);
+
+/* Works out recurrence->plan (arrays are not looked at) for a chip, which need not be here; fails, naming the limit
+ * that it breaks, where it does not fit. */
+pl_status pl_device_fused(const pl_recurrence *recurrence, const pl_fused_chip *chip, pl_fused_details *details);
 
 /* Whether products of float32 may round their operands to tf32 (10 bits of mantissa) where a device has units for that:
  * faster, and a thousand times less exact. Not unless somebody asks. */

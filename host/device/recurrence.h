@@ -66,6 +66,27 @@ typedef struct {
   int resident;     /* blocks that one multiprocessor is to run at once */
 } pl_fused_plan;
 
+/* What a GPU has for the blocks of a fused recurrence. */
+typedef struct {
+  int architecture; /* 90 for compute capability 9.0; 0: no fused way */
+  int multiprocessors;
+  int64_t shared_bytes; /* that one block can have */
+} pl_fused_chip;
+
+/* A plan worked out, for a recurrence with all states given out and all gradients wanted. Bytes are of a block. */
+typedef struct {
+  int warps, threads; /* of a block: those that multiply, and with those that move data */
+  int padded;         /* units of a head, with those that fill up */
+  int64_t blocks, launches;
+  struct {
+    int64_t register_bytes, weight_bytes; /* of R: held in registers, and in shared memory */
+    int64_t shared_bytes;                 /* in all */
+    int64_t exchanged_bytes;              /* that come from other blocks in a step */
+  } way[2];                               /* forward, backward */
+  int64_t moved_bytes;                    /* between all blocks and the GPU's memory in a forward step */
+  int64_t products;                       /* multiplications of R and h in a step */
+} pl_fused_details;
+
 /* One recurrence: B batch rows, T steps, N heads, D units. Arrays may have any strides; their type is `type` unless
  * said, and a gradient's is that of what it belongs to. Axes are in the order given. NULL marks what is absent. */
 typedef struct {

@@ -44,7 +44,7 @@ static const char *left_out_first(void) { return "some: number 0 is too old"; }
 static void print_states(const pl_cell *cell, pl_text *text) { pl_text_print(text, "%d states\n", cell->states); }
 
 static void second_only(void) {
-  static const pl_device_family some = {"some", find_second, describe_nothing, left_out_first, print_states};
+  static const pl_device_family some = {"some", find_second, describe_nothing, left_out_first, print_states, NULL};
   pl_device *device = NULL;
   pl_device_family_register(&some);
   CHECK(pl_device_named("some:1", &device) == PL_OK && device == &second);
@@ -59,7 +59,7 @@ static void second_only(void) {
 }
 
 int main(void) {
-  static const pl_device_family none = {"none", find_none, describe_nothing, left_out_nothing, NULL};
+  static const pl_device_family none = {"none", find_none, describe_nothing, left_out_nothing, NULL, NULL};
   pl_device *device = NULL;
   pl_text text = {0};
   pl_device_family_register(&none);

@@ -139,28 +139,32 @@ local function positive(name, value)
   fail("%s: expected a number above 0, got %s", name, got(value))
 end
 
-local function check_product(x, dtype)
+-- The type of the products: what is asked for, or autocast's, or that of Wx.
+local function check_product(x, name, dtype)
   if dtype == nil then return x.dtype == "float32" and core.autocast() or x.dtype end
   local allowed = product_types[x.work]
   for _, known in ipairs(allowed) do
     if dtype == known then return dtype end
   end
-  fail("dtype: expected %s (Wx has %s), got %s", table.concat(allowed, ", "), x.dtype, got(dtype))
+  fail("%s: expected %s (Wx has %s), got %s", name, table.concat(allowed, ", "), x.dtype, got(dtype))
 end
 
 -- How to run: opts.plan's way, opts.backend, or what suits.
-local function choose_backend(x, opts)
+local function choose(x, opts)
   local problem = {
-    cell = x.cell, batch = x.batch, heads = x.heads, head_dim = x.dim, dtype = x.dtype, device = x.device,
+    cell = x.cell, batch = x.batch, heads = x.heads, head_dim = x.dim, dtype = x.dtype, product = x.product,
+    device = x.device, forward_clip = x.forward_clip,
   }
-  local wanted = opts.backend
-  if opts.plan ~= nil then
-    if not plan.is_plan(opts.plan) then fail("plan: expected an object made by pl.rnn_plan, got %s", got(opts.plan)) end
-    if wanted ~= nil then fail("plan: give either plan or backend, not both") end
-    plan.check_fits(opts.plan, problem)
-    wanted = opts.plan.backend
-  end
-  return plan.choose(problem, wanted)
+  if opts.plan == nil then return plan.choose(problem, opts.backend) end
+  if not plan.is_plan(opts.plan) then fail("plan: expected an object made by pl.rnn_plan, got %s", got(opts.plan)) end
+  if opts.backend ~= nil then fail("plan: give either plan or backend, not both") end
+  return plan.check_fits(opts.plan, problem)
+end
+
+--- The type of the products for Wx of type `dtype` when `wanted`, or nil, is asked for.
+function arguments.product(dtype, wanted)
+  local work = work_types[dtype]
+  return work and check_product({ dtype = dtype, work = work }, "product", wanted) or dtype
 end
 
 local outputs = { all = true, h = true, last = true }
@@ -168,7 +172,7 @@ local outputs = { all = true, h = true, last = true }
 --- Everything about one call, checked:
 -- { cell, batch, steps, heads, dim, device, dtype (of Wx), work (type of the arithmetic), product (type of the
 --   products), Wx, R, b, params (list, declared order), initial or nil, lengths (int64 [B]) or nil, shortest (all
---   lengths are at least that), outputs, cut, clip, forward_clip, backend }
+--   lengths are at least that), outputs, cut, clip, forward_clip, backend, fused (core.recurrence's) or nil }
 -- with all tensors in the type `work`, but Wx and R as they came where the way takes 16 bits.
 function arguments.check(Wx, R, b, opts)
   if Wx == nil then fail("Wx: expected a tensor [B, T, Gw, N, D], got %s", got(Wx)) end
@@ -178,8 +182,10 @@ function arguments.check(Wx, R, b, opts)
   x.batch, x.steps, x.heads, x.dim = Wx.shape[1], Wx.shape[2], Wx.shape[4], Wx.shape[5]
   x.device, x.dtype, x.work = Wx.device, Wx.dtype, work_types[Wx.dtype]
   if not x.work then fail("Wx: expected a floating-point type, got %s", Wx.dtype) end
-  x.product = check_product(x, opts.dtype)
-  x.backend = choose_backend(x, opts)
+  x.product = check_product(x, "dtype", opts.dtype)
+  x.forward_clip = positive("forward_clip", opts.forward_clip)
+  local chosen = choose(x, opts)
+  x.backend, x.fused = chosen.backend, chosen.fused and chosen.fused.arguments
   local n, d = { "N", x.heads }, { "D", x.dim }
   x.Wx = (takes_halves[x.backend] or Wx.dtype == x.work) and Wx or Wx:to(x.work)
   x.R = weight(x, "R", R, "recurrent", { n, d, d })
@@ -195,7 +201,6 @@ function arguments.check(Wx, R, b, opts)
   x.cut = opts.recurrent_grad_cut or false
   if type(x.cut) ~= "boolean" then fail("recurrent_grad_cut: expected true or false, got %s", got(x.cut)) end
   x.clip = positive("recurrent_grad_clip", opts.recurrent_grad_clip)
-  x.forward_clip = positive("forward_clip", opts.forward_clip)
   return x
 end
 

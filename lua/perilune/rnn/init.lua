@@ -11,6 +11,7 @@ local function compiled(x)
   local handle = x.cell:compile { forward_clip = x.forward_clip }
   return core.recurrence(handle, x.Wx, x.R, x.b, x.params, x.initial, {
     lengths = x.lengths, outputs = x.outputs, cut = x.cut, clip = x.clip, product = x.product,
+    fused = x.fused,
   })
 end
 
@@ -43,11 +44,14 @@ local function make_plan(given)
   local copy = {}
   for key, value in pairs(given) do copy[key] = value end
   copy.cell = arguments.cell(given.cell)
+  copy.product = arguments.product(given.dtype or "float32", given.product)
   return plan.make(copy)
 end
 
---- What pl.rnn would do for { cell =, batch =, heads =, head_dim =, dtype =, device =, backend = }: an object with the
--- fields backend and reason, which tostring explains and opts.plan accepts.
+--- What pl.rnn would do for { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (of the products),
+-- device =, backend =, plan = }: an object with the fields backend and reason, which tostring explains and opts.plan
+-- accepts. Where the backend is fused it has `fused`, how the launch is cut, and `details`, what that comes to. `plan`
+-- forces fields of the former: { scope =, blocks =, ... }; what is not possible is an error that names the limit.
 function rnn.rnn_plan(given) return checked("pl.rnn_plan", pcall(make_plan, given)) end
 
 return rnn

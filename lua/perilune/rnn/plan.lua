@@ -1,13 +1,15 @@
--- Chooses the way a recurrence runs, in one function, and explains the choice.
+-- Chooses the way a recurrence runs, and explains the choice. How a fused one is cut is perilune.rnn.fused's.
 
 local core = require "perilune.core"
+local fused = require "perilune.rnn.fused"
 
 local plan = {}
 
--- In order of preference. `device` is the kind of device a way runs on; nil: any. `missing`: why it cannot run yet.
+-- In order of preference. `device` is the kind of device a way runs on; nil: any. `plan` makes what the way needs
+-- beside its name, or returns nil and why it cannot run a problem.
 local backends = {
   { name = "fused", device = "cuda", what = "one persistent launch for all time steps",
-    missing = "is not in this version" },
+    plan = function(problem, given) return fused.choose(problem, core.fused_chip(problem.device), given) end },
   { name = "alternating", device = "cuda", what = "a matrix product, then a pointwise kernel, per time step" },
   { name = "reference", device = "cpu", what = "all time steps in C, the cell's programs over blocks of elements" },
   { name = "vanilla", what = "the step function on tensors, one time step after another, through autograd" },
@@ -21,37 +23,73 @@ end
 
 local function kind(device) return device:match("^%a+") end
 
-local function unfit(backend, problem)
+-- Whether a backend can run a problem: what it needs beside its name, or nil; or false and why it cannot.
+local function fit(backend, problem, given)
   if backend.device and backend.device ~= kind(problem.device) then
-    return ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
+    return false, ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
   end
-  return backend.missing
+  if not backend.plan then return nil end
+  local made, why_not = backend.plan(problem, given)
+  return made or false, why_not
 end
 
---- The way to run `problem` = { device =, ... } when `wanted` ("auto", nil or a name) is asked for. Returns its name
--- and the reason, as text. An unknown name, and a way that cannot run the problem, are errors.
-function plan.choose(problem, wanted)
-  wanted = wanted == nil and "auto" or wanted
-  if wanted == "auto" then
-    local passed = {}
-    for _, backend in ipairs(backends) do
-      local why_not = unfit(backend, problem)
-      if not why_not then
-        passed[#passed + 1] = ("%s: %s"):format(backend.name, backend.what)
-        return backend.name, table.concat(passed, "\n")
-      end
-      passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
+local function result(backend, reason, made)
+  if made then reason = reason .. "\n" .. fused.explain(made) end
+  return { backend = backend.name, reason = reason, fused = made }
+end
+
+local function best(problem)
+  local passed = {}
+  for _, backend in ipairs(backends) do
+    local made, why_not = fit(backend, problem)
+    if made ~= false then
+      passed[#passed + 1] = ("%s: %s"):format(backend.name, backend.what)
+      return result(backend, table.concat(passed, "\n"), made)
     end
+    passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
   end
+end
+
+local function asked_for(problem, wanted, given)
   for _, backend in ipairs(backends) do
     if backend.name == wanted then
-      local why_not = unfit(backend, problem)
-      if why_not then error(("backend: '%s' %s"):format(wanted, why_not), 0) end
-      return wanted, ("%s: asked for; %s"):format(wanted, backend.what)
+      local made, why_not = fit(backend, problem, given)
+      if made == false then error(("backend: '%s' %s"):format(wanted, why_not), 0) end
+      return result(backend, ("%s: asked for; %s"):format(wanted, backend.what), made)
     end
   end
   error(("backend: expected one of %s, got %s"):format(names(), type(wanted) == "string" and
     ("'%s'"):format(wanted) or "a " .. type(wanted)), 0)
+end
+
+-- What was chosen, by cell and then by all else: a call of sizes that were there before does not plan again.
+local remembered, count = setmetatable({}, { __mode = "k" }), 0
+local REMEMBERED_MAX <const> = 4096
+
+local function key_of(problem, wanted)
+  return ("%s %s %s %d %d %d %s %s"):format(problem.device, problem.dtype, problem.product, problem.batch,
+    problem.heads, problem.head_dim, problem.forward_clip, wanted)
+end
+
+--- The way to run problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (type of the products),
+-- device =, forward_clip = } when `wanted` ("auto", nil or a name) is asked for; `given` forces fields of a fused plan.
+-- Returns { backend = its name, reason = text, fused = (see perilune.rnn.fused), or nil }. An unknown name, and a way
+-- that cannot run the problem, are errors.
+function plan.choose(problem, wanted, given)
+  wanted = wanted == nil and "auto" or wanted
+  if given then return asked_for(problem, wanted == "auto" and "fused" or wanted, given) end
+  local of_cell = remembered[problem.cell]
+  if not of_cell or count >= REMEMBERED_MAX then
+    if of_cell then remembered = setmetatable({}, { __mode = "k" }) end
+    of_cell, count = {}, of_cell and 0 or count
+    remembered[problem.cell] = of_cell
+  end
+  local key = key_of(problem, wanted)
+  if not of_cell[key] then
+    of_cell[key] = wanted == "auto" and best(problem) or asked_for(problem, wanted)
+    count = count + 1
+  end
+  return of_cell[key]
 end
 
 -- ---- plans as objects -------------------------------------------------------------------------------------------
@@ -68,17 +106,26 @@ end
 function plan.is_plan(x) return getmetatable(x) == Plan end
 
 local defaults = { batch = 1, heads = 1, dtype = "float32", device = "cpu" }
-local known = { cell = true, batch = true, heads = true, head_dim = true, dtype = true, device = true, backend = true }
+local known = {
+  backend = true, batch = true, cell = true, device = true, dtype = true, head_dim = true, heads = true, plan = true,
+  product = true,
+}
 
---- Makes a plan of checked fields; given.cell is a cell object here.
-function plan.make(given)
-  local self = {}
+local function check_names(given)
   for key in pairs(given) do
     if not known[key] then
-      error(("unknown option '%s'; there are backend, batch, cell, device, dtype, head_dim, heads"):format(
-        tostring(key)), 0)
+      local list = {}
+      for name in pairs(known) do list[#list + 1] = name end
+      table.sort(list)
+      error(("unknown option '%s'; there are %s"):format(tostring(key), table.concat(list, ", ")), 0)
     end
   end
+end
+
+--- Makes a plan of checked fields; given.cell is a cell object here, and given.product a type that goes with the dtype.
+function plan.make(given)
+  local self = {}
+  check_names(given)
   for key, value in pairs(defaults) do self[key] = value end
   for key, value in pairs(given) do self[key] = value end
   for _, key in ipairs { "batch", "heads", "head_dim" } do
@@ -86,20 +133,27 @@ function plan.make(given)
       error(("%s: expected an integer of at least 1, got %s"):format(key, tostring(self[key])), 0)
     end
   end
+  if given.plan ~= nil and given.backend ~= nil and given.backend ~= "fused" then
+    error(("plan: forces how backend 'fused' runs, but backend is %s"):format(tostring(given.backend)), 0)
+  end
   -- One element tells whether type and device are there, and the device's full name; the complaint when not is core's.
   self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = self.device }).device
-  self.backend, self.reason = plan.choose(self, given.backend)
+  local chosen = plan.choose(self, given.backend, given.plan)
+  self.backend, self.reason = chosen.backend, chosen.reason
+  self.plan, self.chosen = nil, chosen
+  if chosen.fused then self.fused, self.details = chosen.fused.plan, chosen.fused.details end
   return setmetatable(self, Plan)
 end
 
---- Complains when a plan was made for another problem than `problem`.
+--- Complains when a plan was made for another problem than `problem`; returns what plan.choose returned for it.
 function plan.check_fits(self, problem)
-  for _, key in ipairs { "cell", "batch", "heads", "head_dim", "dtype", "device" } do
+  for _, key in ipairs { "cell", "batch", "heads", "head_dim", "dtype", "product", "device" } do
     if not rawequal(self[key], problem[key]) then
       error(("plan: it was made for %s = %s, but this call has %s"):format(key, tostring(self[key]),
         tostring(problem[key])), 0)
     end
   end
+  return self.chosen
 end
 
 return plan

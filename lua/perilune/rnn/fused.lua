@@ -1,0 +1,204 @@
+-- Chooses how one persistent launch of a recurrence is cut: candidates in the order of what was measured, and the first
+-- that fits the chip. What fits is the C side's knowledge (core.fused_details), and so is what a plan comes to.
+
+local core = require "perilune.core"
+
+local fused = {}
+
+-- As host/device/recurrence.h numbers them.
+local scopes = { block = 0, cluster = 1, grid = 2 }
+
+-- What a plan says beside its scope, with the values that candidates change only where they say so.
+local defaults = {
+  rows = 4, blocks = 1, groups = 2, splits = 1, writers = 4, ring = 8, resident = 1,
+  registers_forward = -1, registers_backward = -1, -- as many as there are
+}
+
+local function divide_up(a, b) return (a + b - 1) // b end
+
+local types = { float32 = true, bfloat16 = true, float16 = true } -- of Wx
+
+-- What a fused recurrence cannot do, whatever the plan.
+local function refusal(problem)
+  if not types[problem.dtype] then
+    return ("computes in float32, and Wx has %s%s"):format(problem.dtype,
+      problem.dtype == "float64" and " (alternating computes in float64)" or "")
+  end
+  if problem.head_dim % 8 ~= 0 then
+    return ("takes a head_dim that is a multiple of 8, got %d (alternating takes any)"):format(problem.head_dim)
+  end
+end
+
+-- ---- candidates -----------------------------------------------------------------------------------------------------
+
+-- 4 batch rows of a block are done soonest; 8 when the blocks would otherwise come in more than `waves` turns.
+local function rows_in_order(problem, chip, blocks, waves)
+  local needed = divide_up(problem.batch, 4) * problem.heads * blocks
+  if needed > waves * chip.multiprocessors and problem.batch > 4 then return { 8, 4 } end
+  return { 4, 8 }
+end
+
+local candidates = {}
+
+-- A second turn of the blocks of this scope was seen to be as quick as twice the rows.
+function candidates.block(problem, chip)
+  local list = {}
+  for _, rows in ipairs(rows_in_order(problem, chip, 1, 2)) do
+    for _, ring in ipairs { 8, 4 } do list[#list + 1] = { scope = "block", rows = rows, ring = ring } end
+  end
+  return list
+end
+
+function candidates.cluster(problem, chip, given)
+  local list, least = {}, problem.head_dim <= 128 and 4 or 8
+  for _, blocks in ipairs(given.blocks and { given.blocks } or { 4, 8, 16, 2 }) do
+    if blocks >= least or blocks == 2 or given.blocks then
+      for _, rows in ipairs(rows_in_order(problem, chip, blocks, 1)) do
+        for _, ring in ipairs { 8, 4 } do
+          list[#list + 1] = { scope = "cluster", blocks = blocks, groups = 1, rows = rows, ring = ring }
+        end
+      end
+    end
+  end
+  return list
+end
+
+-- Groups of 8 units of a block and its batch rows, what was seen to be quick first.
+local few_rows = { { 1, 4 }, { 2, 4 }, { 3, 4 }, { 4, 4 } }
+local many_rows = {
+  { 2, 8 }, { 3, 8 }, { 2, 16 }, { 3, 16 }, { 4, 8 }, { 4, 16 }, { 1, 8 }, { 1, 16 }, { 6, 8 }, { 6, 16 }, { 8, 8 },
+  { 2, 4 }, { 1, 4 },
+}
+
+-- All blocks of a head must run at once; the rest of them follows in launches of its own, so few launches come first.
+function candidates.grid(problem, chip, given)
+  local list, splits = {}, given.splits or 8
+  for place, pair in ipairs(problem.batch <= 4 and few_rows or many_rows) do
+    local groups, rows = given.groups or pair[1], given.rows or pair[2]
+    local blocks = given.blocks
+    if blocks then
+      groups = given.groups or divide_up(problem.head_dim, 8 * blocks)
+    else
+      local padded = problem.head_dim
+      while padded % (16 * splits) ~= 0 or padded % (16 * groups) ~= 0 do padded = padded + 8 end
+      blocks = padded // (8 * groups)
+    end
+    local at_once = chip.multiprocessors // blocks
+    local needed = divide_up(problem.batch, rows) * problem.heads
+    list[#list + 1] = {
+      scope = "grid", blocks = blocks, groups = groups, rows = rows, splits = splits, ring = 4,
+      launches = at_once > 0 and divide_up(needed, at_once) or math.huge, place = place,
+    }
+  end
+  table.sort(list, function(a, b)
+    if a.launches ~= b.launches then return a.launches < b.launches end
+    return a.place < b.place
+  end)
+  return list
+end
+
+local function scopes_in_order(problem, chip)
+  local dim = problem.head_dim
+  if chip.architecture < 90 then return dim <= 128 and { "block", "grid" } or { "grid", "block" } end
+  if dim <= 64 then return { "block", "cluster", "grid" } end
+  return dim <= 256 and { "cluster", "grid", "block" } or { "grid", "cluster" }
+end
+
+-- A candidate with all fields, those of `given` among them.
+local function complete(candidate, given)
+  local plan = { scope = candidate.scope }
+  for name, value in pairs(defaults) do plan[name] = given[name] or candidate[name] or value end
+  return plan
+end
+
+-- ---- choosing -------------------------------------------------------------------------------------------------------
+
+local function check_given(given)
+  if type(given) ~= "table" then
+    error(("plan: expected a table { scope =, blocks =, ... }, got a %s"):format(type(given)), 0)
+  end
+  for name, value in pairs(given) do
+    if name == "scope" then
+      if not scopes[value] then error(("plan: scope: expected block, cluster or grid, got %s"):format(value), 0) end
+    elseif not defaults[name] then
+      local names = { "scope" }
+      for known in pairs(defaults) do names[#names + 1] = known end
+      table.sort(names)
+      error(("plan: unknown field '%s'; there are %s"):format(name, table.concat(names, ", ")), 0)
+    elseif math.type(value) ~= "integer" then
+      error(("plan: %s: expected an integer, got %s"):format(name, tostring(value)), 0)
+    end
+  end
+end
+
+-- What core.recurrence takes.
+local function arguments_of(plan)
+  local arguments = { scope = scopes[plan.scope] }
+  for name in pairs(defaults) do arguments[name] = plan[name] end
+  return arguments
+end
+
+local function no_longer_prefixed(complaint) return (complaint:gsub("^.-plan: ", "", 1)) end
+
+--- The plan for problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product =, forward_clip = } on
+-- chip = { architecture =, multiprocessors =, shared_bytes = } (core.fused_chip). `given` (may be nil) forces fields.
+-- Returns { plan =, details = (core.fused_details), passed = (why others were not taken), arguments = (for
+-- core.recurrence) }, or nil and why there is none, which goes on from "fused".
+function fused.choose(problem, chip, given)
+  local why_not = refusal(problem)
+  if why_not then return nil, why_not end
+  if given then check_given(given) end
+  given = given or {}
+  local handle, passed = problem.cell:compile { forward_clip = problem.forward_clip }, {}
+  for _, scope in ipairs(given.scope and { given.scope } or scopes_in_order(problem, chip)) do
+    local first
+    for _, candidate in ipairs(candidates[scope](problem, chip, given)) do
+      local plan = complete(candidate, given)
+      local arguments = arguments_of(plan)
+      local details, complaint = core.fused_details(chip, handle, problem, arguments)
+      if details then return { plan = plan, details = details, passed = passed, arguments = arguments } end
+      first = first or no_longer_prefixed(complaint)
+    end
+    passed[#passed + 1] = ("%s: %s"):format(scope, first)
+  end
+  return nil, ("has no plan that fits sm_%d with %d multiprocessors; scope %s"):format(chip.architecture,
+    chip.multiprocessors, table.concat(passed, "; scope "))
+end
+
+-- ---- explaining -----------------------------------------------------------------------------------------------------
+
+local function bytes(count)
+  if count < 10 * 1024 then return ("%d bytes"):format(count) end
+  if count < 10 * 1024 * 1024 then return ("%.1f KiB"):format(count / 1024) end
+  return ("%.1f MiB"):format(count / 1024 / 1024)
+end
+
+local ways_of_h = {
+  block = "h goes from step to step inside a block, which holds a whole head",
+  cluster = "h goes from step to step through the shared memory of a cluster of %d blocks, which hold a head",
+  grid = "h goes from step to step through the L2 cache, between %d blocks that hold a head and run at once",
+}
+
+local function of_way(name, way)
+  return ("%s: R of a block takes %s of registers and %s of shared memory, of which it needs %s in all"):format(name,
+    bytes(way.register_bytes), bytes(way.weight_bytes), bytes(way.shared_bytes))
+end
+
+--- What fused.choose returned, in lines.
+function fused.explain(found)
+  local plan, details = found.plan, found.details
+  local lines = {}
+  for _, why_not in ipairs(found.passed) do lines[#lines + 1] = "not scope " .. why_not end
+  lines[#lines + 1] = ("scope %s: %s"):format(plan.scope, ways_of_h[plan.scope]:format(plan.blocks))
+  local turns = details.launches > 1 and (", in %d launches one after the other"):format(details.launches) or ""
+  lines[#lines + 1] = ("%d blocks, each of %d batch rows and %d warps that multiply and %d that move data%s"):format(
+    details.blocks, plan.rows, details.warps, plan.writers, turns)
+  lines[#lines + 1] = of_way("forward", details.forward)
+  lines[#lines + 1] = of_way("backward", details.backward)
+  lines[#lines + 1] = ("a step: %d multiplications, %s to and from memory; %s from others to each block, %s backward")
+    :format(details.products, bytes(details.moved_bytes), bytes(details.forward.exchanged_bytes),
+      bytes(details.backward.exchanged_bytes))
+  return table.concat(lines, "\n")
+end
+
+return fused
