@@ -5,13 +5,15 @@
 
 enum { FRAGMENT_BYTES = 16 * 32, FORWARD = 0, BACKWARD = 1 };
 
-/* Bytes that come to a block from the others of its head in a step (kernels/exchange.cuh). */
+/* Bytes that a block sends the others of its head in a step, numbers of the step included (kernels/exchange.cuh). */
 static int64_t exchanged_bytes(const pl_recurrence *q, const pl_fused_shape *s, bool backward) {
   const pl_fused_plan *p = &q->plan;
-  if (pl_cell_recurrents(q->cell) == 0 || p->scope == PL_SCOPE_BLOCK) return 0;
-  if (p->scope == PL_SCOPE_GRID) return s->slots_bytes / 2 / (backward ? p->blocks : 1); /* of two steps */
-  if (backward) return (int64_t)p->blocks * (s->units / 16) * FRAGMENT_BYTES;
-  return (int64_t)p->rows * s->padded * (int64_t)pl_dtype_size(q->product);
+  int64_t bytes = s->slots_bytes / 2 / p->blocks; /* room for two steps */
+  if (pl_cell_recurrents(q->cell) == 0) return 0;
+  if (backward && pl_fused_clustered(p)) bytes += (int64_t)p->parts * p->rows * s->units * (int64_t)sizeof(float);
+  if (!backward && p->scope == PL_SCOPE_CLUSTER)
+    bytes += (int64_t)p->rows * s->padded * (int64_t)pl_dtype_size(q->product);
+  return bytes;
 }
 
 static void describe_way(const pl_recurrence *q, const pl_fused_shape *s, bool backward, pl_fused_details *details) {

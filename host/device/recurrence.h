@@ -81,7 +81,7 @@ typedef struct {
   struct {
     int64_t register_bytes, weight_bytes; /* of R: held in registers, and in shared memory */
     int64_t shared_bytes;                 /* in all */
-    int64_t exchanged_bytes;              /* that come from other blocks in a step */
+    int64_t exchanged_bytes;              /* sent to other blocks in a step */
   } way[2];                               /* forward, backward */
   int64_t moved_bytes;                    /* between all blocks and the GPU's memory in a forward step */
   int64_t products;                       /* multiplications of R and h in a step */

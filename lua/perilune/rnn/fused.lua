@@ -8,10 +8,11 @@ local fused = {}
 -- As host/device/recurrence.h numbers them.
 local scopes = { block = 0, cluster = 1, grid = 2 }
 
--- What a plan says beside its scope, with the values that candidates change only where they say so.
+-- What a plan says beside its scope, with the values that candidates change only where they say so. parts: as many as
+-- blocks.
 local defaults = {
-  rows = 4, blocks = 1, groups = 2, splits = 1, writers = 4, ring = 8, resident = 1,
-  registers_forward = -1, registers_backward = -1, -- as many as there are
+  rows = 4, blocks = 1, parts = 0, clustered = false, groups = 2, splits = 1, writers_forward = 4, writers_backward = 4,
+  ring = 8, resident = 1, registers_forward = -1, registers_backward = -1, -- as many as there are
 }
 
 local function divide_up(a, b) return (a + b - 1) // b end
@@ -51,8 +52,9 @@ end
 
 function candidates.cluster(problem, chip, given)
   local list, least = {}, problem.head_dim <= 128 and 4 or 8
-  for _, blocks in ipairs(given.blocks and { given.blocks } or { 4, 8, 16, 2 }) do
-    if blocks >= least or blocks == 2 or given.blocks then
+  local most = chip.architecture < 120 and 16 or 8
+  for _, blocks in ipairs(given.blocks and { given.blocks } or { 4, 8, 16 }) do
+    if blocks >= least and blocks <= most or given.blocks then
       for _, rows in ipairs(rows_in_order(problem, chip, blocks, 1)) do
         for _, ring in ipairs { 8, 4 } do
           list[#list + 1] = { scope = "cluster", blocks = blocks, groups = 1, rows = rows, ring = ring }
@@ -70,25 +72,43 @@ local many_rows = {
   { 2, 4 }, { 1, 4 },
 }
 
+-- Multiprocessors that clusters of 8 find for certain: two clusters in every group of up to 18 that share a part of the
+-- chip.
+local function within_clusters(chip) return chip.multiprocessors // 18 * 16 end
+
+-- Blocks that add up a gradient of h, and warps that move data: fewer of these leave more registers for R.
+local variants = { { parts = 8, writers = 4 }, { parts = 16, writers = 4 }, { parts = 8, writers = 0 },
+                   { parts = 16, writers = 0 } }
+
+-- Blocks of `groups` groups of units each, as many as it takes for tiles, parts and shares to be whole.
+local function blocks_of(problem, groups, splits, parts)
+  local padded = problem.head_dim
+  while padded % (16 * splits) ~= 0 or padded % (8 * groups * parts) ~= 0 do padded = padded + 8 end
+  return padded // (8 * groups)
+end
+
+local function grid_candidate(problem, chip, given, pair, variant)
+  local splits, parts, rows = given.splits or 8, given.parts or variant.parts, given.rows or pair[2]
+  local groups = given.groups or given.blocks and divide_up(problem.head_dim, 8 * given.blocks) or pair[1]
+  local blocks = given.blocks or blocks_of(problem, groups, splits, parts)
+  local at_once, needed = chip.multiprocessors // blocks, divide_up(problem.batch, rows) * problem.heads
+  return {
+    scope = "grid", blocks = blocks, groups = groups, rows = rows, splits = splits, ring = 4, parts = parts,
+    writers_forward = variant.writers, writers_backward = variant.writers,
+    clustered = chip.architecture >= 90 and parts <= 8
+      and math.min(needed, at_once) * blocks <= within_clusters(chip),
+    launches = at_once > 0 and divide_up(needed, at_once) or math.huge,
+  }
+end
+
 -- All blocks of a head must run at once; the rest of them follows in launches of its own, so few launches come first.
 function candidates.grid(problem, chip, given)
-  local list, splits = {}, given.splits or 8
-  for place, pair in ipairs(problem.batch <= 4 and few_rows or many_rows) do
-    local groups, rows = given.groups or pair[1], given.rows or pair[2]
-    local blocks = given.blocks
-    if blocks then
-      groups = given.groups or divide_up(problem.head_dim, 8 * blocks)
-    else
-      local padded = problem.head_dim
-      while padded % (16 * splits) ~= 0 or padded % (16 * groups) ~= 0 do padded = padded + 8 end
-      blocks = padded // (8 * groups)
+  local list = {}
+  for _, pair in ipairs(problem.batch <= 4 and few_rows or many_rows) do
+    for _, variant in ipairs(variants) do
+      local candidate = grid_candidate(problem, chip, given, pair, variant)
+      list[#list + 1], candidate.place = candidate, #list
     end
-    local at_once = chip.multiprocessors // blocks
-    local needed = divide_up(problem.batch, rows) * problem.heads
-    list[#list + 1] = {
-      scope = "grid", blocks = blocks, groups = groups, rows = rows, splits = splits, ring = 4,
-      launches = at_once > 0 and divide_up(needed, at_once) or math.huge, place = place,
-    }
   end
   table.sort(list, function(a, b)
     if a.launches ~= b.launches then return a.launches < b.launches end
@@ -99,6 +119,7 @@ end
 
 local function scopes_in_order(problem, chip)
   local dim = problem.head_dim
+  if problem.cell:count "recurrent" == 0 then return chip.architecture < 90 and { "block" } or { "block", "cluster" } end
   if chip.architecture < 90 then return dim <= 128 and { "block", "grid" } or { "grid", "block" } end
   if dim <= 64 then return { "block", "cluster", "grid" } end
   return dim <= 256 and { "cluster", "grid", "block" } or { "grid", "cluster" }
@@ -107,7 +128,12 @@ end
 -- A candidate with all fields, those of `given` among them.
 local function complete(candidate, given)
   local plan = { scope = candidate.scope }
-  for name, value in pairs(defaults) do plan[name] = given[name] or candidate[name] or value end
+  for name, value in pairs(defaults) do
+    plan[name] = value
+    if candidate[name] ~= nil then plan[name] = candidate[name] end
+    if given[name] ~= nil then plan[name] = given[name] end
+  end
+  if plan.parts == 0 then plan.parts = plan.blocks end
   return plan
 end
 
@@ -120,13 +146,14 @@ local function check_given(given)
   for name, value in pairs(given) do
     if name == "scope" then
       if not scopes[value] then error(("plan: scope: expected block, cluster or grid, got %s"):format(value), 0) end
-    elseif not defaults[name] then
+    elseif defaults[name] == nil then
       local names = { "scope" }
       for known in pairs(defaults) do names[#names + 1] = known end
       table.sort(names)
       error(("plan: unknown field '%s'; there are %s"):format(name, table.concat(names, ", ")), 0)
-    elseif math.type(value) ~= "integer" then
-      error(("plan: %s: expected an integer, got %s"):format(name, tostring(value)), 0)
+    elseif math.type(value) ~= math.type(defaults[name]) or type(value) ~= type(defaults[name]) then
+      local expected = type(defaults[name]) == "boolean" and "true or false" or "an integer"
+      error(("plan: %s: expected %s, got %s"):format(name, expected, tostring(value)), 0)
     end
   end
 end
@@ -135,6 +162,7 @@ end
 local function arguments_of(plan)
   local arguments = { scope = scopes[plan.scope] }
   for name in pairs(defaults) do arguments[name] = plan[name] end
+  arguments.clustered = plan.clustered and 1 or 0
   return arguments
 end
 
@@ -191,11 +219,15 @@ function fused.explain(found)
   for _, why_not in ipairs(found.passed) do lines[#lines + 1] = "not scope " .. why_not end
   lines[#lines + 1] = ("scope %s: %s"):format(plan.scope, ways_of_h[plan.scope]:format(plan.blocks))
   local turns = details.launches > 1 and (", in %d launches one after the other"):format(details.launches) or ""
-  lines[#lines + 1] = ("%d blocks, each of %d batch rows and %d warps that multiply and %d that move data%s"):format(
-    details.blocks, plan.rows, details.warps, plan.writers, turns)
+  lines[#lines + 1] = ("%d blocks, each of %d batch rows, %d warps that multiply and %d (backward %d) that move data%s")
+    :format(details.blocks, plan.rows, details.warps, plan.writers_forward, plan.writers_backward, turns)
+  if plan.scope == "grid" then
+    lines[#lines + 1] = ("backward: %d blocks add up each gradient of h through %s"):format(plan.parts,
+      plan.clustered and "the shared memory of their cluster" or "the L2 cache")
+  end
   lines[#lines + 1] = of_way("forward", details.forward)
   lines[#lines + 1] = of_way("backward", details.backward)
-  lines[#lines + 1] = ("a step: %d multiplications, %s to and from memory; %s from others to each block, %s backward")
+  lines[#lines + 1] = ("a step: %d multiplications, %s to and from memory; a block sends others %s, backward %s")
     :format(details.products, bytes(details.moved_bytes), bytes(details.forward.exchanged_bytes),
       bytes(details.backward.exchanged_bytes))
   return table.concat(lines, "\n")
