@@ -237,8 +237,14 @@ local function limits_of(cell, case)
   return limit
 end
 
+--- A plan for a problem of `shape` whose fused fields are forced to be those of `forced`.
+function grid.plan(cell, shape, dtype, device, forced)
+  return pl.rnn_plan { cell = cell, batch = shape.B, heads = shape.N, head_dim = shape.D, dtype = dtype,
+                       device = device, plan = forced }
+end
+
 --- Holds `backend` on `device` to the limits: case = { B =, T =, N =, D =, type =, bias = }. Three runs give the same
--- bits; before each, free memory is NaN.
+-- bits; before each, free memory is NaN. case.plan forces fields of a fused plan.
 function grid.check(cell, case, backend, device)
   local _ <close> = pl.scope()
   pl.seed(case.B + 100 * case.T + 10000 * case.N + case.D)
@@ -246,9 +252,10 @@ function grid.check(cell, case, backend, device)
   local exact, there = grid.problem(cell, case, dtype, case.bias, device)
   local expected = oracle(exact, cell, case, device)
   local bytes, found = math.max(2 ^ 20, 32 * #cell.gates * grid.elements(case)), nil
+  local options = case.plan and { plan = grid.plan(cell, case, dtype, device, case.plan) } or { backend = backend }
   for _ = 1, 3 do
     grid.poison(device, math.min(bytes, 2 ^ 27))
-    local again = grid.back(with_tf32(case.type == "tf32", grid.run, there, cell, { backend = backend }))
+    local again = grid.back(with_tf32(case.type == "tf32", grid.run, there, cell, options))
     if found then same_bits(found, again) end
     found = again
   end
