@@ -35,9 +35,11 @@ pl_status pl_cuda_fused_details(const pl_recurrence *q, const pl_fused_chip *chi
   pl_fused_limits limits = {.architecture = chip->architecture,
                             .multiprocessors = chip->multiprocessors,
                             .shared_bytes = (size_t)chip->shared_bytes};
+  bool own = chip->architecture >= 90;
   const pl_fused_variant variants[] = {
-      [FORWARD] = {.lengths = true, .remember = true, .states_out = q->cell->states},
+      [FORWARD] = {.own_instructions = own, .lengths = true, .remember = true, .states_out = q->cell->states},
       [BACKWARD] = {.backward = true,
+                    .own_instructions = own,
                     .lengths = true,
                     .given = q->cell->states,
                     .want_input = true,

@@ -107,6 +107,7 @@ static bool keeps(const place *c, const char *cell, const pl_recurrence *q, cons
 static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape *shape, pl_text *log) {
   bool backward = kernels[c->kernel].backward, recurrent = pl_cell_recurrents(q->cell) > 0;
   pl_fused_variant variant = {.backward = backward,
+                              .own_instructions = chips[c->chip].chip.architecture >= 90,
                               .lengths = c->kernel % 2 == c->size % 2,
                               .remember = kernels[c->kernel].remember,
                               .states_out = backward                      ? 0
