@@ -42,7 +42,7 @@ local option = options.read {
   { "patience", "integer", default = 10, minimum = 1, help = "faultless validations in a row that end training" },
   { "lengths", "integers", default = { 40, 64, 128, 256, 512 }, minimum = 1, help = "lengths to report" },
   { "count", "integer", default = 1024, minimum = 1, help = "sequences per length, in reports and validations" },
-  { "backend", "string", default = "auto", help = "how pl.rnn runs the recurrence" },
+  { "backend", "string", default = "auto", help = "auto, fused, alternating, reference or vanilla" },
   { "dtype", "string", default = "float32", choices = { "float32", "float64", "bfloat16", "float16" },
     help = "type of parameters and data; 16 bits: of the products (autocast), with float32 parameters" },
   { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },

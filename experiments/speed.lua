@@ -27,7 +27,7 @@ local option = options.read {
     help = "what to measure" },
   { "cell", "string", default = "lstm", help = "one of pl.cells" },
   { "device", "string", default = "cpu", help = "where to run: cpu, cuda, cuda:1" },
-  { "backend", "string", help = "how pl.rnn runs the recurrence [reference; on a GPU auto]" },
+  { "backend", "string", help = "auto, fused, alternating, reference or vanilla [reference; on a GPU auto]" },
   { "dtype", "string", default = "float32", choices = { "float32", "float64", "bfloat16", "float16" },
     help = "type; training and memory keep float32 parameters and autocast to a 16-bit type" },
   { "threads", "integer", default = 2, minimum = 1, help = "threads of the CPU" },
@@ -108,13 +108,15 @@ local function read_size(text)
   return tonumber(batch), tonumber(steps), tonumber(heads), tonumber(units)
 end
 
+local plans = {} -- by size
+
 -- Before the first measurement: the cell, the backend and the sizes.
 local function check_options()
   options.attempt("device", pl.synchronize, option.device)
   local cell = options.attempt("cell", function() return pl.cells[option.cell] end)
   for _, size in ipairs(option.sizes) do
     local batch, _, heads, units = read_size(size)
-    options.attempt("backend", pl.rnn_plan, {
+    plans[size] = options.attempt("backend", pl.rnn_plan, {
       cell = cell, batch = batch, heads = heads, head_dim = units, dtype = option.dtype, device = option.device,
       backend = option.backend,
     })
@@ -169,6 +171,11 @@ local function recurrences()
   print(("peak: %.3f TFLOP/s (the best of 12 products %d x %d x %d by pl.matmul); medians of %d runs"):format(
     peak_gflops / 1000, n, n, n, option.repeats))
   record { kind = "peak", gflops = peak_gflops }
+  for _, size in ipairs(option.sizes) do
+    print(tostring(plans[size]))
+    record { kind = "plan", size = size, backend = plans[size].backend, plan = plans[size].fused,
+             details = plans[size].details }
+  end
   print(("%-14s %-10s %-4s %9s %9s %9s %9s %9s %8s %14s"):format("B x T x [N x] D", "work", "pass", "ms", "p10", "p90",
     "us/step", "TFLOP/s", "of peak", "peak bytes"))
   for _, with_input in ipairs { false, true } do
