@@ -101,13 +101,24 @@ local function grid_candidate(problem, chip, given, pair, variant)
   }
 end
 
--- All blocks of a head must run at once; the rest of them follows in launches of its own, so few launches come first.
+local product_bytes = { float32 = 4, bfloat16 = 2, float16 = 2 }
+
+-- Bytes of h, of one row, that a warp multiplies: the registers hold no more of 16 rows.
+local ROWS_16_BYTES <const> = 384
+
+local function in_reach(candidate, problem)
+  local padded = candidate.blocks * 8 * candidate.groups
+  return candidate.rows < 16 or padded * product_bytes[problem.product] <= ROWS_16_BYTES * candidate.splits
+end
+
+-- All blocks of a head must run at once; the rest follows in launches of its own, so few launches come first.
 function candidates.grid(problem, chip, given)
   local list = {}
   for _, pair in ipairs(problem.batch <= 4 and few_rows or many_rows) do
     for _, variant in ipairs(variants) do
       local candidate = grid_candidate(problem, chip, given, pair, variant)
-      list[#list + 1], candidate.place = candidate, #list
+      candidate.place = #list
+      if given.rows or in_reach(candidate, problem) then list[#list + 1] = candidate end
     end
   end
   table.sort(list, function(a, b)
