@@ -128,10 +128,11 @@ function candidates.grid(problem, chip, given)
   return list
 end
 
+-- Where nothing is fed back through R, blocks have nothing to send each other.
 local function scopes_in_order(problem, chip)
-  local dim = problem.head_dim
-  if problem.cell:count "recurrent" == 0 then return chip.architecture < 90 and { "block" } or { "block", "cluster" } end
-  if chip.architecture < 90 then return dim <= 128 and { "block", "grid" } or { "grid", "block" } end
+  local dim, clusters = problem.head_dim, chip.architecture >= 90
+  if problem.cell:count "recurrent" == 0 then return clusters and { "block", "cluster" } or { "block" } end
+  if not clusters then return dim <= 128 and { "block", "grid" } or { "grid", "block" } end
   if dim <= 64 then return { "block", "cluster", "grid" } end
   return dim <= 256 and { "cluster", "grid", "block" } or { "grid", "cluster" }
 end
