@@ -214,6 +214,31 @@ describe("CUDA", function()
     end)
   end
 
+  it("is where recurrences are fused, unless they cannot be", function()
+    local function plans(words)
+      return script(ALL, words, [[
+        local function plan(more)
+          local given = { cell = "lstm", batch = 16, head_dim = 128, dtype = "bfloat16", device = "cuda" }
+          for name, value in pairs(more) do given[name] = value end
+          local made = pl.rnn_plan(given)
+          print(made.backend, made.fused and made.fused.scope, made.product)
+        end
+        plan {} plan { head_dim = 768 } plan { head_dim = 12 } plan { dtype = "float64" } plan { backend = "vanilla" }
+        plan { plan = { scope = "grid", rows = 16 } } plan { dtype = "float32", product = "float16" }
+        pl.autocast("bfloat16", plan, { dtype = "float32" })
+        attempt(plan, { backend = "fused", head_dim = 12 })
+        attempt(plan, { product = "float64" })]])
+    end
+    local said = plans ""
+    assert.equal("fused\tcluster\tbfloat16\nfused\tgrid\tbfloat16\nalternating\tnil\tbfloat16\n" ..
+      "alternating\tnil\tfloat64\nvanilla\tnil\tbfloat16\nfused\tgrid\tbfloat16\nfused\tcluster\tfloat16\n" ..
+      "fused\tcluster\tbfloat16\n", said:match "^(.-)false")
+    assert.matches("backend: 'fused' takes a head_dim that is a multiple of 8, got 12", said, 1, true)
+    assert.matches("product: expected float32, bfloat16, float16 (Wx has bfloat16), got 'float64'", said, 1, true)
+    assert.matches("^fused\tblock\tbfloat16\nfused\tgrid\t", plans "capability 80")
+    assert.matches("backends fused, alternating, vanilla", devices(ALL, ""), 1, true)
+  end)
+
   it("ends a wait for a GPU that is never done when it is interrupted, and goes on", function()
     local out, errors, status = run(ALL, "", "-i", "", [[
 pl = require "perilune"; a = pl.ones { 3, device = "cuda" }
