@@ -63,7 +63,8 @@ local function asked_for(problem, wanted, given)
 end
 
 -- What was chosen, by cell and then by all else: a call of sizes that were there before does not plan again.
-local remembered, count = setmetatable({}, { __mode = "k" }), 0
+local function nothing_remembered() return setmetatable({}, { __mode = "k" }) end
+local remembered, count = nothing_remembered(), 0
 local REMEMBERED_MAX <const> = 4096
 
 local function key_of(problem, wanted)
@@ -78,12 +79,9 @@ end
 function plan.choose(problem, wanted, given)
   wanted = wanted == nil and "auto" or wanted
   if given then return asked_for(problem, wanted == "auto" and "fused" or wanted, given) end
-  local of_cell = remembered[problem.cell]
-  if not of_cell or count >= REMEMBERED_MAX then
-    if of_cell then remembered = setmetatable({}, { __mode = "k" }) end
-    of_cell, count = {}, of_cell and 0 or count
-    remembered[problem.cell] = of_cell
-  end
+  if count >= REMEMBERED_MAX then remembered, count = nothing_remembered(), 0 end
+  local of_cell = remembered[problem.cell] or {}
+  remembered[problem.cell] = of_cell
   local key = key_of(problem, wanted)
   if not of_cell[key] then
     of_cell[key] = wanted == "auto" and best(problem) or asked_for(problem, wanted)
@@ -141,7 +139,10 @@ function plan.make(given)
   local chosen = plan.choose(self, given.backend, given.plan)
   self.backend, self.reason = chosen.backend, chosen.reason
   self.plan, self.chosen = nil, chosen
-  if chosen.fused then self.fused, self.details = chosen.fused.plan, chosen.fused.details end
+  if chosen.fused then
+    self.fused, self.details = {}, chosen.fused.details
+    for name, value in pairs(chosen.fused.plan) do self.fused[name] = value end -- what is remembered stays as it is
+  end
   return setmetatable(self, Plan)
 end
 
