@@ -23,7 +23,7 @@ local function choose(chip, changes, given) return fused.choose(problem(changes)
 describe("the choice of a fused plan", function()
   it("takes the scope that a head needs", function()
     local scopes = { [16] = "block", [64] = "block", [72] = "cluster", [128] = "cluster", [256] = "cluster",
-                     [512] = "grid", [768] = "grid", [1024] = "grid" }
+                     [512] = "cluster", [768] = "grid", [1024] = "grid" }
     for dim, scope in pairs(scopes) do
       assert.equal(scope, choose("H200", { head_dim = dim }).plan.scope, "D=" .. dim)
       local before = choose("A100", { head_dim = dim }).plan.scope
@@ -43,7 +43,7 @@ describe("the choice of a fused plan", function()
     is({ heads = 6, head_dim = 128 }, { blocks = 4, rows = 4, groups = 1 })
     is({ heads = 3, head_dim = 256 }, { blocks = 8, rows = 4, groups = 1 })
     is({ heads = 3, head_dim = 256, batch = 64 }, { blocks = 8, rows = 8 })
-    is({ head_dim = 512 }, { blocks = 32, rows = 8, groups = 2 })
+    is({ head_dim = 512 }, { blocks = 16, rows = 4, groups = 1 })
     is({ head_dim = 768 }, { blocks = 48, rows = 8, groups = 2, clustered = true })
     is({ head_dim = 768, batch = 1 }, { blocks = 96, rows = 4, groups = 1 })
     is({ head_dim = 768, batch = 64 }, { blocks = 32, rows = 16, groups = 3 })

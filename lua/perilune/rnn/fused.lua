@@ -51,7 +51,8 @@ function candidates.block(problem, chip)
 end
 
 function candidates.cluster(problem, chip, given)
-  local list, least = {}, problem.head_dim <= 128 and 4 or 8
+  local dim = problem.head_dim
+  local list, least = {}, dim <= 128 and 4 or dim <= 384 and 8 or 16
   local most = chip.architecture < 120 and 16 or 8
   for _, blocks in ipairs(given.blocks and { given.blocks } or { 4, 8, 16 }) do
     if blocks >= least and blocks <= most or given.blocks then
@@ -134,7 +135,7 @@ local function scopes_in_order(problem, chip)
   if problem.cell:count "recurrent" == 0 then return clusters and { "block", "cluster" } or { "block" } end
   if not clusters then return dim <= 128 and { "block", "grid" } or { "grid", "block" } end
   if dim <= 64 then return { "block", "cluster", "grid" } end
-  return dim <= 256 and { "cluster", "grid", "block" } or { "grid", "cluster" }
+  return dim <= 512 and { "cluster", "grid", "block" } or { "grid", "cluster" }
 end
 
 -- A candidate with all fields, those of `given` among them.
