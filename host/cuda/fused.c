@@ -242,7 +242,7 @@ pl_status pl_cuda_fused_forward(pl_device *device, const pl_recurrence *q, const
   PL_TRY(pl_cuda_enter(device, &cuda));
   PL_TRY(prepare(cuda, q, &variant, &call));
   PL_TRY(aligned_lines(device, q->input, &input, &copy));
-  pl_status status = pl_buffer_new(device, aligned(packed_bytes(&call)) + (size_t)q->batch * sizeof(int), &scratch);
+  pl_status status = pl_buffer_new(device, aligned(packed_bytes(&call)) + aligned(slots_bytes(&call)), &scratch);
   if (status == PL_OK) status = run_forward(cuda, &call, result, &input, scratch->data);
   pl_buffer_release(scratch); /* whoever has it next comes later on the same stream */
   pl_buffer_release(copy);

@@ -110,6 +110,11 @@ static pl_status check_plan(const pl_recurrence *q) {
   return PL_OK;
 }
 
+/* Words of the gradients of the gates that R feeds, of one row. */
+static int recurrents_words(const pl_recurrence *q, const pl_fused_shape *s) {
+  return pl_cell_recurrents(q->cell) * s->units * (int)pl_dtype_size(q->product) / 4;
+}
+
 /* Registers of a thread beside the fragments of R, about: what the compiler was seen to need for the cells of
  * tests/recurrence/zoo.lua. */
 static int other_registers(const pl_recurrence *q, const pl_fused_variant *v, const pl_fused_shape *s) {
@@ -122,10 +127,17 @@ static int other_registers(const pl_recurrence *q, const pl_fused_variant *v, co
   else
     values += s->elements * (cell->gates + cell->states + 2);
   if (pl_dtype_size(q->storage) == 4) values += s->elements * (v->backward ? v->given : pl_cell_inputs(cell));
+  bool narrow = pl_dtype_size(q->product) == 2;
   if (p->scope == PL_SCOPE_GRID && !v->backward) values += 4 * s->depth * row_tiles + 8;
+  if (p->scope == PL_SCOPE_GRID && !v->backward && narrow)
+    values += 6 + s->depth * s->depth * row_tiles / 8 + (row_tiles - 1) * 3 * p->groups;
+  if (p->scope == PL_SCOPE_GRID && v->backward) values += (row_tiles - 1) * 8;
+  int gathered = p->blocks / p->parts * recurrents_words(q, s) * p->rows / (s->warps * LANES * 2);
+  if (p->scope == PL_SCOPE_GRID && v->backward && narrow) values += 4 + gathered * s->depth / 16;
   if (p->scope == PL_SCOPE_GRID && v->backward)
     values += 4 * p->groups * row_tiles * (int)divide_up(p->parts, s->warps) + 8;
-  return 40 + sums + values + (q->product == PL_F32 ? 64 : 0);
+  if (p->scope == PL_SCOPE_GRID) values += s->depth >= 16 ? 16 : 8;
+  return 44 + sums + values + (q->product == PL_F32 ? 64 : 0);
 }
 
 /* What one thread can have: warps are spread over the four parts of a multiprocessor. */

@@ -104,12 +104,11 @@ end
 
 local product_bytes = { float32 = 4, bfloat16 = 2, float16 = 2 }
 
--- Bytes of h, of one row, that a warp multiplies: the registers hold no more of 16 rows.
-local ROWS_16_BYTES <const> = 384
-
-local function in_reach(candidate, problem)
-  local padded = candidate.blocks * 8 * candidate.groups
-  return candidate.rows < 16 or padded * product_bytes[problem.product] <= ROWS_16_BYTES * candidate.splits
+-- Bytes of h, of one row, that a warp multiplies: the registers hold no more of 16 rows. From sm_90 on, warps that move
+-- data leave theirs to the others.
+local function in_reach(candidate, problem, chip)
+  local padded, most = candidate.blocks * 8 * candidate.groups, chip.architecture >= 90 and 384 or 192
+  return candidate.rows < 16 or padded * product_bytes[problem.product] <= most * candidate.splits
 end
 
 -- All blocks of a head must run at once; the rest follows in launches of its own, so few launches come first.
@@ -119,7 +118,7 @@ function candidates.grid(problem, chip, given)
     for _, variant in ipairs(variants) do
       local candidate = grid_candidate(problem, chip, given, pair, variant)
       candidate.place = #list
-      if given.rows or in_reach(candidate, problem) then list[#list + 1] = candidate end
+      if given.rows or in_reach(candidate, problem, chip) then list[#list + 1] = candidate end
     end
   end
   table.sort(list, function(a, b)
