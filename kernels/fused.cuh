@@ -92,7 +92,6 @@ inline int length_of(const pl_view &lengths, int b, int steps, const complaints 
 }
 
 inline void synchronize_block() { asm volatile("barrier.sync 0;" ::: "memory"); }
-inline void synchronize_multiplying() { asm volatile("barrier.sync 1, %0;" ::"n"(WARPS * LANES) : "memory"); }
 inline void synchronize_team(int team) {
   asm volatile("barrier.sync %0, %1;" ::"r"(team + 1), "n"(SPLITS * LANES) : "memory");
 }

@@ -286,7 +286,6 @@ inline void compute(const pl_backward &p, const thread_place &at, char *shared) 
               base + AT_WEIGHTS + at.warp * weights::ELSEWHERE * LANES * 16, at.lane);
   // What lies behind the gates' gradients meets zeros of R.
   for (int i = threadIdx.x; i < 2 * ROWS * GATES_ROW / 16; i += MULTIPLYING) store_shared(gates + i * 16, 0, 0, 0, 0);
-  synchronize_multiplying();
   cell_gradient x;
   // The states after the last step stand in a record of their own behind those of the steps.
   read_record(
