@@ -18,7 +18,9 @@ local places <const> = { 1, 2, half - 1, half, half + 1, half + 2, size - 1, siz
 -- Whether so many bytes can be had at once, now.
 local function room(bytes)
   local _ <close> = pl.scope()
-  return (pcall(pl.zeros, { bytes // 1 | 0, dtype = "uint8", device = "cuda" }))
+  local there, why_not = pcall(pl.zeros, { bytes // 1 | 0, dtype = "uint8", device = "cuda" })
+  assert(there or why_not:find "out of memory", why_not)
+  return there
 end
 
 -- A test that needs `bytes` of memory, in a scope of its own.

@@ -3,16 +3,10 @@
 local pl = require "perilune"
 local core = require "perilune.core"
 local check = require "tests.tensor.check"
+local grid = require "tests.recurrence.grid"
 
-local gpu
-for _, device in ipairs(pl.devices()) do
-  if device.name == "cuda:0" then gpu = device.name end
-end
-
-local second
-for _, device in ipairs(pl.devices()) do
-  if device.name == "cuda:1" then second = device.name end
-end
+local missing, only_one = grid.missing "cuda:0", grid.missing "cuda:1"
+local gpu, second = not missing and "cuda:0" or nil, not only_one and "cuda:1" or nil
 
 local floats <const> = { "float64", "float32", "bfloat16", "float16" }
 -- Sums of thousands of terms, equal ones among them; and one rounding of a result.
@@ -50,11 +44,8 @@ local function views(t)
     spread = t:narrow(1, 1, 1):expand(t.shape) }
 end
 
-if not gpu then
-  local _, why_not = pcall(pl.zeros, { 1, device = "cuda" })
-  describe("on the GPU", function()
-    pending("skipped, for there is no GPU: " .. tostring(why_not))
-  end)
+if missing then
+  describe("on the GPU", function() pending(missing) end)
 end
 
 (gpu and describe or function() end)("on the GPU", function()
@@ -538,6 +529,8 @@ end
       assert.is_false(ok)
       assert.matches("on cuda:1", message, 1, true)
     end)
+  else
+    pending("works on several GPUs in one program: " .. only_one)
   end
 
   it("refuses to mix devices", function()

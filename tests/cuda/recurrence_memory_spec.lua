@@ -3,13 +3,12 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local grid = require "tests.recurrence.grid"
 local program = require "bind.program"
 
-local there, why_not = pcall(pl.zeros, { 1, device = "cuda" })
-if not there then
-  describe("the memory of recurrences on a GPU", function()
-    pending("skipped, for there is no GPU: " .. tostring(why_not))
-  end)
+local missing = grid.missing "cuda"
+if missing then
+  describe("the memory of recurrences on a GPU", function() pending(missing) end)
   return
 end
 
@@ -326,12 +325,15 @@ print(("waited %.3f s of %.3f s, sum %g"):format(waited, all, sum))
   end)
 end)
 
-local second
-for _, device in ipairs(pl.devices()) do
-  if device.name == "cuda:1" then second = device.name end
-end
+local second <const> = "cuda:1"
+local only_one = grid.missing(second)
 
-(second and describe or function() end)("two GPUs", function()
+describe("two GPUs", function()
+  if only_one then
+    pending(only_one)
+    return
+  end
+
   it("have plans of their own", function()
     local cell, shape = pl.cells.lstm, { B = 3, T = 20, N = 2, D = 16 }
     local _ <close> = pl.scope()

@@ -115,7 +115,7 @@ describe("alternating", function()
     local function gradients(weights)
       local Wx, R, b = gpu.given.Wx, gpu.given.R, gpu.given.b
       Wx, R, b = Wx:detach():requires_grad(), R:detach():requires_grad(), b:detach():requires_grad()
-      local states = pl.rnn(Wx, R, b, { cell = cell, states = gpu.given.states })
+      local states = pl.rnn(Wx, R, b, { cell = cell, states = gpu.given.states, backend = "alternating" })
       states:backward(weights)
       return back { states = states:detach(), ["d Wx"] = Wx.grad, ["d R"] = R.grad, ["d b"] = b.grad }
     end
@@ -138,7 +138,8 @@ describe("alternating", function()
     local expected = pl.rnn(cpu.given.Wx, cpu.given.R, cpu.given.b, { cell = cell })
     for round = 1, 3 do
       for steps = 40, 9, -round do
-        local found = pl.rnn(gpu.given.Wx:narrow(2, 1, steps), gpu.given.R, gpu.given.b, { cell = cell })
+        local found = pl.rnn(gpu.given.Wx:narrow(2, 1, steps), gpu.given.R, gpu.given.b,
+          { cell = cell, backend = "alternating" })
         local off = norm(found:to("cpu") - expected:narrow(3, 1, steps))
         assert(off < 1e-10, ("T=%d differs by %g"):format(steps, off))
       end

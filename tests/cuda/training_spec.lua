@@ -1,12 +1,11 @@
 -- Training on a GPU: the same losses as on the processor in every type of the products, steps that overflow are
 -- skipped, memory stays flat; and what a process says of its peak and of what it compiled.
 local pl = require "perilune"
+local grid = require "tests.recurrence.grid"
 
-local there, why_not = pcall(pl.zeros, { 1, device = "cuda" })
-if not there then
-  describe("training on a GPU", function()
-    pending("skipped, for there is no GPU: " .. tostring(why_not))
-  end)
+local missing = grid.missing "cuda"
+if missing then
+  describe("training on a GPU", function() pending(missing) end)
   return
 end
 

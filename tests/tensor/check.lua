@@ -96,7 +96,7 @@ function check.first_gradients(call, inputs)
   for i, t in ipairs(inputs) do leaves[i] = t:detach():clone():requires_grad() end
   for _, result in ipairs { call(table.unpack(leaves)) } do
     if pl.is_tensor(result) and is_float(result) then
-      local wide = result:float()
+      local wide = result:double()
       loss = loss + (wide * wide:detach()):sum()
     end
   end

@@ -4,7 +4,9 @@ local core = require "perilune.core"
 local check = require "tests.tensor.check"
 
 local devices = pl.devices()
-if #devices == 1 then print("no GPU here: operations are walked on the CPU only") end
+if #devices == 1 then
+  describe("every operation", function() pending("on a GPU: skipped, for there is none here") end)
+end
 
 -- Elementwise --------------------------------------------------------------------------------------------------------
 
@@ -414,12 +416,28 @@ local function in_16_bits(name, call, given, flat)
   end
 end
 
+-- Results and gradients in float64 against those of the same numbers on the CPU.
+local function as_on_the_cpu(name, example, given, call, flat)
+  local same_call, here = with_index(example, "cpu"), {}
+  for i, t in ipairs(given) do here[i] = t:to "cpu" end
+  results_agree({ same_call(table.unpack(here)) }, { call(table.unpack(given)) }, 1e-12, name .. " as on the CPU")
+  if flat then return end
+  local expected, got = check.first_gradients(same_call, here), check.first_gradients(call, given)
+  for i = 1, #given do
+    assert.equal(expected[i] ~= nil, got[i] ~= nil, name)
+    if expected[i] then
+      check.same(expected[i], got[i], 1e-10, ("%s as on the CPU: gradient %d"):format(name, i))
+    end
+  end
+end
+
 local function each_example(name, example, device, flat)
   local call, given = with_index(example, device), arguments(example, device)
   local results = { call(table.unpack(given)) }
   collectgarbage()
   local depends = check.gradients(call, given, 1e-6, name)
   assert.equal(not flat, depends, name .. ": part of the graph")
+  if device ~= "cpu" and name ~= "dropout" then as_on_the_cpu(name, example, given, call, flat) end
   for i, t in ipairs(given) do
     for form, strided in pairs(check.strided(t)) do
       local trial = table.move(given, 1, #given, 1, {})
