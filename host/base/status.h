@@ -12,7 +12,7 @@ const char *pl_message(void);
 const char *pl_message_text(void);
 
 /* Records a failure. The message should name the argument, what came and what was expected; the expression and the
- * place that noticed are appended to it. Use the macros below. */
+ * place that noticed are appended to it. What is longer than 16 KiB is cut, and ends in "...". Use the macros below. */
 pl_status pl_fail_at(pl_status status, const char *expression, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 

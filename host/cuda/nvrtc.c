@@ -132,6 +132,21 @@ static pl_status split_options(char *words, const char *list[OPTIONS_MAX], int *
  */
 static const char *own_instructions(int architecture) { return architecture >= 90 ? "a" : ""; }
 
+/* Appends the messages of NVRTC's log that are about errors, or all the others. A message is a line and the indented
+ * and empty lines behind it. */
+static void append_messages(const char *log, bool about_errors, pl_text *text) {
+  while (*log) {
+    const char *end = log, *error = strstr(log, "error");
+    bool is_error = error && error < log + strcspn(log, "\n");
+    do {
+      end += strcspn(end, "\n");
+      if (*end) end++;
+    } while (*end == ' ' || *end == '\t' || *end == '\n');
+    if (is_error == about_errors) pl_text_append(text, log, (size_t)(end - log));
+    log = end;
+  }
+}
+
 static pl_status compile_program(program made, const char *name, const char *options, int architecture, pl_text *cubin,
                                  pl_text *log) {
   char target[48], *words = pl_duplicate(options);
@@ -147,7 +162,11 @@ static pl_status compile_program(program made, const char *name, const char *opt
   pl_text said = {0};
   if (nvrtc.GetProgramLogSize(made, &bytes) == 0 && bytes > 1) {
     char *text = pl_allocate(bytes + 1);
-    if (nvrtc.GetProgramLog(made, text) == 0) pl_text_print(&said, "%s", text);
+    if (nvrtc.GetProgramLog(made, text) == 0) {
+      /* An error behind many warnings would be cut off a failure's message. */
+      append_messages(text, true, &said);
+      append_messages(text, false, &said);
+    }
     free(text);
   }
   if (result == COMPILATION_FAILED)

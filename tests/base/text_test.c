@@ -1,4 +1,5 @@
-/* Growing texts, UTF-8 repair and counting, and files written whole or not at all. Exits with 1 when anything differs.
+/* Growing texts, UTF-8 repair and counting, long failure messages, and files written whole or not at all. Exits with 1
+ * when anything differs.
  */
 #include "host/base/file.h"
 #include "host/base/text.h"
@@ -17,6 +18,20 @@ static int failures;
   do {                                                                                                                 \
     if (!(condition)) failures++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                      \
   } while (0)
+
+/* A failure's message is whole up to 16 KiB; cut, it says so and stays UTF-8. */
+static void test_long_message(void) {
+  pl_text text = {0};
+  for (int i = 0; i < 4000; i++) pl_text_print(&text, "%s", "€");
+  EXPECT(PL_FAIL("%s", text.data) == PL_ERROR && strcmp(pl_message_text(), text.data) == 0);
+  EXPECT(strncmp(pl_message(), text.data, text.length) == 0 && strstr(pl_message(), "text_test.c"));
+  for (int i = 0; i < 4000; i++) pl_text_print(&text, "%s", "€");
+  EXPECT(PL_FAIL("a%s", text.data) == PL_ERROR);
+  size_t length = strlen(pl_message_text());
+  EXPECT(length > 16000 && strcmp(pl_message_text() + length - 3, "...") == 0);
+  EXPECT(pl_utf8_unfinished(pl_message_text(), length - 3) == 0 && strstr(pl_message(), "... ("));
+  pl_text_release(&text);
+}
 
 static void test_text(void) {
   pl_text text = {0};
@@ -143,8 +158,8 @@ static void test_status(void) {
   EXPECT(fails(2) == PL_ERROR && strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, tests/") == NULL);
   EXPECT(strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, ") == pl_message());
   EXPECT(fails(1) == PL_ERROR && strstr(pl_message(), "got 2 (level < 2") && strstr(pl_message(), " again ("));
-  for (int i = 0; i < 500; i++) fails(0); /* a message in a message, longer and longer: cut, never past the end */
-  EXPECT(strlen(pl_message()) < 2048);
+  for (int i = 0; i < 1500; i++) fails(0); /* a message in a message, longer and longer: cut, never past the end */
+  EXPECT(strlen(pl_message()) < (16 << 10) + 512);
   EXPECT(pl_check_interrupt() == PL_OK);
   pl_interrupt_set(1);
   EXPECT(pl_interrupt_pending() && pl_check_interrupt() == PL_INTERRUPTED);
@@ -154,6 +169,7 @@ static void test_status(void) {
 
 int main(void) {
   test_text();
+  test_long_message();
   test_utf8();
   test_files();
   test_status();

@@ -57,6 +57,20 @@ static bool same(const pl_text *a, const pl_text *b) {
   return a->length == b->length && memcmp(a->data, b->data, a->length) == 0;
 }
 
+/* An error behind more warnings than a message holds. */
+static void error_behind_warnings(void) {
+  pl_text text = {0}, cubin = {0};
+  for (int i = 0; i < 400; i++) pl_text_print(&text, "__device__ void f%d() { int unused%d; }\n", i, i);
+  pl_text_print(&text, "__device__ int wrong = nonsense;\n");
+  CHECK(pl_nvrtc_compile("many", text.data, "", ARCHITECTURE, &cubin, NULL) == PL_ERROR);
+  const char *message = pl_message_text(), *error = strstr(message, "nonsense"), *warning = strstr(message, "unused0");
+  size_t length = strlen(message);
+  CHECK(error && warning && error < warning);
+  CHECK(length > 16000 && strcmp(message + length - 3, "...") == 0);
+  pl_text_release(&text);
+  pl_text_release(&cubin);
+}
+
 static void damaged_files(const pl_text *path, const pl_text *good) {
   pl_text file = {0}, again = {0};
   CHECK(pl_file_read(path->data, &file) == PL_OK);
@@ -209,6 +223,7 @@ int main(void) {
 
   CHECK(!compile("-DFACTOR=nonsense", &again));
   CHECK(strstr(pl_message(), "nonsense") && strstr(pl_message(), "does not compile for sm_90"));
+  error_behind_warnings();
   CHECK(pl_nvrtc_compile("twice", source, "-DFACTOR=2 --ptxas-options=-v", ARCHITECTURE, &again, &log) == PL_OK);
   CHECK(log.data && strstr(log.data, "registers"));
 
