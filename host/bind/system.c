@@ -103,7 +103,7 @@ static int synchronize(lua_State *L) {
 static int tf32(lua_State *L) {
   lua_pushboolean(L, pl_tf32_allowed());
   if (!lua_isnoneornil(L, 1)) {
-    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    if (!lua_isboolean(L, 1)) return pl_error(L, "tf32: on: expected true or false, got %s", luaL_typename(L, 1));
     pl_tf32_allow(lua_toboolean(L, 1));
   }
   return 1;

@@ -89,8 +89,8 @@ static void record(const pl_recurrence *r, pl_tensor *const *inputs, int input_c
   if (lengths) pl_save(*node, lengths);
 }
 
-/* The recurrence's sizes are Wx's where the cell has inputs, and shapes were checked by lua/perilune/rnn.lua; what
- * could make a device read out of bounds is checked here again. */
+/* The recurrence's sizes are Wx's where the cell has inputs, and shapes were checked by
+ * lua/perilune/rnn/arguments.lua; what could make a device read out of bounds is checked here again. */
 static pl_status check(const char *name, const pl_tensor *t, const pl_tensor *first, pl_dtype type, int rank,
                        const int64_t *size) {
   if (!t) return PL_OK;

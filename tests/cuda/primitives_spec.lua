@@ -367,6 +367,16 @@ end
     assert.equal(0, distance(here.grad, sums[1]))
   end)
 
+  it("refuses to add into 16-bit types", function()
+    for _, dtype in ipairs { "bfloat16", "float16" } do
+      local t = pl.zeros { 3, dtype = dtype, device = gpu }
+      local ok, message = pcall(t.scatter_add, t, 1, pl.tensor({ 1 }, { dtype = "int64", device = gpu }),
+        pl.ones { 1, dtype = dtype, device = gpu })
+      assert.is_false(ok)
+      assert.matches("scatter_add: expected float32, float64 or int64, got " .. dtype, tostring(message), 1, true)
+    end
+  end)
+
   it("says later which index was wrong, and goes on", function()
     local t = pl.randn { 5, 4, device = gpu }
     for name, spoil in pairs {

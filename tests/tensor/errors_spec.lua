@@ -165,6 +165,9 @@ local cases <const> = {
   { call("save"), "save: path: expected a string, got no value" },
   { call("load", 5), "load: path: expected a string, got number" },
   { call("threads", 0), "threads: n: expected 1..4096, got 0" },
+  { call("tf32", 3), "tf32: on: expected true or false, got number" },
+  { call("scatter_add", a:to "bfloat16", 1, pl.ones { 2, 3, dtype = "int64" }, a:to "bfloat16"),
+    "scatter_add: expected float32, float64 or int64, got bfloat16" },
   { call("no_grad"), "no_grad: f: expected a function, got no value" },
 }
 
