@@ -1,0 +1,95 @@
+-- The experiments and the notebook on a GPU: short runs, what they write, the losses of the CPU. Skips itself where
+-- there is no GPU.
+
+local pl = require "perilune"
+local program = require "bind.program"
+local grid = require "tests.recurrence.grid"
+
+local missing = grid.missing "cuda"
+if missing then
+  describe("experiments on a GPU", function() pending(missing) end)
+  return
+end
+
+local device <const> = "cuda"
+local folder
+
+-- What a run printed; it must succeed.
+local function run(args)
+  local out, errors, status = program.run { args = args }
+  assert.equal(0, status, args .. "\n" .. out .. errors)
+  return out
+end
+
+local function records(path, kind)
+  local list = {}
+  for line in io.lines(path) do
+    local record = pl.json_decode(line)
+    if record.kind == kind then list[#list + 1] = record end
+  end
+  return list
+end
+
+describe("experiments on a GPU", function()
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+  end)
+
+  after_each(function() os.execute("rm -r " .. folder) end)
+
+  -- Losses of a short training run of two cells.
+  local function parity(on, dtype)
+    local out = ("%s/%s-%s"):format(folder, on, dtype)
+    run(("experiments/parity.lua --cell gru,lstm --steps 20 --validate-every 10 --lengths 8,16 --count 16 --batch 8 "
+      .. "--no-plot --device %s --dtype %s --out %s"):format(on, dtype, out))
+    local path, losses = out .. "/parity.jsonl", {}
+    assert.equal(on, records(path, "run")[1].options.device)
+    assert.equal(2, #records(path, "result"))
+    for i, record in ipairs(records(path, "validation")) do losses[i] = record.loss end
+    assert.equal(4, #losses)
+    return losses
+  end
+
+  it("parity has the losses of the CPU", function()
+    local expected = parity("cpu", "float32")
+    for dtype, limit in pairs { float32 = 1e-3, bfloat16 = 5e-2 } do
+      for i, loss in ipairs(parity(device, dtype)) do
+        local off = math.abs(loss - expected[i])
+        assert.is_true(off < limit, ("%s: loss %g, expected %g"):format(dtype, loss, expected[i]))
+      end
+    end
+  end)
+
+  it("speed measures recurrences", function()
+    for _, backend in ipairs { "auto", "alternating" } do
+      local path = ("%s/%s.jsonl"):format(folder, backend)
+      run(("experiments/speed.lua --device %s --dtype bfloat16 --backend %s --sizes 2x16x2x64,3x5x1x32 --repeats 2 "
+        .. "--out %s"):format(device, backend, path))
+      local rows = records(path, "rnn")
+      assert.equal(8, #rows)
+      for _, row in ipairs(rows) do assert.is_true(row.ms > 0 and row.gflops > 0 and row.peak_bytes > 0) end
+    end
+  end)
+
+  it("speed measures a training step", function()
+    local path = folder .. "/training.jsonl"
+    run(("experiments/speed.lua --what training --device %s --repeats 1 --out %s"):format(device, path))
+    local row = records(path, "training")[1]
+    assert.is_true(row.batch_ms > 0 and row.ms > row.batch_ms)
+  end)
+
+  it("the notebook runs from end to end", function()
+    local short, out = folder .. "/short.ipynb", folder .. "/out.ipynb"
+    local text, found = program.read("notebooks/01-parity.ipynb"):gsub("steps = 3000", "steps = 20")
+    local checks
+    text, checks = text:gsub("assert%(accuracy[^\n]-%)\\n", "") -- which so short a training cannot meet
+    assert.same({ 1, 1 }, { found, checks })
+    program.write(short, text)
+    run(("notebook run %s -o %s --device %s"):format(short, out, device))
+    local printed = program.read(out)
+    assert.matches("device: " .. device, printed, 1, true)
+    assert.matches("both ways agree", printed, 1, true)
+  end)
+end)
