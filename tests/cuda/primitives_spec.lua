@@ -53,7 +53,7 @@ end
 
   it("elementwise operations of any strides are the CPU's", function()
     for _, dtype in ipairs(floats) do
-      for _, shape in ipairs { { 70001 }, { 300, 1001 }, { 128, 256 }, { 9, 33, 130 } } do
+      for _, shape in ipairs { { 70001 }, { 100, 1001 }, { 128, 256 }, { 9, 33, 130 } } do
         local a = pl.rand(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype) + 0.5
         for name, view in pairs(views(a)) do
           local what = ("%s %s of rank %d"):format(name, dtype, #shape)
@@ -89,7 +89,7 @@ end
 
   it("the variance of values far from 0 keeps its digits", function()
     for _, dtype in ipairs { "float32", "float64" } do
-      for _, shape in ipairs { { 3, 70000 }, { 70000, 3 }, { 4001, 264 }, { 600, 7, 40 } } do
+      for _, shape in ipairs { { 3, 70000 }, { 70000, 3 }, { 1501, 264 }, { 600, 7, 40 } } do
         local a = (pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })) + 1000):to(dtype)
         for dim = 1, #shape do
           compare(function(x) return x:var(dim), x:transpose(1, -1):var(dim) end, { a }, 1e-5, dtype .. " var")
@@ -104,7 +104,7 @@ end
   it("reductions are the CPU's", function()
     for _, dtype in ipairs(floats) do
       for _, shape in ipairs {
-        { 200003 }, { 3, 70000 }, { 70000, 1 }, { 70000, 3 }, { 40001, 8 }, { 300, 700 }, { 5000, 40 }, { 8, 90, 257 },
+        { 83005 }, { 3, 24000 }, { 24000, 1 }, { 24000, 3 }, { 20001, 8 }, { 150, 700 }, { 2000, 40 }, { 8, 40, 257 },
       } do
         local a = pl.randn(table.move(shape, 1, #shape, 1, { dtype = "float64" })):to(dtype)
         local forms = views(a)
@@ -426,7 +426,7 @@ end
     local function train(device, dtype)
       pl.seed(2)
       local list = {}
-      for i = 1, 60 do list[i] = pl.randn({ 7 * i, i % 5 * 100 }):to(device, dtype):requires_grad() end
+      for i = 1, 60 do list[i] = pl.randn({ 3 * i, i % 5 * 100 }):to(device, dtype):requires_grad() end
       local optimizer = pl.optim.AdamW(list, { lr = 0.01, weight_decay = 0.1 })
       for step = 1, 3 do
         optimizer:zero_grad()

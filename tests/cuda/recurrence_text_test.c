@@ -1,6 +1,7 @@
 /* Compiles the kernels of the recurrence for every cell of tests/recurrence/zoo.lua (the four built-in ones and others
- * with params, constants and choices), every type and every source of the product, and for every cell with its h
- * clamped, for all architectures that the program supports. Needs NVRTC and no GPU; exits with 77 without NVRTC. */
+ * with params, constants and choices), every type and every source of the product, for every cell with its h clamped,
+ * and for the LSTM with tf32, for all architectures that the program supports. Needs NVRTC and no GPU; exits with 77
+ * without NVRTC. */
 #include "host/bind/state.h"
 #include "host/cpu/cpu.h"
 #include "host/cuda/nvrtc.h"
@@ -27,7 +28,7 @@ typedef struct {
 static const problem problems[] = {
     {PL_F32, PL_BF16, PL_BF16, 16, 64},  {PL_F32, PL_F32, PL_F16, 64, 100},    {PL_F32, PL_F16, PL_F16, 3, 768},
     {PL_F32, PL_BF16, PL_BF16, 64, 256}, {PL_F32, PL_BF16, PL_BF16, 1024, 64}, {PL_F32, PL_F32, PL_F32, 16, 64},
-    {PL_F64, PL_F64, PL_F64, 16, 64},
+    {PL_F64, PL_F64, PL_F64, 16, 64},    {PL_F32, PL_F32, PL_F32, 1024, 64},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
 
@@ -62,7 +63,7 @@ static void compile_for(const char *name, const char *file, const pl_text *befor
 }
 
 static void compile(const char *name, const char *file, const pl_text *before) {
-  for (int a = 0; a < ARCHITECTURES; a++)
+  for (int a = 0; a < ARCHITECTURES; a += pl_tf32_allowed() ? 3 : 1) /* tf32 for sm_80 and sm_90 alone */
     if (share_mine()) compile_for(name, file, before, architectures[a]);
 }
 
@@ -86,6 +87,14 @@ static void compile_cell(const char *name, const pl_cell *cell, const problem *p
     compile(name, files[backward], &text);
     pl_text_release(&text);
   }
+}
+
+/* With tf32 allowed the step's own product of float32 is another text; what is around it differs in nothing. */
+static void compile_in_tf32(const char *name, const pl_cell *cell) {
+  pl_tf32_allow(true);
+  for (int k = 0; k < PROBLEMS; k++)
+    if (problems[k].product == PL_F32) compile_cell(name, cell, &problems[k]);
+  pl_tf32_allow(false);
 }
 
 static void compile_packing(void) {
@@ -136,6 +145,7 @@ int main(void) {
     lua_pop(L, 1); /* a field of the zoo's */
     for (int k = 0; k < PROBLEMS; k++) compile_cell(name, cell_of(L, false), &problems[k]);
     compile_cell(name, cell_of(L, true), &problems[0]);
+    if (strcmp(name, "lstm") == 0) compile_in_tf32(name, cell_of(L, false));
     lua_pop(L, 1);
   }
   lua_close(L);
