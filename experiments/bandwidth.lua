@@ -18,12 +18,13 @@ local option = options.read {
   usage = "perilune experiments/bandwidth.lua [OPTIONS]",
   about = "Measures the bandwidth of operations on large tensors, and the rate of products.",
   { "device", "string", default = "cuda", help = "where to run: cpu, cuda, cuda:1" },
-  { "dtypes", "list", default = { "float32", "bfloat16", "float16" }, help = "types of the tensors" },
+  { "dtypes", "list", default = { "float32", "bfloat16", "float16" },
+    choices = { "float32", "float64", "bfloat16", "float16" }, help = "types of the tensors" },
   { "megabytes", "integer", default = 256, minimum = 1, help = "size of a tensor, in MiB" },
   { "repeats", "integer", default = 20, minimum = 1, help = "measurements per row, after two to warm up" },
   { "calls", "integer", default = 10, minimum = 1, help = "calls per measurement" },
   { "only", "list", default = {}, help = "operations whose names contain one of these" },
-  { "matrices", "list", default = { "1024", "4096", "8192" }, help = "sizes of the square matrices" },
+  { "matrices", "integers", default = { 1024, 4096, 8192 }, minimum = 1, help = "sizes of the square matrices" },
   { "out", "string", help = "file for JSON lines" },
 }
 local device <const> = option.device
@@ -199,7 +200,7 @@ if wanted("matmul") then
     "of it"))
   for _, form in ipairs { { "float32", "float32" }, { "tf32", "float32" }, { "bfloat16", "bfloat16" },
     { "float16", "float16" } } do
-    for _, n in ipairs(option.matrices) do products(form[1], form[2], assert(math.tointeger(tonumber(n)))) end
+    for _, n in ipairs(option.matrices) do products(form[1], form[2], n) end
   end
 end
 if results then results:close() end

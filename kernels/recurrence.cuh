@@ -79,10 +79,11 @@ static __device__ __forceinline__ place any_place(int batch, int heads, int dim)
 }
 
 #if STEP_PRODUCT == 1
-// ---- the product of a step, [16 ROWS batch rows] by [8 COLUMNS units], summed over CHUNKS of 64 bytes
-// -------------------- A block has 8 UNIT_TILES units of one head and 16 ROWS batch rows; each tile of units has a
-// column per gate that it sums. The warps share the chunks out; every lane reads 16 consecutive bytes of both operands,
-// so an instruction's terms are not consecutive, which a sum does not mind.
+// ---- the product of a step: [16 ROWS batch rows] by [8 COLUMNS units], summed over CHUNKS of 64 bytes ----
+
+// A block has 8 UNIT_TILES units of one head and 16 ROWS batch rows; each tile of units has a column per gate that it
+// sums. The warps share the chunks out; every lane reads 16 consecutive bytes of both operands, so an instruction's
+// terms are not consecutive, which a sum does not mind.
 
 enum { WARPS = STEP_THREADS / 32, PER_WARP = (CHUNKS + WARPS - 1) / WARPS, BLOCK_UNITS = UNIT_TILES * PL_TILE_UNITS };
 enum { AHEAD_MOST = 16 / COLUMNS > 0 ? 16 / COLUMNS : 1, AHEAD = PER_WARP < AHEAD_MOST ? PER_WARP : AHEAD_MOST };

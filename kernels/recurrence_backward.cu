@@ -139,12 +139,12 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS) step(const pl_step_ar
     ((T *)p->initial.data)[offset(p->initial, s, at.b, 0, at.n, at.d)] = e.in[ARRIVING + s];
 }
 
-// Gradients of biases and params: a block takes SUM_UNITS units, and its threads share out the batch rows of each.
+// Gradients of biases and params: a block takes PL_SUM_UNITS units, and its threads share out the batch rows of each.
 extern "C" __global__ void __launch_bounds__(PL_STEP_THREADS) sum_rows(const pl_step_arguments *p) {
-  enum { SUM_UNITS = 32, SHARES = PL_STEP_THREADS / SUM_UNITS };
-  __shared__ T of_share[SHARES][SUM_UNITS];
-  const int lane = threadIdx.x % SUM_UNITS, share = threadIdx.x / SUM_UNITS;
-  const int unit = blockIdx.x * SUM_UNITS + lane, units = p->heads * p->dim, i = blockIdx.y;
+  enum { SHARES = PL_STEP_THREADS / PL_SUM_UNITS };
+  __shared__ T of_share[SHARES][PL_SUM_UNITS];
+  const int lane = threadIdx.x % PL_SUM_UNITS, share = threadIdx.x / PL_SUM_UNITS;
+  const int unit = blockIdx.x * PL_SUM_UNITS + lane, units = p->heads * p->dim, i = blockIdx.y;
   T sum = 0;
 #pragma unroll 4
   for (int b = share; b < p->batch && unit < units; b += SHARES)

@@ -1,6 +1,7 @@
 /* Which GPUs there are, their contexts and streams, memory, and the struct of their primitives. */
 #include "host/cuda/primitives.h"
 
+#include "host/base/clock.h"
 #include "host/cuda/blas.h"
 #include "host/cuda/cell_text.h"
 #include "host/cuda/fused_details.h"
@@ -72,12 +73,6 @@ static pl_status raise_complaint(pl_cuda *cuda) {
                  (long long)said.value, (long long)said.position, (long long)said.limit, cuda->device.name);
 }
 
-static double time_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-}
-
 /* The driver's own waiting cannot be interrupted. Asking again and again is as quick as that; who has waited long can
  * sleep between two questions. */
 pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event) {
@@ -90,8 +85,8 @@ pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event) {
       return pl_cuda_check(result, event ? "pl_cu.EventQuery(event)" : "pl_cu.StreamQuery(cuda->stream)", __FILE__,
                            __LINE__);
     PL_TRY(pl_check_interrupt());
-    if (asked == 0) start = time_ms();
-    if (time_ms() - start > AWAKE_MS) nanosleep(&nap, NULL);
+    if (asked == 0) start = pl_now_ms();
+    if (pl_now_ms() - start > AWAKE_MS) nanosleep(&nap, NULL);
   }
 }
 

@@ -56,25 +56,15 @@ enum {
   PL_CU_STREAM_NON_BLOCKING = 1,
   PL_CU_EVENT_DEFAULT = 0, /* keeps the time */
   PL_CU_EVENT_DISABLE_TIMING = 2,
-  PL_CU_CAPTURE_GLOBAL = 0,
   PL_CU_CAPTURE_THREAD_LOCAL = 1,
-  PL_CU_CAPTURE_RELAXED = 2,
   PL_CU_HOST_ALLOC_PORTABLE = 1,
   PL_CU_HOST_ALLOC_DEVICE_MAP = 2,
 
   PL_CU_DEVICE_MULTIPROCESSORS = 16,
-  PL_CU_DEVICE_L2_BYTES = 38,
   PL_CU_DEVICE_CAPABILITY_MAJOR = 75,
   PL_CU_DEVICE_CAPABILITY_MINOR = 76,
-  PL_CU_DEVICE_SHARED_BYTES_PER_MULTIPROCESSOR = 81,
-  PL_CU_DEVICE_REGISTERS_PER_MULTIPROCESSOR = 82,
-  PL_CU_DEVICE_COOPERATIVE_LAUNCH = 95,
   PL_CU_DEVICE_SHARED_BYTES_PER_BLOCK_OPTIN = 97,
-  PL_CU_DEVICE_CLUSTER_LAUNCH = 120,
 
-  PL_CU_FUNCTION_SHARED_BYTES = 1, /* static */
-  PL_CU_FUNCTION_LOCAL_BYTES = 3,
-  PL_CU_FUNCTION_REGISTERS = 4,
   PL_CU_FUNCTION_DYNAMIC_SHARED_BYTES_MAX = 8,
   PL_CU_FUNCTION_NON_PORTABLE_CLUSTER_ALLOWED = 14,
 };
@@ -99,7 +89,6 @@ enum {
   X(MemAlloc, "cuMemAlloc_v2", (pl_cu_pointer *pointer, size_t bytes)) \
   X(MemFree, "cuMemFree_v2", (pl_cu_pointer pointer)) \
   X(MemHostAlloc, "cuMemHostAlloc", (void **memory, size_t bytes, unsigned flags)) \
-  X(MemFreeHost, "cuMemFreeHost", (void *memory)) \
   X(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (pl_cu_pointer to, const void *from, size_t bytes, pl_cu_stream stream)) \
   X(MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *to, pl_cu_pointer from, size_t bytes, pl_cu_stream stream)) \
   X(MemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (pl_cu_pointer to, pl_cu_pointer from, size_t bytes, pl_cu_stream stream)) \
@@ -107,18 +96,15 @@ enum {
   X(MemsetD8Async, "cuMemsetD8Async", (pl_cu_pointer to, unsigned char value, size_t bytes, pl_cu_stream stream)) \
   X(MemsetD32Async, "cuMemsetD32Async", (pl_cu_pointer to, unsigned value, size_t count, pl_cu_stream stream)) \
   X(StreamCreate, "cuStreamCreate", (pl_cu_stream *stream, unsigned flags)) \
-  X(StreamDestroy, "cuStreamDestroy_v2", (pl_cu_stream stream)) \
   X(StreamSynchronize, "cuStreamSynchronize", (pl_cu_stream stream)) \
   X(StreamQuery, "cuStreamQuery", (pl_cu_stream stream)) \
   X(StreamWaitEvent, "cuStreamWaitEvent", (pl_cu_stream stream, pl_cu_event event, unsigned flags)) \
   X(StreamBeginCapture, "cuStreamBeginCapture_v2", (pl_cu_stream stream, int mode)) \
   X(StreamEndCapture, "cuStreamEndCapture", (pl_cu_stream stream, pl_cu_graph *graph)) \
-  X(StreamIsCapturing, "cuStreamIsCapturing", (pl_cu_stream stream, int *status)) \
   X(EventCreate, "cuEventCreate", (pl_cu_event *event, unsigned flags)) \
   X(EventDestroy, "cuEventDestroy_v2", (pl_cu_event event)) \
   X(EventRecord, "cuEventRecord", (pl_cu_event event, pl_cu_stream stream)) \
   X(EventQuery, "cuEventQuery", (pl_cu_event event)) \
-  X(EventSynchronize, "cuEventSynchronize", (pl_cu_event event)) \
   X(EventElapsedTime, "cuEventElapsedTime", (float *ms, pl_cu_event start, pl_cu_event end)) \
   X(GraphInstantiate, "cuGraphInstantiateWithFlags", (pl_cu_graph_exec *exec, pl_cu_graph graph, unsigned long long flags)) \
   X(GraphLaunch, "cuGraphLaunch", (pl_cu_graph_exec exec, pl_cu_stream stream)) \
@@ -127,13 +113,11 @@ enum {
   X(ModuleLoadData, "cuModuleLoadData", (pl_cu_module *module, const void *image)) \
   X(ModuleUnload, "cuModuleUnload", (pl_cu_module module)) \
   X(ModuleGetFunction, "cuModuleGetFunction", (pl_cu_function *function, pl_cu_module module, const char *name)) \
-  X(FuncGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, pl_cu_function function)) \
   X(FuncSetAttribute, "cuFuncSetAttribute", (pl_cu_function function, int attribute, int value)) \
   X(OccupancyMaxActiveBlocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor", (int *blocks, pl_cu_function function, int threads, size_t shared_bytes)) \
   X(OccupancyMaxActiveClusters, "cuOccupancyMaxActiveClusters", (int *clusters, pl_cu_function function, const pl_cu_launch *launch)) \
   X(LaunchKernel, "cuLaunchKernel", (pl_cu_function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes, pl_cu_stream stream, void **parameters, void **extra)) \
-  X(LaunchKernelEx, "cuLaunchKernelEx", (const pl_cu_launch *launch, pl_cu_function function, void **parameters, void **extra)) \
-  X(LaunchCooperativeKernel, "cuLaunchCooperativeKernel", (pl_cu_function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes, pl_cu_stream stream, void **parameters))
+  X(LaunchKernelEx, "cuLaunchKernelEx", (const pl_cu_launch *launch, pl_cu_function function, void **parameters, void **extra))
 // clang-format on
 
 /* The driver's functions: pl_cu.StreamSynchronize(stream), ... Filled in by pl_driver_open. */

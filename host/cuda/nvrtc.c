@@ -1,6 +1,7 @@
 /* Device text and its compilation through NVRTC. */
 #include "host/cuda/nvrtc.h"
 
+#include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/home.h"
 #include "host/cuda/cubin_cache.h"
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct program_ *program;
 enum { COMPILATION_FAILED = 6, OPTIONS_MAX = 64 };
@@ -194,21 +194,15 @@ static pl_compilations compilations;
 
 pl_compilations pl_nvrtc_compilations(void) { return compilations; }
 
-static double now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-}
-
 static pl_status compile_anew(const char *name, const char *source, const char *options, int architecture,
                               pl_text *cubin, pl_text *log) {
   program made = NULL;
-  double began_ms = now_ms();
+  double began_ms = pl_now_ms();
   PL_TRY(check(nvrtc.CreateProgram(&made, source, name, 0, NULL, NULL), "nvrtcCreateProgram", __LINE__));
   pl_status status = compile_program(made, name, options, architecture, cubin, log);
   nvrtc.DestroyProgram(&made);
   PL_TRY(status);
-  double ms = now_ms() - began_ms;
+  double ms = pl_now_ms() - began_ms;
   compilations.compiled++;
   compilations.total_ms += ms;
   if (ms > compilations.most_ms) compilations.most_ms = ms;

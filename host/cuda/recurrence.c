@@ -236,8 +236,7 @@ static pl_status run_backward(const way *y, const scratch *x) {
   PL_TRY(clear(y->plan->cuda, shape, shape->across != shape->recurrents * q->dim, p.gates, elements, q->product));
   PL_TRY(run_steps(y, &p));
   unsigned sums = (unsigned)(pl_cell_biases(q->cell) + q->cell->params);
-  enum { SUM_UNITS = 32 }; /* that a block of `sum_rows` takes */
-  if (sums) PL_TRY(launch(y, y->plan->last, q->heads * q->dim * (PL_STEP_THREADS / SUM_UNITS), sums));
+  if (sums) PL_TRY(launch(y, y->plan->last, q->heads * q->dim * (PL_STEP_THREADS / PL_SUM_UNITS), sums));
   return g->recurrent ? weights(y, x) : PL_OK;
 }
 

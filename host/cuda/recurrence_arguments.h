@@ -58,5 +58,6 @@ PL_RECURRENCE_ARGUMENTS
  * unit). */
 enum { PL_PACK_PLAIN, PL_PACK_FORWARD, PL_PACK_BACKWARD };
 enum { PL_TILE_UNITS = 8, PL_CHUNK_BYTES = 64, PL_STEP_THREADS = 256 };
+enum { PL_SUM_UNITS = 32 }; /* that a block of `sum_rows` takes */
 
 #endif

@@ -72,8 +72,8 @@ static pl_status print_head(const pl_recurrence *q, int product, pl_text *text) 
                 PL_F64);
   pl_text_print(text, "enum { PL_STATES_MAX = %d, PL_PARAMS_MAX = %d, PL_TILE_UNITS = %d, PL_CHUNK = %d,\n",
                 PL_STATES_MAX, PL_PARAMS_MAX, PL_TILE_UNITS, PL_CHUNK_BYTES / (int)pl_dtype_size(q->product));
-  pl_text_print(text, "       PL_STEP_THREADS = %d, PL_PACK_PLAIN = %d, PL_PACK_FORWARD = %d };\n", PL_STEP_THREADS,
-                PL_PACK_PLAIN, PL_PACK_FORWARD);
+  pl_text_print(text, "       PL_STEP_THREADS = %d, PL_SUM_UNITS = %d, PL_PACK_PLAIN = %d, PL_PACK_FORWARD = %d };\n",
+                PL_STEP_THREADS, PL_SUM_UNITS, PL_PACK_PLAIN, PL_PACK_FORWARD);
   pl_text_print(text, "typedef %s T;\n", names[q->type]);
   PL_TRY(pl_kernel_source("cell.cuh", text));
   pl_text_print(text, "\ntypedef %s S;\ntypedef %s P;\n", names[q->storage], names[q->product]);

@@ -119,6 +119,9 @@ describe("experiments", function()
       { "speed", "--sizes 1x4", "sizes: expected BATCHxTIMExUNITS, got '1x4'" },
       { "speed", "--sizes 1x4x0", "sizes: expected BATCHxTIMExUNITS, got '1x4x0'" },
       { "speed", "--out " .. file .. "/below", "out: cannot write the results" },
+      { "bandwidth", "--matrices foo", "matrices: expected integers separated by commas, got 'foo'" },
+      { "bandwidth", "--matrices 8,0", "matrices: expected a number of at least 1 separated by commas, got '8,0'" },
+      { "bandwidth", "--dtypes float32,int8", "dtypes: expected one of float32, .*, got 'float32,int8'" },
     }
     for _, row in ipairs(refused) do
       local name, arguments, expected = table.unpack(row)
@@ -132,7 +135,7 @@ describe("experiments", function()
   end)
 
   it("list their options and refuse others", function()
-    for _, name in ipairs { "parity", "speed" } do
+    for _, name in ipairs { "parity", "speed", "bandwidth" } do
       local status, text = run(name, "--help")
       assert.are.equal(0, status)
       assert.matches("usage: perilune experiments/" .. name, text)

@@ -133,12 +133,6 @@ pl_cu_result fake_MemHostAlloc(void **memory, size_t bytes, unsigned flags) {
   return *memory ? 0 : PL_CU_OUT_OF_MEMORY;
 }
 
-pl_cu_result fake_MemFreeHost(void *memory) {
-  STEP("cuMemFreeHost");
-  free(memory);
-  return 0;
-}
-
 static pl_cu_result move(const char *symbol, void *to, const void *from, size_t bytes) {
   STEP(symbol);
   memmove(to, from, bytes);
