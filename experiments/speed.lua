@@ -1,11 +1,10 @@
--- Speed: recurrences forward and backward against the floating-point peak of the same run, operations on large tensors
--- against a copy, a training step, the program's start, and memory over ten thousand training steps. A table on
--- standard output, JSON lines with --out; it is never a test.
+-- Speed: recurrences forward and backward against the floating-point peak of the same run, a training step, the
+-- program's start, and memory over ten thousand training steps. A table on standard output, JSON lines with --out; it
+-- is never a test. Operations on large tensors and products are bandwidth.lua's.
 --
 --   perilune experiments/speed.lua                      LSTM, reference, float32, 2 threads
 --   perilune experiments/speed.lua --device cuda --dtype bfloat16
 --   perilune experiments/speed.lua --device cuda --sizes 16x1024x12x64,16x1024x1x768 --backend alternating
---   perilune experiments/speed.lua --what operations --device cuda
 --   perilune experiments/speed.lua --what training --device cuda
 --   perilune experiments/speed.lua --what startup --device cuda
 --   perilune experiments/speed.lua --what memory
@@ -14,17 +13,15 @@
 -- recurrent product alone, 2 B T N G D^2 operations forward and three times that forward and backward, whatever else is
 -- computed. Rows "recurrence" are given Wx and make the gradients of Wx, R, b and the initial states; rows "with input"
 -- also time a linear layer from D features, the work of PyTorch's nn.LSTM, and count its product, too. The peak is the
--- fastest of several large products of pl.matmul. Peak bytes are what lived at once, arguments included. GB/s counts
--- what an operation reads and writes at the least.
+-- fastest of several large products of pl.matmul. Peak bytes are what lived at once, arguments included.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
 
 local option = options.read {
   usage = "perilune experiments/speed.lua [OPTIONS]",
-  about = "Measures recurrences, operations, a training step, the program's start, or memory.",
-  { "what", "string", default = "rnn", choices = { "rnn", "operations", "training", "startup", "memory" },
-    help = "what to measure" },
+  about = "Measures recurrences, a training step, the program's start, or memory.",
+  { "what", "string", default = "rnn", choices = { "rnn", "training", "startup", "memory" }, help = "what to measure" },
   { "cell", "string", default = "lstm", help = "one of pl.cells" },
   { "device", "string", default = "cpu", help = "where to run: cpu, cuda, cuda:1" },
   { "backend", "string", help = "auto, fused, alternating, reference or vanilla [reference; on a GPU auto]" },
@@ -187,83 +184,6 @@ local function recurrences()
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Operations on large tensors
-
--- { name, how many times a tensor's bytes are read and written at the least, function } over x and y [rows, columns].
-local function operations_on(rows, columns)
-  local form = { rows, columns, dtype = option.dtype, device = option.device }
-  local x, y = pl.randn(form), pl.randn(form)
-  local row, target = pl.randn { columns, dtype = option.dtype, device = option.device }, pl.zeros_like(x)
-  local norm = pl.nn.LayerNorm(columns):to(option.dtype):to(option.device)
-  local list = {
-    { "copy", 2, function() target:copy_(x) end },
-    { "x + y", 3, function() return x + y end },
-    { "x + row", 2, function() return x + row end },
-    { "tanh", 2, function() return x:tanh() end },
-    { "sum", 1, function() return x:sum() end },
-    { "sum over rows", 1, function() return x:sum(1) end },
-    { "sum over columns", 1, function() return x:sum(2) end },
-    { "max over columns", 1, function() return x:max(2) end },
-    { "softmax", 2, function() return x:softmax(2) end },
-    { "LayerNorm", 2, function() return norm(x) end },
-    { "transposed copy", 2, function() return x:t():contiguous() end },
-    { "randn", 1, function() return pl.randn(form) end },
-  }
-  local half = option.dtype == "bfloat16" or option.dtype == "float16"
-  if half then return list end -- Adam's parameters are float32
-  local parameter = pl.nn.parameter(pl.randn(form));
-  (parameter * y):sum():backward()
-  local optimizer = pl.optim.AdamW({ parameter }, { lr = 1e-3 })
-  list[#list + 1] = { "gradient norm", 1, function() pl.optim.clip_grad_norm({ parameter }, math.huge) end }
-  list[#list + 1] = { "AdamW", 7, function() optimizer:step() end }
-  return list
-end
-
--- Square products: one call, and a queue of them, in which a GPU never waits for the host.
-local function products()
-  local queue <const> = 20
-  print(("%-18s %9s %9s %9s %9s %9s"):format("product", "ms", "p10", "p90", "ms queued", "TFLOP/s"))
-  for _, n in ipairs(on_cpu and { 256, 512 } or { 512, 1024, 2048, 4096, 8192 }) do
-    local _ <close> = pl.scope()
-    local form = { n, n, dtype = option.dtype, device = option.device }
-    local a, b = pl.randn(form), pl.randn(form)
-    local ms, low, high = measure(function() return a:matmul(b) end, option.device)
-    local queued_ms = measure(function()
-      for _ = 1, queue do
-        local _ <close> = pl.scope()
-        a:matmul(b)
-      end
-    end, option.device) / queue
-    local rate = 2 * n ^ 3 / queued_ms / 1e9
-    print(("%-18s %9.3f %9.3f %9.3f %9.3f %9.3f"):format(("%d x %d x %d"):format(n, n, n), ms, low, high, queued_ms,
-      rate))
-    record { kind = "product", size = n, ms = ms, ms_p10 = low, ms_p90 = high, queued_ms = queued_ms,
-             gflops = 1000 * rate }
-  end
-end
-
-local bytes_of <const> = { float64 = 8, float32 = 4, bfloat16 = 2, float16 = 2 }
-
-local function operations()
-  local rows <const>, columns <const> = on_cpu and 2048 or 32768, 4096
-  local _ <close> = pl.scope()
-  local copy_rate
-  print(("%s, %s [%d, %d], medians of %d runs"):format(experiment.device_line(option.device), option.dtype, rows,
-    columns, option.repeats))
-  print(("%-18s %9s %9s %9s %9s %8s"):format("operation", "ms", "p10", "p90", "GB/s", "of copy"))
-  for _, operation in ipairs(operations_on(rows, columns)) do
-    local name, passes, f = table.unpack(operation)
-    local ms, low, high = measure(function() pl.no_grad(f) end, option.device)
-    local rate = passes * rows * columns * bytes_of[option.dtype] / ms / 1e6
-    copy_rate = copy_rate or rate
-    print(("%-18s %9.3f %9.3f %9.3f %9.1f %8.2f"):format(name, ms, low, high, rate, rate / copy_rate))
-    record { kind = "operation", name = name, shape = { rows, columns }, ms = ms, ms_p10 = low, ms_p90 = high,
-             gbytes_per_s = rate, of_copy = rate / copy_rate }
-  end
-  products()
-end
-
--- ---------------------------------------------------------------------------------------------------------------------
 -- A training step
 
 -- The parameters' type, and the type of the products where it is another.
@@ -421,8 +341,6 @@ end
 options.attempt("threads", pl.threads, option.threads)
 check_options()
 if option.out then results = options.attempt("out", experiment.results, option.out, option) end
-local measurements <const> = {
-  rnn = recurrences, operations = operations, training = training, startup = startup, memory = memory,
-}
+local measurements <const> = { rnn = recurrences, training = training, startup = startup, memory = memory }
 measurements[option.what]()
 if results then results:close() end

@@ -162,16 +162,6 @@ describe("experiments", function()
     end
   end)
 
-  it("speed measures operations against a copy", function()
-    local path = folder .. "/speed.jsonl"
-    local status, text = run("speed", "--what operations --repeats 1 --out " .. path)
-    assert.are.equal(0, status, text)
-    local rows = records(path, "operation")
-    assert.are.same({ "copy", 1 }, { rows[1].name, rows[1].of_copy })
-    for _, row in ipairs(rows) do assert.is_true(row.ms > 0 and row.gbytes_per_s > 0) end
-    assert.are.equal("AdamW", rows[#rows].name)
-  end)
-
   it("speed measures a training step, its products in a 16-bit type", function()
     local path = folder .. "/speed.jsonl"
     local status, text = run("speed", "--what training --dtype bfloat16 --repeats 1 --out " .. path)
