@@ -89,8 +89,10 @@ inline best join(best x, best y) {
     return x;
   } else {
 #if KIND == DEVIATIONS
-    const ACC count = x.count + y.count;
-    absorb(x, y, count > 0 ? y.count / count : 0);
+    // Most tallies meet their equals: a division takes as long as all the rest.
+    ACC share = (ACC)0.5;
+    if (x.count != y.count) share = x.count == 0 ? (ACC)1 : y.count / (x.count + y.count);
+    absorb(x, y, share);
     return x;
 #elif POSITION
     bool same = x.value == y.value || (x.value != x.value && y.value != y.value);
@@ -250,7 +252,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
       }
 #endif
     }
+#if KIND == DEVIATIONS && !PARTIAL_IN
+    b = total[0];
+#else
     b = join(join(total[0], total[1]), join(total[2], total[3]));
+#endif
 #if POSITION
     if constexpr (WHOLE_VECTORS) b = within(j, b, in);
 #endif
@@ -263,8 +269,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows(const __grid_constant
     __shared__ best of_warp[THREADS / 32];
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = b;
     __syncthreads();
-    b = of_warp[0];
-    for (int i = 1; i < THREADS / 32; i++) b = join(b, of_warp[i]);
+    b = of_warp[threadIdx.x % (THREADS / 32)];
+#pragma unroll
+    for (int mask = THREADS / 64; mask > 0; mask /= 2) b = join(b, across(b, mask));
   }
   if (lane == 0 && row < j.kept) leave(j, row, b);
 }
