@@ -113,6 +113,15 @@ inline void share_registers(bool multiplies) {
 #endif
 }
 
+// One of two buffers in turn, by addresses that are there before a step begins.
+struct turns {
+  u32 now, next;
+  inline void turn() {
+    const u32 before = now;
+    now = next, next = before;
+  }
+};
+
 // ---- shared memory -------------------------------------------------------------------------------------------------
 
 inline u32 shared_address(const void *at) { return (u32)__cvta_generic_to_shared(at); }

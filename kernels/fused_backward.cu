@@ -1,7 +1,7 @@
 // The fused recurrence, backward: one launch for all time steps, from the last to the first. A block holds the rows of
 // R of its own units; the gradients of its gates times them are its part of the gradient of h, which within a cluster
 // is summed from the parts of all blocks, in their order. dR is a product of its own afterwards.
-#include "exchange.cuh"
+#include "fused_frame.cuh"
 
 enum {
   TILES = RECURRENTS > 0 ? (HALVES + 1) / 2 : 0, // of 16 units of h each
@@ -16,6 +16,9 @@ enum {
   CHUNKS_OUT = WANT_INPUT ? INPUTS * ROWS * (UNITS / 8) : 0,
   CHUNKS_EXTRA = EXTRAS * ROWS * (UNITS / 8), // of the gates whose gradient dR needs in a place of its own
   SUMS = BIASES + PARAMS,
+  // What the next step reads comes while the products are on their way; in the grid scope the wait for the others is
+  // long enough, and registers are few.
+  READS_AHEAD = SPLITS == 1,
 };
 
 typedef matrix<(TILES > 0 ? TILES : 1), DEPTH, IN_REGISTERS> weights;
@@ -23,26 +26,27 @@ typedef float sums[COLUMN_TILES][SETS][TILES > 0 ? TILES : 1][4];
 
 // ---- the warps that multiply ----------------------------------------------------------------------------------------
 
+// What a step reads: its record, and the gradients of the states given out.
+struct step_input {
+  u32 record[SAVED > 0 ? RECORD_WORDS : 1];
+  tile_words<GIVEN> given[SLOTS];
+};
+
 struct cell_gradient {
   float leaving[STATES][SLOTS][WIDTH]; // gradients of the states between two steps
   float after[STATES][SLOTS][WIDTH];   // states after the step, where the cell reads them
   float param[PARAMS + 1][SLOTS], total[SUMS + 1][SLOTS];
   int length[SLOTS][WIDTH];
-  u32 record[SAVED > 0 ? RECORD_WORDS : 1];
-  tile_words<GIVEN> given[SLOTS];
+  step_input in;
 };
 
 inline element_place place_element(const pl_backward &p, const thread_place &at, int slot, int c) {
   return place_element_of(p.batch, at, slot, c);
 }
 
-inline void read_record(cell_gradient &x, const char *from, int lane) {
-  if constexpr (SAVED > 0) load_words(x.record, from, lane);
-}
-
 // State s in the record at hand.
 inline float kept_state(const cell_gradient &x, int s, int slot, int c) {
-  return KEPT >> s & 1 ? record_value(x.record, (SAVES + place_in(KEPT, s)) * ELEMENTS + slot * WIDTH + c) : 0.0f;
+  return KEPT >> s & 1 ? record_value(x.in.record, (SAVES + place_in(KEPT, s)) * ELEMENTS + slot * WIDTH + c) : 0.0f;
 }
 
 inline void begin(cell_gradient &x, const pl_backward &p, const thread_place &at) {
@@ -70,23 +74,38 @@ inline void begin(cell_gradient &x, const pl_backward &p, const thread_place &at
   }
 }
 
-inline void read_given(cell_gradient &x, const thread_place &at, u32 ring, int step) {
+// The record of a step from shared memory or memory, where a warp's lies at `from`.
+inline void read_record(step_input &in, const char *from, int lane) {
+  if constexpr (SAVED > 0) load_words(in.record, from, lane);
+}
+
+inline void read_step(step_input &in, const char *records, u32 ring, const thread_place &at, int step) {
+  read_record(in, records + step % RING * (RECORDS * RECORD_BYTES), at.lane);
   if constexpr (GIVEN > 0)
 #pragma unroll
     for (int i = 0; i < SLOTS; i++)
-      x.given[i].load(ring + step % RING * STEP_BYTES + slot_group(at, i) * (GIVEN * ROWS * EIGHT), at, i);
+      in.given[i].load(ring + step % RING * STEP_BYTES + slot_group(at, i) * (GIVEN * ROWS * EIGHT), at, i);
 }
 
-// The gradient of h that comes through R from the step behind, whose gates' gradients lie in rows of shared memory.
-inline void bring_through(float (&through)[SLOTS][WIDTH], const weights &part, parts_exchange &peers,
-                          const thread_place &at, u32 row, char *shared, int step) {
-  sums sum;
+// This block's part of the gradient of h that comes through R from the step behind, whose gates' gradients lie in rows
+// of shared memory.
+inline void multiply_through(sums &sum, const weights &part, u32 row) {
 #pragma unroll
   for (int rows = 0; rows < COLUMN_TILES; rows++) empty_sums<SETS, (TILES > 0 ? TILES : 1)>(sum[rows]);
   part.multiply_rows(sum, row, 8 * GATES_ROW);
+}
+
+// The whole gradient, from the parts of all blocks.
+inline void add_up(float (&through)[SLOTS][WIDTH], sums &sum, parts_exchange &peers, const thread_place &at,
+                   char *shared, int step) {
 #pragma unroll
   for (int rows = 0; rows < COLUMN_TILES; rows++) join_sets<SETS, (TILES > 0 ? TILES : 1)>(sum[rows]);
   peers.add_up(through, sum, at, shared, step);
+  if (PARTS > 1) return;
+#pragma unroll
+  for (int i = 0; i < SLOTS; i++) // not even what an infinity in R makes of zeros
+#pragma unroll
+    for (int c = 0; c < WIDTH; c++) through[i][c] = step > 0 ? through[i][c] : 0.0f;
 }
 
 // The gradients of one step: from those that arrive to those of the gates, into shared memory, and of the states
@@ -102,14 +121,14 @@ inline void run_cell(cell_gradient &x, const pl_backward &p, const float (&throu
     for (int c = 0; c < WIDTH; c++) {
       float in[SAVES + 3 * STATES + PARAMS], out[GATES + STATES + PARAMS], arriving[STATES];
 #pragma unroll
-      for (int v = 0; v < SAVES; v++) in[v] = record_value(x.record, v * ELEMENTS + i * WIDTH + c);
+      for (int v = 0; v < SAVES; v++) in[v] = record_value(x.in.record, v * ELEMENTS + i * WIDTH + c);
 #pragma unroll
       for (int s = 0; s < STATES; s++) {
         in[SAVES + s] = kept_state(x, s, i, c);
         in[SAVES + STATES + s] = x.after[s][i][c];
         x.after[s][i][c] = in[SAVES + s];
         arriving[s] = x.leaving[s][i][c];
-        if (s < GIVEN) arriving[s] += x.given[i].value(at, i, s < GIVEN ? s : 0, c);
+        if (s < GIVEN) arriving[s] += x.in.given[i].value(at, i, s < GIVEN ? s : 0, c);
       }
       float more = through[i][c];
       if (CLIP) more = more > clip ? clip : more < -clip ? -clip : more;
@@ -182,8 +201,7 @@ inline void give_initial(const cell_gradient &x, const float (&through)[SLOTS][W
     }
 }
 
-// ---- bringing records and gradients, carrying the gates' out: by warps of their own, or between the steps
-// -------------
+// ---- bringing records and gradients, carrying the gates' out: by warps of their own, or between the steps -----------
 
 struct carrier {
   static constexpr int SHARE_RECORD = share_of(CHUNKS_RECORD), SHARE_IN = share_of(CHUNKS_IN),
@@ -260,21 +278,7 @@ struct carrier {
   }
 };
 
-inline void carry_all(const pl_backward &p, const thread_place &at, u32 shared) {
-  carrier c;
-  c.begin(p, at, shared);
-  synchronize_block();
-  for (int s = 0; s < p.steps; s++) {
-    c.bring(p, at, s + RING - 1);
-    await_fetches<RING - 3>();
-    synchronize_block();
-    c.carry(p, at, s);
-  }
-  await_fetches<0>();
-}
-
-// ---- the steps
-// -------------------------------------------------------------------------------------------------------
+// ---- the steps ------------------------------------------------------------------------------------------------------
 
 inline void compute(const pl_backward &p, const thread_place &at, char *shared) {
   const u32 base = shared_address(shared), gates = base + AT_GATES, others = base + AT_OTHERS;
@@ -289,7 +293,7 @@ inline void compute(const pl_backward &p, const thread_place &at, char *shared) 
   cell_gradient x;
   // The states after the last step stand in a record of their own behind those of the steps.
   read_record(
-      x, p.records + (((long long)p.steps * p.tiles * p.heads * BLOCKS + at.block) * RECORDS + recorder) * RECORD_BYTES,
+      x.in, p.records + (((long long)p.steps * p.tiles * p.heads * BLOCKS + at.block) * RECORDS + recorder) * RECORD_BYTES,
       at.lane);
   begin(x, p, at);
   const meeting where = {p.slots, {(complaint *)p.complaint, (int *)p.lock}};
@@ -300,35 +304,42 @@ inline void compute(const pl_backward &p, const thread_place &at, char *shared) 
   carrier between;
   if (WRITERS == 0) between.begin(p, at, base);
   synchronize_block();
-  read_record(x, records, at.lane);
-  read_given(x, at, base + AT_RING, 0);
+  read_step(x.in, records, base + AT_RING, at, 0);
 
   const u32 row = matrix_row(gates, GATES_ROW, at.lane), own = at.rank / PARTS * FED * MULTIPLIED;
+  turns made = {gates, gates + ROWS * GATES_ROW}, read = {row + ROWS * GATES_ROW, row};
   float through[SLOTS][WIDTH] = {};
   // Step s is time T - 1 - s; one more brings the gradient of the initial states.
   for (int s = 0; s < p.steps; s++) {
-    const u32 rows = gates + (s & 1) * (ROWS * GATES_ROW);
+    step_input next; // behind the last step, of whatever is there
+    sums sum;
+    // Of one block, step 0 multiplies zeros for nothing: without a branch the compiler can spread the cell over it.
     if constexpr (THROUGH)
-      if (s > 0) bring_through(through, part, parts, at, row + (s - 1 & 1) * (ROWS * GATES_ROW), shared, s);
-    run_cell(x, p, through, at, rows + own, others + (s & 1) * (OTHERS * ROWS * OTHER_ROW), p.steps - 1 - s);
+      if (PARTS == 1 || s > 0) multiply_through(sum, part, read.now);
+    if (READS_AHEAD) read_step(next, records, base + AT_RING, at, s + 1);
+    if constexpr (THROUGH)
+      if (PARTS == 1 || s > 0) add_up(through, sum, parts, at, shared, s);
+    run_cell(x, p, through, at, made.now + own, others + (s & 1) * (OTHERS * ROWS * OTHER_ROW), p.steps - 1 - s);
     const bool more = THROUGH && (TO_INITIAL || s + 1 < p.steps);
-    if (more) others_gates.send(at, rows, s);
-    if (s + 1 < p.steps) {
-      read_record(x, records + (s + 1) % RING * (RECORDS * RECORD_BYTES), at.lane);
-      read_given(x, at, base + AT_RING, s + 1);
-    }
+    if (more) others_gates.send(at, made.now, s);
+    if (!READS_AHEAD) read_step(next, records, base + AT_RING, at, s + 1);
+    x.in = next;
     if (WRITERS == 0) {
       between.bring(p, at, s + RING - 1);
       await_fetches<RING - 3>();
     }
-    if (more) others_gates.gather(at, rows, s);
+    if (more) others_gates.gather(at, made.now, s);
+    made.turn(), read.turn();
     synchronize_block();
     if (WRITERS == 0) between.carry(p, at, s);
   }
   await_fetches<0>();
   if (TO_INITIAL) {
-    if constexpr (THROUGH)
-      bring_through(through, part, parts, at, row + (p.steps - 1 & 1) * (ROWS * GATES_ROW), shared, p.steps);
+    if constexpr (THROUGH) {
+      sums sum;
+      multiply_through(sum, part, read.now);
+      add_up(through, sum, parts, at, shared, p.steps);
+    }
     give_initial(x, through, p, at);
   }
   give_totals(x, p, at);
@@ -336,18 +347,8 @@ inline void compute(const pl_backward &p, const thread_place &at, char *shared) 
 
 extern "C" __global__ void __launch_bounds__(MULTIPLYING + WRITERS * LANES, BLOCKS_PER_PROCESSOR)
     fused_backward(const __grid_constant__ pl_backward p) {
-  extern __shared__ __align__(128) char shared[];
-  const thread_place at = place_thread(p.heads, p.first_group);
-  enter_cluster(shared_address(shared), parts_exchange::CLUSTER_BYTES);
-  if (at.warp < WARPS) {
-    share_registers(true);
-    compute(p, at, shared);
-    leave_cluster();
-  } else {
-    share_registers(false);
-    carry_all(p, at, shared_address(shared));
-    leave_cluster();
-  }
+  run_block<carrier>(p, parts_exchange::CLUSTER_BYTES,
+                     [&](const thread_place &at, char *shared) { compute(p, at, shared); });
 }
 
 // Gradients of biases and params: a thread per unit adds the parts of all batch tiles, in order.

@@ -1,7 +1,7 @@
 // The fused recurrence, forward: one launch for all time steps. Blocks hold their part of R in registers (and shared
 // memory) and the states other than h in registers of the threads that own them; h goes from step to step through
 // shared memory, within a cluster of BLOCKS blocks through that of all of them.
-#include "exchange.cuh"
+#include "fused_frame.cuh"
 
 enum {
   TILES = (RECURRENTS * GROUPS + 1) / 2, // of 16 rows of R: (gate, group) pairs, two to a tile
@@ -14,6 +14,9 @@ enum {
   STEP_BYTES = INPUTS * ROWS * UNITS * STORED, // of Wx
   CHUNKS_IN = INPUTS * ROWS * (UNITS / 8),
   CHUNKS_OUT = ROWS * (UNITS / 8),
+  // Wx + b of the next step while the cell is computed; in the grid scope the wait for h is long enough, and registers
+  // are few.
+  GATES_AHEAD = SPLITS == 1,
 };
 
 typedef matrix<(TILES > 0 ? TILES : 1), DEPTH, IN_REGISTERS> weights;
@@ -226,8 +229,7 @@ inline void give_last(const cell_state &x, const pl_forward &p, const thread_pla
     }
 }
 
-// ---- bringing Wx, carrying the states out: by warps of their own, or between the steps
-// --------------------------------
+// ---- bringing Wx, carrying the states out: by warps of their own, or between the steps ------------------------------
 
 struct carrier {
   static constexpr int SHARE_IN = share_of(CHUNKS_IN), SHARE_OUT = share_of(CHUNKS_OUT);
@@ -249,11 +251,11 @@ struct carrier {
       to[i] = base + AT_RING + chunk * EIGHT;
     }
 #pragma unroll
-    for (int t = 0; t < RING - 1; t++) bring(p, t);
+    for (int t = 0; t < RING - 1; t++) bring(p, at, t);
     await_fetches<RING - 3>();
   }
 
-  inline void bring(const pl_forward &p, int t) {
+  inline void bring(const pl_forward &p, const thread_place &, int t) {
     if (t < p.steps)
 #pragma unroll
       for (int i = 0; i < SHARE_IN; i++)
@@ -286,21 +288,7 @@ struct carrier {
   }
 };
 
-inline void carry_all(const pl_forward &p, const thread_place &at, u32 shared) {
-  carrier c;
-  c.begin(p, at, shared);
-  synchronize_block();
-  for (int t = 0; t < p.steps; t++) {
-    c.bring(p, t + RING - 1);
-    await_fetches<RING - 3>();
-    synchronize_block();
-    c.carry(p, at, t);
-  }
-  await_fetches<0>();
-}
-
-// ---- the steps
-// -------------------------------------------------------------------------------------------------------
+// ---- the steps ------------------------------------------------------------------------------------------------------
 
 inline void compute(const pl_forward &p, const thread_place &at, char *shared) {
   const u32 base = shared_address(shared), h = base + AT_H, own = base + AT_OWN;
@@ -322,22 +310,26 @@ inline void compute(const pl_forward &p, const thread_place &at, char *shared) {
   char *to = p.records + (at.block * RECORDS + at.team * OWNERS + at.part) * RECORD_BYTES;
   const bool records = REMEMBER && at.part < OWNERS;
   const u32 row = matrix_row(h + at.part * DEPTH * TILE_BYTES, H_ROW, at.lane);
-  record_words words;
+  turns rows = {row, row + ROWS * H_ROW}, owned = {own, own + ROWS * OWN_ROW};
+  record_words words = {};
+  if (GATES_AHEAD) begin_gates(x, at);
+  // What a step does stands without branches of its own, so that the compiler can spread it over the waits of others.
   for (int t = 0; t < p.steps; t++) {
-    const int now = t & 1, next = now ^ 1;
-    begin_gates(x, at);
+    const int next = (t & 1) ^ 1;
+    if (!GATES_AHEAD) begin_gates(x, at);
     sums sum;
     begin_sums(sum, x);
-    if constexpr (DEPTH > 0) peers.multiply_rows(part, sum, at, row + now * (ROWS * H_ROW), t);
-    // While the products are on their way: what is not on the path from h to h.
-    if (records && t > 0) {
+    if constexpr (DEPTH > 0) peers.multiply_rows(part, sum, at, rows.now, t);
+    // While the products are on their way: what is not on the path from h to h. Step 0 writes where step 1 will.
+    if (records) {
       store_words(to, at.lane, words);
-      to += record_step;
+      to += t > 0 ? record_step : 0;
     }
-    if (t + 1 < p.steps) read_input(x, at, base + AT_RING, t + 1);
+    read_input(x, at, base + AT_RING, t + 1); // behind the last step, of whatever is there
     end_sums(x, sum, at, shared);
     record r;
     run_cell(x, r, at, t);
+    if (GATES_AHEAD) begin_gates(x, at);
 #pragma unroll
     for (int i = 0; i < SLOTS; i++) {
       float value[WIDTH];
@@ -345,10 +337,10 @@ inline void compute(const pl_forward &p, const thread_place &at, char *shared) {
       for (int c = 0; c < WIDTH; c++) // what lies behind the units meets zeros of R, and must not be an infinity
         value[c] = PADDED == DIM || place_element(p, at, i, c).d < DIM ? x.state[0][i][c] : 0.0f;
       if (owns(at, i))
-        store_slot<P>(own + next * (ROWS * OWN_ROW) + slot_group(at, i) * 8 * MULTIPLIED, OWN_ROW, at, i, value);
+        store_slot<P>(owned.next + slot_group(at, i) * 8 * MULTIPLIED, OWN_ROW, at, i, value);
     }
     if (DEPTH > 0 && t + 1 < p.steps)
-      peers.send_rows(at, own + next * (ROWS * OWN_ROW), OWN_ROW, AT_H + next * (ROWS * H_ROW), H_ROW, t + 1);
+      peers.send_rows(at, owned.next, OWN_ROW, AT_H + next * (ROWS * H_ROW), H_ROW, t + 1);
 #pragma unroll
     for (int s = 0; s < EXTRAS; s++)
 #pragma unroll
@@ -357,8 +349,9 @@ inline void compute(const pl_forward &p, const thread_place &at, char *shared) {
           store_slot<S>(base + AT_EXTRA + (next * EXTRAS + s) * (ROWS * EXTRA_ROW) + slot_group(at, i) * EIGHT,
                         EXTRA_ROW, at, i, x.state[1 + s][i]);
     if (REMEMBER) pack_record(words, r);
+    rows.turn(), owned.turn();
     if (WRITERS == 0) {
-      between.bring(p, t + RING - 1);
+      between.bring(p, at, t + RING - 1);
       await_fetches<RING - 3>();
     }
     synchronize_block();
@@ -377,16 +370,5 @@ inline void compute(const pl_forward &p, const thread_place &at, char *shared) {
 
 extern "C" __global__ void __launch_bounds__(MULTIPLYING + WRITERS * LANES, BLOCKS_PER_PROCESSOR)
     fused_forward(const __grid_constant__ pl_forward p) {
-  extern __shared__ __align__(128) char shared[];
-  const thread_place at = place_thread(p.heads, p.first_group);
-  enter_cluster(shared_address(shared), rows_exchange::BYTES);
-  if (at.warp < WARPS) {
-    share_registers(true);
-    compute(p, at, shared);
-    leave_cluster();
-  } else {
-    share_registers(false);
-    carry_all(p, at, shared_address(shared));
-    leave_cluster();
-  }
+  run_block<carrier>(p, rows_exchange::BYTES, [&](const thread_place &at, char *shared) { compute(p, at, shared); });
 }

@@ -1,10 +1,12 @@
 -- The fused recurrence on a GPU by what a call is given and what becomes of its results: every option in every scope,
--- gradients for some inputs only, unusual values, many launches, plans. Against `reference` in float64.
+-- gradients for some inputs only, unusual values, many launches, restarts, an interrupt, plans. Against `reference` in
+-- float64.
 
 local pl = require "perilune"
 local core = require "perilune.core"
 local grid = require "tests.recurrence.grid"
 local message_of = require "tests.message_of"
+local program = require "tests.bind.program"
 
 local gpu <const> = "cuda"
 local missing = grid.missing(gpu)
@@ -333,6 +335,63 @@ describe("on fused", function()
       assert.equal(0, wrong)
     end)
   end
+end)
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Restarts, interrupts
+
+describe("a sequence in fused pieces", function()
+  -- `last` is float32 and holds all that a launch knows: pieces give the bits of the whole.
+  for _, scope in ipairs(scopes) do
+    for _, name in ipairs { "lstm", "gru", "slstm" } do
+      it(("restarted at random steps is the whole: %s in the scope %s"):format(name, scope.name), function()
+        local _ <close> = pl.scope()
+        local cell, sizes = pl.cells[name], with(sized(scope.D), { T = 65 })
+        local _, there = grid.problem(cell, sizes, scope.dtype, 0, gpu)
+        local x = there.given
+        local call = fused(cell, sizes, scope.dtype, { scope = scope.name }, { cell = cell, states = x.states })
+        local whole, whole_last = pl.rnn(x.Wx, x.R, x.b, call)
+        for _ = 1, 5 do
+          local states, first, pieces = x.states, 1, 0
+          while first <= sizes.T do
+            local length = math.min(math.random(1, 40), sizes.T - first + 1)
+            local piece = with(call, { states = states })
+            local found, last = pl.rnn(x.Wx:narrow(2, first, length), x.R, x.b, piece)
+            assert.equal(0, count(pl.ne(found, whole:narrow(3, first, length))), "after a restart at step " .. first)
+            states, first, pieces = last, first + length, pieces + 1
+          end
+          assert.is_true(pieces > 1)
+          assert.equal(0, count(pl.ne(states, whole_last)))
+        end
+      end)
+    end
+  end
+end)
+
+describe("an interrupt during fused launches", function()
+  it("ends the wait within a moment, and the session goes on", function()
+    -- Three seconds of launches; the signal comes after half a second. Then the next line waits for the rest.
+    local out, err = program.run { args = "-i", input = [[
+pl = require "perilune"; function drawn(...) return pl.randn { dtype = "bfloat16", device = "cuda", ... } end
+Wx, R, b = drawn(4, 16384, 4, 1, 128), drawn(4, 1, 128, 128) * 0.1, drawn(4, 1, 128)
+problem = { cell = "lstm", batch = 4, head_dim = 128, dtype = "bfloat16", device = "cuda", plan = { scope = "grid" } }
+plan = pl.rnn_plan(problem)
+function run() return (pl.rnn(Wx, R, b, { cell = "lstm", plan = plan, outputs = "h" })) end
+function work(n) for _ = 1, n do local _ <close> = pl.scope(); run() end end
+first = run(); work(2); pl.synchronize "cuda"
+t = pl.time(); work(20); pl.synchronize "cuda"; each = (pl.time() - t) / 20
+t = pl.time(); os.execute "(sleep 0.5; kill -INT $PPID) &"; work(math.ceil(3 / each)); pl.synchronize "cuda"
+waited = pl.time() - t
+wrong = pl.ne(run(), first):sum():item(); all = pl.time() - t
+print(("waited %.3f s of %.3f s, %d differ"):format(waited, all, wrong))
+]] }
+    local waited, all, wrong = out:match "waited ([%d.]+) s of ([%d.]+) s, (%d+) differ"
+    assert(waited, out .. err)
+    assert.matches("interrupted", err)
+    assert.equal("0", wrong)
+    assert.is_true(tonumber(waited) < 1, ("the wait took %s s"):format(waited))
+    assert.is_true(tonumber(all) > 1.5, ("everything took %s s: the signal came too late to tell"):format(all))
+  end)
 end)
 
 -- ---------------------------------------------------------------------------------------------------------------------
