@@ -3,15 +3,12 @@
 
 local pl = require "perilune"
 local core = require "perilune.core"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local message_of = require "tests.message_of"
 
 local gpu <const> = "cuda"
-local missing = grid.missing(gpu)
-if missing then
-  describe("uses of the fused recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has(gpu, "uses of the fused recurrence") then return end
 
 local lstm = pl.cells.lstm
 local shape <const> = { B = 6, T = 12, N = 2 }

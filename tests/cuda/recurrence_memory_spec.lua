@@ -3,14 +3,10 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
 local program = require "bind.program"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("the memory of recurrences on a GPU", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "the memory of recurrences on a GPU") then return end
 
 local gpu <const> = "cuda:0"
 local way <const> = "alternating"
@@ -326,14 +322,9 @@ print(("waited %.3f s of %.3f s, sum %g"):format(waited, all, sum))
 end)
 
 local second <const> = "cuda:1"
-local only_one = grid.missing(second)
+if not devices.has(second, "two GPUs") then return end
 
 describe("two GPUs", function()
-  if only_one then
-    pending(only_one)
-    return
-  end
-
   it("have plans of their own", function()
     local cell, shape = pl.cells.lstm, { B = 3, T = 20, N = 2, D = 16 }
     local _ <close> = pl.scope()

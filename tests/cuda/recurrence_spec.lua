@@ -4,14 +4,11 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("the alternating recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "the alternating recurrence") then return end
 
 local run, back, norm = grid.run, grid.back, grid.norm
 local function problem(cell, shape, dtype) return grid.problem(cell, shape, dtype, 0, "cuda") end

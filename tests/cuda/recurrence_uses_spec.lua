@@ -4,14 +4,11 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("uses of the alternating recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "uses of the alternating recurrence") then return end
 
 local shape = { B = 3, T = 12, N = 2, D = 10 }
 

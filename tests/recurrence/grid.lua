@@ -118,19 +118,6 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Running a case
 
---- Why there is no such device, or nil. One that is there and does not work is an error.
-function grid.missing(device)
-  local full_name = device == "cuda" and "cuda:0" or device
-  for _, found in ipairs(pl.devices()) do
-    if found.name == full_name then
-      pl.zeros { 1, device = device }
-      return nil
-    end
-  end
-  local _, why_not = pcall(pl.zeros, { 1, device = device })
-  return "skipped: " .. tostring(why_not):gsub("^[^\n]-:%d+: ", "")
-end
-
 --- Fills freed memory of all sizes up to `bytes` with NaN, so that what a kernel forgets to write shows.
 function grid.poison(device, bytes)
   local _ <close> = pl.scope()
