@@ -29,11 +29,7 @@ local option = options.read {
 }
 local device <const> = option.device
 options.attempt("device", pl.synchronize, device)
-local results = option.out and options.attempt("out", experiment.results, option.out, option)
-
-local function record(row)
-  if results then results:write(row) end
-end
+local results <close> = options.attempt("out", experiment.results, option.out, option)
 
 local function wanted(name)
   if #option.only == 0 then return true end
@@ -154,8 +150,8 @@ end
 local function show(dtype, name, bytes, ms, copy)
   local rate = bytes / ms / 1e6
   print(("%-9s %-22s %10.1f %9.4f %9.1f %7.2f"):format(dtype, name, bytes / 1e6, ms, rate, rate / copy))
-  record { kind = "bandwidth", dtype = dtype, operation = name, bytes = bytes, ms = ms, gbytes_per_s = rate,
-           of_copy = rate / copy }
+  results:write { kind = "bandwidth", dtype = dtype, operation = name, bytes = bytes, ms = ms, gbytes_per_s = rate,
+                  of_copy = rate / copy }
 end
 
 local function bandwidths(dtype)
@@ -188,8 +184,8 @@ local function products(name, dtype, n)
   local function rate(ms) return 2 * n ^ 3 / ms / 1e9 end
   print(("%-9s %-22s %9.4f %9.1f %9.4f %9.1f %7.2f"):format(name, ("matmul %d"):format(n), queued, rate(queued), one,
     rate(one), queued / one))
-  record { kind = "matmul", type = name, size = n, ms_queued = queued, tflops_queued = rate(queued), ms_one = one,
-           tflops_one = rate(one) }
+  results:write { kind = "matmul", type = name, size = n, ms_queued = queued, tflops_queued = rate(queued),
+                  ms_one = one, tflops_one = rate(one) }
 end
 
 print(experiment.device_line(device))
@@ -203,4 +199,3 @@ if wanted("matmul") then
     for _, n in ipairs(option.matrices) do products(form[1], form[2], n) end
   end
 end
-if results then results:close() end

@@ -39,11 +39,7 @@ option.sizes = option.sizes or (on_cpu
        "1x1024x1x768", "64x1024x12x64", "64x1024x1x768" })
 option.backend = option.backend or (on_cpu and "reference" or "auto")
 
-local results -- the file of JSON lines, if there is one
-
-local function record(row)
-  if results then results:write(row) end
-end
+local results -- opened when all options are known to be good
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Time
@@ -157,8 +153,9 @@ local function time_size(text, with_input, peak_gflops)
     print(("%-14s %-10s %-4s %9.3f %9.3f %9.3f %9.3f %9.3f %8.4f %14d"):format(text,
       with_input and "with input" or "recurrence", pass[1], ms, low, high, ms * 1000 / steps, rate / 1000,
       rate / peak_gflops, bytes))
-    record { kind = "rnn", size = text, with_input = with_input, pass = pass[1], ms = ms, ms_p10 = low, ms_p90 = high,
-             us_per_step = ms * 1000 / steps, gflops = rate, of_peak = rate / peak_gflops, peak_bytes = bytes }
+    results:write { kind = "rnn", size = text, with_input = with_input, pass = pass[1], ms = ms, ms_p10 = low,
+                    ms_p90 = high, us_per_step = ms * 1000 / steps, gflops = rate, of_peak = rate / peak_gflops,
+                    peak_bytes = bytes }
   end
 end
 
@@ -167,11 +164,11 @@ local function recurrences()
   print(("%s, %s %s, %s"):format(experiment.device_line(option.device), option.backend, option.cell, option.dtype))
   print(("peak: %.3f TFLOP/s (the best of 12 products %d x %d x %d by pl.matmul); medians of %d runs"):format(
     peak_gflops / 1000, n, n, n, option.repeats))
-  record { kind = "peak", gflops = peak_gflops }
+  results:write { kind = "peak", gflops = peak_gflops }
   for _, size in ipairs(option.sizes) do
     print(tostring(plans[size]))
-    record { kind = "plan", size = size, backend = plans[size].backend, plan = plans[size].fused,
-             details = plans[size].details }
+    results:write { kind = "plan", size = size, backend = plans[size].backend, plan = plans[size].fused,
+                    details = plans[size].details }
   end
   print(("%-14s %-10s %-4s %9s %9s %9s %9s %9s %8s %14s"):format("B x T x [N x] D", "work", "pass", "ms", "p10", "p90",
     "us/step", "TFLOP/s", "of peak", "peak bytes"))
@@ -226,8 +223,8 @@ local function training()
   print(("%s, %s %s, %s"):format(experiment.device_line(option.device), option.backend, option.cell, option.dtype))
   print(("parity training step, B=%d T=%d D=%d: %.3f ms (p10 %.3f, p90 %.3f; %d steps), of which %.3f ms are the batch")
     :format(batch, steps, units, ms, low, high, count, draw_ms))
-  record { kind = "training", batch = batch, steps = steps, units = units, ms = ms, ms_p10 = low, ms_p90 = high,
-           batch_ms = draw_ms }
+  results:write { kind = "training", batch = batch, steps = steps, units = units, ms = ms, ms_p10 = low, ms_p90 = high,
+                  batch_ms = draw_ms }
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -291,12 +288,12 @@ local function cold_starts()
     for _, state in ipairs { "cold", "warm" } do
       local ms, low, high = quantiles(times[state])
       print(("%s, %s cache of kernels: %7.1f ms (p10 %.1f, p90 %.1f)"):format(row[1], state, ms, low, high))
-      record { kind = "startup", script = row[1], cache = state, ms = ms, ms_p10 = low, ms_p90 = high }
+      results:write { kind = "startup", script = row[1], cache = state, ms = ms, ms_p10 = low, ms_p90 = high }
     end
     print(("  compiled: %d kernels in each, %.1f ms per kernel, at most %.1f ms"):format(compiled // count,
       total_ms / compiled, slowest_ms))
-    record { kind = "compile", script = row[1], kernels = compiled // count, ms = total_ms / compiled,
-             ms_max = slowest_ms }
+    results:write { kind = "compile", script = row[1], kernels = compiled // count, ms = total_ms / compiled,
+                    ms_max = slowest_ms }
   end
 end
 
@@ -305,7 +302,7 @@ local function startup()
     local command = ("%s -e '%s'"):format(program(), what[2])
     local ms, low, high = measure(function() assert(os.execute(command)) end, "cpu")
     print(("start, run %-28s and leave: %7.2f ms (p10 %.2f, p90 %.2f)"):format(what[1], ms, low, high))
-    record { kind = "startup", script = what[2], ms = ms, ms_p10 = low, ms_p90 = high }
+    results:write { kind = "startup", script = what[2], ms = ms, ms_p10 = low, ms_p90 = high }
   end
   if not on_cpu then cold_starts() end
 end
@@ -327,7 +324,7 @@ local function memory()
     last = { kind = "memory", step = step, resident = resident_bytes(), buffers = now.buffers, live = now.live,
              cached = now.cached, peak = now.peak }
     first = first or last
-    record(last)
+    results:write(last)
     print(("%6d %14d %10d %14d %14d %14d"):format(step, last.resident, last.buffers, last.live, last.cached,
       last.peak))
     return now.buffers
@@ -340,7 +337,7 @@ end
 
 options.attempt("threads", pl.threads, option.threads)
 check_options()
-if option.out then results = options.attempt("out", experiment.results, option.out, option) end
+results = options.attempt("out", experiment.results, option.out, option)
 local measurements <const> = { rnn = recurrences, training = training, startup = startup, memory = memory }
 measurements[option.what]()
-if results then results:close() end
+results:close()

@@ -1,6 +1,7 @@
 -- Plots: what reaches gnuplot, files that appear whole or not at all, and errors, with a real and a false gnuplot.
 local plot = require "perilune.plot"
 local message_of = require "tests.message_of"
+local new_folder = require "tests.new_folder"
 
 local function read(path)
   local file = io.open(path, "rb")
@@ -38,12 +39,7 @@ end
 local blue <const> = "rgb%(  0, 114, 178%)"
 
 describe("a plot", function()
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    shell("mkdir " .. folder)
-  end)
-
+  before_each(function() folder = new_folder() end)
   after_each(function() shell("rm -r " .. folder) end)
 
   it("of every kind is a picture in a notebook", function()
@@ -188,12 +184,7 @@ end)
 describe("without a working gnuplot", function()
   local path_before <const> = os.getenv("PATH")
 
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    shell("mkdir " .. folder)
-  end)
-
+  before_each(function() folder = new_folder() end)
   after_each(function() shell("rm -r " .. folder) end)
 
   -- Output of a script with `path` as its PATH.

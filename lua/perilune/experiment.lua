@@ -33,8 +33,10 @@ local function command_line()
   return table.concat(words, " ")
 end
 
---- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options }.
+--- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options }. Without a
+-- path, something to write to that keeps nothing.
 function experiment.results(path, options)
+  if not path then return setmetatable({}, Results) end
   local file, message = io.open(path, "w")
   if not file then error("cannot write the results: " .. message, 0) end
   local results = setmetatable({ file = file, path = path }, Results)
@@ -45,6 +47,7 @@ end
 
 --- Writes one record; it is on disk afterwards.
 function Results:write(record)
+  if not self.file then return end
   assert(self.file:write(core.json_encode(record), "\n"))
   assert(self.file:flush())
 end

@@ -1,19 +1,8 @@
 /* Loading of libraries: the first name that opens, symbols all or none, and what a failure says. */
 #include "host/base/library.h"
+#include "tests/check.h"
 
-#include <stdio.h>
-#include <string.h>
-
-static int failures, works;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
-
-static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
-
+static int works;
 static double (*cosine)(double), (*other)(double);
 
 static pl_status load(const char *const names[2], const char *folder, const char *second) {
@@ -54,6 +43,5 @@ int main(void) {
     CHECK(pl_attempt_once(&second, succeed) == PL_OK);
   }
   CHECK(works == 2);
-  printf("libraries: %d failures\n", failures);
-  return failures > 0;
+  return finished("libraries");
 }

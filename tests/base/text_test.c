@@ -3,59 +3,50 @@
  */
 #include "host/base/file.h"
 #include "host/base/text.h"
+#include "tests/check.h"
 
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static int failures;
-
-#define EXPECT(condition)                                                                                              \
-  do {                                                                                                                 \
-    if (!(condition)) failures++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                      \
-  } while (0)
 
 /* A failure's message is whole up to 16 KiB; cut, it says so and stays UTF-8. */
 static void test_long_message(void) {
   pl_text text = {0};
   for (int i = 0; i < 4000; i++) pl_text_print(&text, "%s", "€");
-  EXPECT(PL_FAIL("%s", text.data) == PL_ERROR && strcmp(pl_message_text(), text.data) == 0);
-  EXPECT(strncmp(pl_message(), text.data, text.length) == 0 && strstr(pl_message(), "text_test.c"));
+  CHECK(PL_FAIL("%s", text.data) == PL_ERROR && strcmp(pl_message_text(), text.data) == 0);
+  CHECK(strncmp(pl_message(), text.data, text.length) == 0 && strstr(pl_message(), "text_test.c"));
   for (int i = 0; i < 4000; i++) pl_text_print(&text, "%s", "€");
-  EXPECT(PL_FAIL("a%s", text.data) == PL_ERROR);
+  CHECK(PL_FAIL("a%s", text.data) == PL_ERROR);
   size_t length = strlen(pl_message_text());
-  EXPECT(length > 16000 && strcmp(pl_message_text() + length - 3, "...") == 0);
-  EXPECT(pl_utf8_unfinished(pl_message_text(), length - 3) == 0 && strstr(pl_message(), "... ("));
+  CHECK(length > 16000 && strcmp(pl_message_text() + length - 3, "...") == 0);
+  CHECK(pl_utf8_unfinished(pl_message_text(), length - 3) == 0 && strstr(pl_message(), "... ("));
   pl_text_release(&text);
 }
 
 static void test_text(void) {
   pl_text text = {0};
   pl_text_append(&text, "", 0);
-  EXPECT(text.length == 0 && text.data && text.data[0] == 0);
+  CHECK(text.length == 0 && text.data && text.data[0] == 0);
   for (int i = 0; i < 1000; i++) pl_text_print(&text, "%d,", i);
-  EXPECT(text.length == 3890 && strlen(text.data) == 3890 && text.capacity > text.length);
-  EXPECT(strncmp(text.data, "0,1,2,3,", 8) == 0 && strcmp(text.data + 3886, "999,") == 0);
+  CHECK(text.length == 3890 && strlen(text.data) == 3890 && text.capacity > text.length);
+  CHECK(strncmp(text.data, "0,1,2,3,", 8) == 0 && strcmp(text.data + 3886, "999,") == 0);
   pl_text_append(&text, "a\0b", 3);
-  EXPECT(text.length == 3893 && memcmp(text.data + 3890, "a\0b", 4) == 0);
+  CHECK(text.length == 3893 && memcmp(text.data + 3890, "a\0b", 4) == 0);
   size_t capacity = text.capacity;
   pl_text_clear(&text);
-  EXPECT(text.length == 0 && text.data[0] == 0 && text.capacity == capacity);
+  CHECK(text.length == 0 && text.data[0] == 0 && text.capacity == capacity);
   pl_text_print(&text, "%s", "");
-  EXPECT(text.length == 0);
+  CHECK(text.length == 0);
   pl_text_release(&text);
-  EXPECT(!text.data && text.length == 0 && text.capacity == 0);
+  CHECK(!text.data && text.length == 0 && text.capacity == 0);
   pl_text_clear(&text);
   pl_text_release(&text);
   char *copy = pl_duplicate("word");
-  EXPECT(strcmp(copy, "word") == 0);
+  CHECK(strcmp(copy, "word") == 0);
   free(copy);
   char *zeroed = pl_allocate(64);
-  for (int i = 0; i < 64; i++) EXPECT(zeroed[i] == 0);
+  for (int i = 0; i < 64; i++) CHECK(zeroed[i] == 0);
   free(zeroed);
 }
 
@@ -104,11 +95,11 @@ static void test_utf8(void) {
   }
   const char *mixed = "a\xC3\xA9\xF0\x9F\x8C\x99z";
   static const size_t offsets[] = {0, 1, 3, 7, 8, 8, 8};
-  for (size_t i = 0; i < 7; i++) EXPECT(pl_utf8_offset(mixed, 8, i) == offsets[i]);
-  EXPECT(pl_utf8_offset(mixed, 8, SIZE_MAX) == 8);
+  for (size_t i = 0; i < 7; i++) CHECK(pl_utf8_offset(mixed, 8, i) == offsets[i]);
+  CHECK(pl_utf8_offset(mixed, 8, SIZE_MAX) == 8);
   pl_text text = {0};
   pl_text_append_utf8(&text, "a\0b", 3);
-  EXPECT(text.length == 3 && memcmp(text.data, "a\0b", 3) == 0);
+  CHECK(text.length == 3 && memcmp(text.data, "a\0b", 3) == 0);
   pl_text_release(&text);
 }
 
@@ -118,34 +109,33 @@ static void test_files(void) {
   snprintf(path, sizeof path, "%s/file", folder);
   snprintf(deep, sizeof deep, "%s/a/b/c", folder);
   pl_text text = {0};
-  EXPECT(pl_file_read(path, &text) == PL_ERROR && strstr(pl_message(), "cannot open") && strstr(pl_message(), path));
-  EXPECT(pl_file_write(path, (pl_piece[]){{"one\0", 4}, {NULL, 0}, {"two", 3}}, 3) == PL_OK);
-  EXPECT(pl_file_read(path, &text) == PL_OK && text.length == 7 && memcmp(text.data, "one\0two", 8) == 0);
-  EXPECT(chmod(path, 0640) == 0);
-  EXPECT(pl_file_write(path, NULL, 0) == PL_OK);
-  EXPECT(pl_file_read(path, &text) == PL_OK && text.length == 0 && text.data[0] == 0);
+  CHECK(pl_file_read(path, &text) == PL_ERROR && strstr(pl_message(), "cannot open") && strstr(pl_message(), path));
+  CHECK(pl_file_write(path, (pl_piece[]){{"one\0", 4}, {NULL, 0}, {"two", 3}}, 3) == PL_OK);
+  CHECK(pl_file_read(path, &text) == PL_OK && text.length == 7 && memcmp(text.data, "one\0two", 8) == 0);
+  CHECK(chmod(path, 0640) == 0);
+  CHECK(pl_file_write(path, NULL, 0) == PL_OK);
+  CHECK(pl_file_read(path, &text) == PL_OK && text.length == 0 && text.data[0] == 0);
   struct stat state;
-  EXPECT(stat(path, &state) == 0 && (state.st_mode & 07777) == 0640); /* a replaced file keeps its mode */
-  EXPECT(pl_file_read(folder, &text) == PL_ERROR && strstr(pl_message(), "cannot read"));
-  EXPECT(pl_file_write(folder, &(pl_piece){"x", 1}, 1) == PL_ERROR && strstr(pl_message(), "cannot rename"));
-  EXPECT(pl_directory_create(deep) == PL_OK && pl_directory_create(deep) == PL_OK);
-  EXPECT(stat(deep, &state) == 0 && S_ISDIR(state.st_mode));
+  CHECK(stat(path, &state) == 0 && (state.st_mode & 07777) == 0640); /* a replaced file keeps its mode */
+  CHECK(pl_file_read(folder, &text) == PL_ERROR && strstr(pl_message(), "cannot read"));
+  CHECK(pl_file_write(folder, &(pl_piece){"x", 1}, 1) == PL_ERROR && strstr(pl_message(), "cannot rename"));
+  CHECK(pl_directory_create(deep) == PL_OK && pl_directory_create(deep) == PL_OK);
+  CHECK(stat(deep, &state) == 0 && S_ISDIR(state.st_mode));
   snprintf(deep, sizeof deep, "%s/file/below", folder);
-  EXPECT(pl_directory_create(deep) == PL_ERROR && strstr(pl_message(), "cannot create the directory"));
-  EXPECT(pl_file_write(deep, &(pl_piece){"x", 1}, 1) == PL_ERROR &&
-         strstr(pl_message(), "cannot create a file beside"));
+  CHECK(pl_directory_create(deep) == PL_ERROR && strstr(pl_message(), "cannot create the directory"));
+  CHECK(pl_file_write(deep, &(pl_piece){"x", 1}, 1) == PL_ERROR && strstr(pl_message(), "cannot create a file beside"));
   size_t big = 3 << 20;
   char *bytes = pl_allocate(big);
   for (size_t i = 0; i < big; i++) bytes[i] = (char)(i * 7 >> 3);
-  EXPECT(pl_file_write(path, &(pl_piece){bytes, big}, 1) == PL_OK);
-  EXPECT(pl_file_read(path, &text) == PL_OK && text.length == big && memcmp(text.data, bytes, big) == 0);
+  CHECK(pl_file_write(path, &(pl_piece){bytes, big}, 1) == PL_OK);
+  CHECK(pl_file_read(path, &text) == PL_OK && text.length == big && memcmp(text.data, bytes, big) == 0);
   free(bytes);
   pl_text_release(&text);
   unlink(path);
   static const char *const folders[] = {"/a/b/c", "/a/b", "/a", ""};
   for (int i = 0; i < 4; i++) { /* fails when a temporary file was left */
     snprintf(path, sizeof path, "%s%s", folder, folders[i]);
-    EXPECT(rmdir(path) == 0);
+    CHECK(rmdir(path) == 0);
   }
 }
 
@@ -155,16 +145,16 @@ static pl_status fails(int level) {
 }
 
 static void test_status(void) {
-  EXPECT(fails(2) == PL_ERROR && strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, tests/") == NULL);
-  EXPECT(strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, ") == pl_message());
-  EXPECT(fails(1) == PL_ERROR && strstr(pl_message(), "got 2 (level < 2") && strstr(pl_message(), " again ("));
+  CHECK(fails(2) == PL_ERROR && strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, tests/") == NULL);
+  CHECK(strstr(pl_message(), "level: expected less than 2, got 2 (level < 2, ") == pl_message());
+  CHECK(fails(1) == PL_ERROR && strstr(pl_message(), "got 2 (level < 2") && strstr(pl_message(), " again ("));
   for (int i = 0; i < 1500; i++) fails(0); /* a message in a message, longer and longer: cut, never past the end */
-  EXPECT(strlen(pl_message()) < (16 << 10) + 512);
-  EXPECT(pl_check_interrupt() == PL_OK);
+  CHECK(strlen(pl_message()) < (16 << 10) + 512);
+  CHECK(pl_check_interrupt() == PL_OK);
   pl_interrupt_set(1);
-  EXPECT(pl_interrupt_pending() && pl_check_interrupt() == PL_INTERRUPTED);
+  CHECK(pl_interrupt_pending() && pl_check_interrupt() == PL_INTERRUPTED);
   pl_interrupt_set(0);
-  EXPECT(pl_check_interrupt() == PL_OK);
+  CHECK(pl_check_interrupt() == PL_OK);
 }
 
 int main(void) {
@@ -173,6 +163,5 @@ int main(void) {
   test_utf8();
   test_files();
   test_status();
-  printf("text: %d differences\n", failures);
-  return failures != 0;
+  return finished("texts");
 }

@@ -3,28 +3,19 @@
 #include "host/base/file.h"
 #include "host/cuda/cubin_cache.h"
 #include "host/cuda/nvrtc.h"
+#include "tests/check.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SKIPPED = 77, ARCHITECTURE = 90 };
+enum { ARCHITECTURE = 90 };
 static const char source[] = "extern \"C\" __global__ void twice(float *x) { x[threadIdx.x] *= FACTOR; }\n";
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
 
 static bool compile(const char *options, pl_text *cubin) {
   return pl_nvrtc_compile("twice", source, options, ARCHITECTURE, cubin, NULL) == PL_OK;
@@ -204,9 +195,8 @@ int main(void) {
   if (!mkdtemp(folder)) return 1;
   setenv("XDG_CACHE_HOME", folder, 1);
   if (pl_nvrtc_open() != PL_OK) {
-    printf("skipped: %s\n", pl_message());
     rmdir(folder);
-    return SKIPPED;
+    return skipped();
   }
   pl_text first = {0}, again = {0}, path = {0}, log = {0};
   CHECK(compile("-DFACTOR=2", &first) && first.length > 0);
@@ -247,6 +237,5 @@ int main(void) {
   pl_text_release(&log);
   snprintf(command, sizeof command, "rm -rf '%s'", folder);
   if (system(command) != 0) failures++;
-  printf("cache of compiled kernels: %d failures\n", failures);
-  return failures > 0;
+  return finished("cache of compiled kernels");
 }

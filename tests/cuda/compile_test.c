@@ -7,12 +7,9 @@
 #include "host/cuda/reduce.h"
 #include "host/cuda/rows.h"
 #include "host/cuda/transpose.h"
-
+#include "tests/check.h"
 #include "tests/cuda/share.h"
 
-#include <string.h>
-
-enum { SKIPPED = 77 };
 static const int architectures[] = {80, 86, 89, 90, 100, 120};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 enum { COMPILED, FAILED, COUNTS };
@@ -250,10 +247,7 @@ static void all_lists(void) {
 }
 
 int main(void) {
-  if (pl_nvrtc_open() != PL_OK) {
-    printf("skipped: %s\n", pl_message());
-    return SKIPPED;
-  }
+  if (pl_nvrtc_open() != PL_OK) return skipped();
   share_begin();
   all_formulas();
   all_copies();

@@ -1,21 +1,9 @@
 /* The driver layer on a GPU: transfers, the cache of freed memory, running out of it, a kernel that fails to load, and
  * last the error after which nothing works. Skips itself where there is no GPU. */
 #include "host/cuda/cuda.h"
+#include "tests/check.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-enum { SKIPPED = 77 };
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
-
-static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
 
 static unsigned char expected(size_t place, int turn) {
   return (unsigned char)(place * 31 + (place >> 16) * 7 + (size_t)turn);
@@ -86,8 +74,7 @@ int main(void) {
   pl_cuda_open();
   if (pl_device_named("cuda", &device) != PL_OK) {
     CHECK(says("there is no 'cuda' here"));
-    printf("skipped: %s\n", pl_message());
-    return failures ? 1 : SKIPPED;
+    return failures ? finished("driver layer") : skipped();
   }
   CHECK(pl_device_named("cuda:1000", &second) != PL_OK && says("'cuda:0'"));
   transfers(device);
@@ -97,6 +84,5 @@ int main(void) {
     transfers(device);
   }
   lost_context(device);
-  printf("driver layer: %d failures\n", failures);
-  return failures > 0;
+  return finished("driver layer");
 }

@@ -1,15 +1,12 @@
 -- The experiments and the notebook on a GPU: short runs, what they write, the losses of the CPU. Skips itself where
 -- there is no GPU.
 
-local pl = require "perilune"
 local program = require "bind.program"
-local grid = require "tests.recurrence.grid"
+local records = require "perilune.experiment".read
+local devices = require "tests.devices"
+local new_folder = require "tests.new_folder"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("experiments on a GPU", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "experiments on a GPU") then return end
 
 local device <const> = "cuda"
 local folder
@@ -21,22 +18,8 @@ local function run(args)
   return out
 end
 
-local function records(path, kind)
-  local list = {}
-  for line in io.lines(path) do
-    local record = pl.json_decode(line)
-    if record.kind == kind then list[#list + 1] = record end
-  end
-  return list
-end
-
 describe("experiments on a GPU", function()
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-
+  before_each(function() folder = new_folder() end)
   after_each(function() os.execute("rm -r " .. folder) end)
 
   -- Losses of a short training run of two cells.

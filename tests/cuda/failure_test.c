@@ -3,19 +3,8 @@
  * an interrupt, and a lost GPU is noticed. Needs no GPU. */
 #include "host/cuda/blas.h"
 #include "host/cuda/cuda.h"
+#include "tests/check.h"
 #include "tests/fakes/use.h"
-
-#include <string.h>
-
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
-
-static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
 
 /* ---- creation: calls are counted; call number `failing` of all fails ---- */
 
@@ -204,23 +193,15 @@ static void waiting(void) {
 }
 
 int main(void) {
-  pl_device *device;
-  pl_cuda *cuda;
   fake_begin();
-  fake_say("");
   CHECK(pl_driver_open() == PL_OK);
   creation();
   waiting();
-  pl_cuda_open();
-  if (pl_device_named("cuda", &device) != PL_OK || pl_cuda_enter(device, &cuda) != PL_OK) {
-    fprintf(stderr, "no made-up GPU: %s\n", pl_message());
-    return 1;
-  }
+  pl_cuda *cuda = fake_gpu();
   memory_for_modules(cuda);
   missing_function(cuda);
   blas(cuda);
   lost(cuda);
   fake_end();
-  printf("a failing driver: %d failures\n", failures);
-  return failures > 0;
+  return finished("a failing driver");
 }

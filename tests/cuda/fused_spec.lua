@@ -3,14 +3,11 @@
 -- errors as parts of the limits.
 
 local pl = require "perilune"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("fused meets the limits", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "fused meets the limits") then return end
 
 local lstm = pl.cells.lstm
 local clusters = require "perilune.core".fused_chip "cuda".architecture >= 90

@@ -4,20 +4,14 @@
  * everything with PERILUNE_FULL set, or all of one chip when it holds that one's name. Needs NVRTC and no GPU; exits
  * with 77 without NVRTC. */
 #include "host/bind/cell.h"
-#include "host/bind/state.h"
-#include "host/cpu/cpu.h"
 #include "host/cuda/cuda.h"
 #include "host/cuda/fused_plan.h"
-#include "host/cuda/nvrtc.h"
+#include "tests/cuda/texts.h"
 
-#include <lauxlib.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-enum { SKIPPED = 77, WORKERS = 2, CELLS = 10 };
+enum { CELLS = 10 };
+/* What becomes of a case; WRONG is counted besides. Where a cell has no recurrent weights there is nothing to pack. */
+enum { COMPILED, REFUSED, NOTHING_TO_PACK, WRONG, COUNTS };
+static int counts[COUNTS];
 
 static const struct {
   const char *name;
@@ -49,14 +43,9 @@ typedef struct {
   int chip, size, cell, type, batch, kernel;
 } place;
 
-typedef struct {
-  int compiled, refused, wrong;
-} outcome;
-
 /* plan(cell, architecture, multiprocessors, shared_bytes, batch, head_dim, dtype, product) -> compiled cell, name, plan
  * or nil, why not */
 static const char PLANNER[] =
-    "package.path = package.path .. ';" PERILUNE_SOURCE "/?.lua'\n"
     "local zoo, fused = require 'tests.recurrence.zoo', require 'perilune.rnn.fused'\n"
     "local cells = {}\n"
     "for _, i in ipairs { 1, 2, 3, 4, 5, 6, 7, 8, 10, 11 } do cells[#cells + 1] = zoo[i].cell end\n"
@@ -66,18 +55,6 @@ static const char PLANNER[] =
     "    { architecture = architecture, multiprocessors = multiprocessors, shared_bytes = shared_bytes })\n"
     "  return cells[i]:compile(), cells[i].name, found and found.arguments, why_not\n"
     "end\n";
-
-/* The largest number in front of `words` in what ptxas says. */
-static long largest(const char *log, const char *words) {
-  long most = 0;
-  for (const char *at = log; (at = strstr(at, words)); at += strlen(words)) {
-    const char *number = at;
-    while (number > log && number[-1] >= '0' && number[-1] <= '9') number--;
-    long value = strtol(number, NULL, 10);
-    if (value > most) most = value;
-  }
-  return most;
-}
 
 static void print_case(const place *c, const char *cell, const pl_fused_plan *p) {
   printf("%s of %s, D=%d, B=%d, %s products of %s on %s", kernels[c->kernel].name, cell, sizes[c->size],
@@ -93,8 +70,8 @@ static bool keeps(const place *c, const char *cell, const pl_recurrence *q, cons
                   const char *log) {
   const pl_fused_chip *chip = &chips[c->chip].chip;
   bool main = strcmp(kernels[c->kernel].file, "fused_pack.cu") != 0;
-  long registers = largest(log, " registers"), spilled = largest(log, " bytes spill stores");
-  long held = largest(log, " bytes smem") + (main ? (long)shape->map.total : 0);
+  long registers = texts_largest(log, " registers"), spilled = texts_largest(log, " bytes spill stores");
+  long held = texts_largest(log, " bytes smem") + (main ? (long)shape->map.total : 0);
   bool exact = q->storage == PL_BF16 && q->product == PL_BF16;
   bool fits = (!main || registers * shape->threads * q->plan.resident <= 65536) && held <= chip->shared_bytes;
   if (fits && (!exact || spilled == 0)) return true;
@@ -141,7 +118,7 @@ static bool is_large(const place *c, const pl_cell *cell) {
 }
 
 /* The function PLANNER returned is on top of the stack. */
-static void try_case(lua_State *L, const place *c, outcome *o) {
+static void try_case(lua_State *L, const place *c) {
   const pl_fused_chip *chip = &chips[c->chip].chip;
   const lua_Integer numbers[] = {c->cell + 1,        chip->architecture, chip->multiprocessors,
                                  chip->shared_bytes, batches[c->batch],  sizes[c->size]};
@@ -165,23 +142,25 @@ static void try_case(lua_State *L, const place *c, outcome *o) {
   const char *name = lua_tostring(L, top + 2);
   bool packs_nothing = pl_cell_recurrents(q.cell) == 0 && strcmp(kernels[c->kernel].file, "fused_pack.cu") == 0;
   if (lua_isnil(L, top + 3)) {
-    o->refused++;
+    counts[REFUSED]++;
     if (!is_large(c, q.cell)) {
-      o->wrong++;
+      counts[WRONG]++;
       print_case(c, name, NULL);
       printf(" was refused: it %s\n", lua_tostring(L, top + 4));
     }
-  } else if (!packs_nothing) {
+  } else if (packs_nothing) {
+    counts[NOTHING_TO_PACK]++;
+  } else {
     pl_fused_shape shape;
     pl_text log = {0};
     pl_read_fused_plan(L, top + 3, &q.plan);
-    o->compiled++;
+    counts[COMPILED]++;
     if (compile(c, &q, &shape, &log) != PL_OK) {
-      o->wrong++;
+      counts[WRONG]++;
       print_case(c, name, &q.plan);
       printf(": %s\n", pl_message());
-    } else if (!keeps(c, name, &q, &shape, log.data ? log.data : ""))
-      o->wrong++;
+    } else if (!keeps(c, name, &q, &shape, log.data))
+      counts[WRONG]++;
     pl_text_release(&log);
   }
   lua_settop(L, top);
@@ -221,41 +200,16 @@ static bool sample_case(int number, place *c) {
   return true;
 }
 
-/* Every WORKERS-th case. Returns whether all is right. */
-static bool work(lua_State *L, int worker) {
-  bool (*next)(int number, place *c) = getenv("PERILUNE_FULL") ? full_case : sample_case;
-  outcome o = {0};
-  place c;
-  for (int number = 0, tried = 0; next(number, &c); number++)
-    if (is_wanted(&c) && tried++ % WORKERS == worker) try_case(L, &c, &o);
-  printf("%d kernels compiled, %d plans refused, %d wrong\n", o.compiled, o.refused, o.wrong);
-  return o.wrong == 0 && o.compiled > 0;
-}
-
 int main(void) {
-  if (pl_nvrtc_open() != PL_OK) {
-    printf("skipped: %s\n", pl_message());
-    return SKIPPED;
-  }
-  /* Without a place for them, thousands of cubins that nobody will run are not kept. */
-  unsetenv("XDG_CACHE_HOME");
-  unsetenv("HOME");
-  lua_State *L;
-  pl_cpu_open();
+  bool (*next)(int number, place *c) = getenv("PERILUNE_FULL") ? full_case : sample_case;
+  place c;
   pl_cuda_open();
-  if (pl_state_new(&L) != PL_OK || luaL_dostring(L, PLANNER) != LUA_OK) {
-    printf("cannot load the planner: %s\n", L ? lua_tostring(L, -1) : pl_message());
-    return 1;
-  }
-  fflush(stdout);
-  pid_t child = fork();
-  bool right = work(L, child == 0);
-  if (child == 0) {
-    fflush(stdout);
-    _exit(!right);
-  }
-  int status = 1;
-  if (child > 0) waitpid(child, &status, 0);
+  lua_State *L = texts_begin(PLANNER);
+  for (int number = 0; next(number, &c); number++)
+    if (is_wanted(&c) && share_mine()) try_case(L, &c);
   lua_close(L);
-  return !right || status != 0;
+  share_end(counts, COUNTS);
+  printf("%d kernels compiled, %d plans refused, %d wrong\n", counts[COMPILED], counts[REFUSED], counts[WRONG]);
+  bool every_case = counts[COMPILED] + counts[REFUSED] + counts[NOTHING_TO_PACK] == share_jobs;
+  return counts[WRONG] > 0 || counts[COMPILED] == 0 || !every_case;
 }

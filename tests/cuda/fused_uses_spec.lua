@@ -4,16 +4,14 @@
 
 local pl = require "perilune"
 local core = require "perilune.core"
+local with = require "tests.recurrence.compare".with
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local message_of = require "tests.message_of"
 local program = require "tests.bind.program"
 
 local gpu <const> = "cuda"
-local missing = grid.missing(gpu)
-if missing then
-  describe("uses of the fused recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has(gpu, "uses of the fused recurrence") then return end
 
 local lstm = pl.cells.lstm
 local shape <const> = { B = 6, T = 12, N = 2 }
@@ -25,13 +23,6 @@ end
 scopes[#scopes + 1] = { name = "grid", D = 72, dtype = "float16" }
 
 before_each(function() pl.seed(11) end)
-
-local function with(chosen, more)
-  local all = {}
-  for key, value in pairs(chosen) do all[key] = value end
-  for key, value in pairs(more) do all[key] = value end
-  return all
-end
 
 local function sized(D) return with(shape, { D = D }) end
 
@@ -284,10 +275,6 @@ end)
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Unusual values, and many launches
 
--- 1 where t is NaN or infinite.
-local function not_finite(t) return pl.ne(t - t, 0) end
-local function count(t) return t:sum():item() end
-
 -- Results and gradients of a problem whose Wx has `value` at one place are NaN or infinite where reference's are.
 local function spoiled(cell, scope, dtype, value)
   local _ <close> = pl.scope()
@@ -297,14 +284,7 @@ local function spoiled(cell, scope, dtype, value)
   there.given.Wx[2][4][1][2][13] = value
   local expected = grid.run(cpu, cell, { backend = "reference" })
   local found = grid.back(grid.run(there, cell, fused(cell, sizes, dtype, { scope = scope.name })))
-  local touched = 0
-  for name, t in pairs(expected) do
-    local bad, got = not_finite(t), not_finite(found[name])
-    touched = touched + count(bad)
-    assert.equal(count(bad), count(bad * got), name .. " is finite where reference has NaN or infinity")
-    assert.equal(count(bad), count(got), name .. " has NaN or infinity where reference is finite")
-  end
-  return touched
+  return (grid.finite_alike(found, expected))
 end
 
 describe("on fused", function()

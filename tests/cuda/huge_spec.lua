@@ -2,13 +2,9 @@
 -- places that 32 bits cannot count. Skips itself where there is no GPU or too little of its memory is free.
 
 local pl = require "perilune"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("tensors past 2^31 elements", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "tensors past 2^31 elements") then return end
 
 local half <const> = 2 ^ 31 // 1 | 0
 local size <const> = half + 1001

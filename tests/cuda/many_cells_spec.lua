@@ -2,13 +2,9 @@
 -- comes back after its kernels were unloaded.
 
 local pl = require "perilune"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("many cells", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "many cells") then return end
 
 local CELLS <const> = 50 -- two modules each: 24 are held by plans, 64 stay besides
 

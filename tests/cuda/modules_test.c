@@ -2,17 +2,10 @@
  * unloaded when many texts came after it. Needs no GPU. */
 #include "host/cuda/cuda.h"
 #include "host/cuda/nvrtc.h"
+#include "tests/check.h"
 #include "tests/fakes/use.h"
 
 enum { TEXTS = 300, IDLE_MAX = 64, FAMILY = 1 };
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
-
 /* Modules and functions are numbers. */
 static int modules, loaded, functions;
 static char places[4 * TEXTS];
@@ -90,15 +83,8 @@ static void many(pl_cuda *cuda) {
 }
 
 int main(void) {
-  pl_device *device;
-  pl_cuda *cuda;
   fake_begin();
-  fake_say("");
-  pl_cuda_open();
-  if (pl_device_named("cuda", &device) != PL_OK || pl_cuda_enter(device, &cuda) != PL_OK) {
-    fprintf(stderr, "no made-up GPU: %s\n", pl_message());
-    return 1;
-  }
+  pl_cuda *cuda = fake_gpu();
   pl_cu.ModuleLoadData = load_module;
   pl_cu.ModuleUnload = unload_module;
   pl_cu.ModuleGetFunction = find_function;
@@ -106,6 +92,5 @@ int main(void) {
   keys();
   many(cuda);
   fake_end();
-  printf("modules: %d failures\n", failures);
-  return failures > 0;
+  return finished("modules");
 }

@@ -5,19 +5,10 @@
 #include "host/cpu/cpu.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence_plan.h"
+#include "tests/check.h"
 
 #include <lauxlib.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
 
 /* ---- the driver: what is launched runs at once, what is captured runs with its graph ---- */
 
@@ -332,6 +323,5 @@ int main(void) {
     lua_close(L);
   } else
     printf("without NVRTC nothing is said of memory: %s\n", pl_message());
-  printf("plans of recurrences: %d failures\n", failures);
-  return failures > 0;
+  return finished("plans of recurrences");
 }

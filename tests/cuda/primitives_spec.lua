@@ -3,9 +3,9 @@
 local pl = require "perilune"
 local core = require "perilune.core"
 local check = require "tests.tensor.check"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
 
-local missing, only_one = grid.missing "cuda:0", grid.missing "cuda:1"
+local missing, only_one = devices.missing "cuda:0", devices.missing "cuda:1"
 local gpu, second = not missing and "cuda:0" or nil, not only_one and "cuda:1" or nil
 
 local floats <const> = { "float64", "float32", "bfloat16", "float16" }

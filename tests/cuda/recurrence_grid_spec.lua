@@ -3,14 +3,11 @@
 -- for each cell; all combinations with PERILUNE_FULL set. With PERILUNE_SHOW_ERRORS set it prints the largest errors as
 -- parts of the limits.
 
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("alternating meets the limits", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "alternating meets the limits") then return end
 
 local full = os.getenv "PERILUNE_FULL"
 local every_type = { "float64", "float32", "tf32", "bfloat16", "float16" }

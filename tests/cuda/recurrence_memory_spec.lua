@@ -3,14 +3,11 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
+local message_of = require "tests.message_of"
 local program = require "bind.program"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("the memory of recurrences on a GPU", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "the memory of recurrences on a GPU") then return end
 
 local gpu <const> = "cuda:0"
 local way <const> = "alternating"
@@ -26,12 +23,6 @@ local function forget_plans()
   pl.memory_limit(1, gpu)
   pcall(pl.zeros, { 1, device = gpu })
   pl.memory_limit(nil, gpu)
-end
-
-local function message_of(f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok, "expected an error")
-  return tostring(message)
 end
 
 -- Arguments on the processor in float64, and the same for the GPU in dtype.
@@ -54,11 +45,7 @@ local function both(cell, shape, dtype, options, gpu_options)
   local weights = { states = weights_of(cell, shape, shape.T), last = weights_of(cell, shape, 1) }
   local weights_gpu = { states = weights.states:to(dtype):to(gpu), last = weights.last:to(dtype):to(gpu) }
   weights = { states = weights.states:to(dtype):to "float64", last = weights.last:to(dtype):to "float64" }
-  local function with(more, list)
-    local all = { backend = more }
-    for key, value in pairs(list or {}) do all[key] = value end
-    return all
-  end
+  local function with(backend, list) return compare.with({ backend = backend }, list or {}) end
   local expected = compare.run(cell, given, with("reference", options), weights)
   local function again()
     local found = compare.run(cell, moved, with(way, gpu_options or options), weights_gpu)
@@ -277,12 +264,7 @@ describe("a plan", function()
   local shape <const> = { B = 4, T = 16, N = 2, D = 16 }
   local options <const> = { cell = "lstm", batch = 4, heads = 2, head_dim = 16, dtype = "float32", device = "cuda" }
 
-  local function plan_with(changes)
-    local all = {}
-    for key, value in pairs(options) do all[key] = value end
-    for key, value in pairs(changes) do all[key] = value end
-    return pl.rnn_plan(all)
-  end
+  local function plan_with(changes) return pl.rnn_plan(compare.with(options, changes)) end
 
   it("for the GPU forces its way", function()
     local _, moved = problem(pl.cells.lstm, shape, "float32")
@@ -326,14 +308,9 @@ print(("waited %.3f s of %.3f s, sum %g"):format(waited, all, sum))
 end)
 
 local second <const> = "cuda:1"
-local only_one = grid.missing(second)
+if not devices.has(second, "two GPUs") then return end
 
 describe("two GPUs", function()
-  if only_one then
-    pending(only_one)
-    return
-  end
-
   it("have plans of their own", function()
     local cell, shape = pl.cells.lstm, { B = 3, T = 20, N = 2, D = 16 }
     local _ <close> = pl.scope()

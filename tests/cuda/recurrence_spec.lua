@@ -4,16 +4,13 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("the alternating recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "the alternating recurrence") then return end
 
-local run, back, norm = grid.run, grid.back, grid.norm
+local run, back, norm, with = grid.run, grid.back, grid.norm, compare.with
 local function problem(cell, shape, dtype) return grid.problem(cell, shape, dtype, 0, "cuda") end
 
 local options = {
@@ -26,13 +23,6 @@ local options = {
   ["forward clip"] = { forward_clip = 0.2 },
   ["everything"] = { lengths = { 2, 12, 5 }, recurrent_grad_clip = 0.1, forward_clip = 0.3, outputs = "h" },
 }
-
-local function with(chosen, more)
-  local all = {}
-  for key, value in pairs(chosen) do all[key] = value end
-  for key, value in pairs(more) do all[key] = value end
-  return all
-end
 
 describe("alternating agrees with reference", function()
   local shape = { B = 3, T = 12, N = 2, D = 10 }

@@ -2,16 +2,9 @@
  * with params, constants and choices), every type and every source of the product, for every cell with its h clamped,
  * and for the LSTM with tf32, for all architectures that the program supports. Needs NVRTC and no GPU; exits with 77
  * without NVRTC. */
-#include "host/bind/state.h"
-#include "host/cpu/cpu.h"
-#include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence_plan.h"
-#include "tests/cuda/share.h"
+#include "tests/cuda/texts.h"
 
-#include <lauxlib.h>
-#include <string.h>
-
-enum { SKIPPED = 77 };
 static const int architectures[] = {80, 86, 89, 90, 100, 120};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 static const char *const files[] = {"recurrence_forward.cu", "recurrence_backward.cu"};
@@ -35,17 +28,6 @@ enum { PROBLEMS = sizeof problems / sizeof *problems };
 /* Some plans spill a word or a few (4 to 28 bytes seen, the most on sm_100 and sm_120); more is a defect. */
 enum { SPILL_BYTES_MAX = 28 };
 
-/* Whether any of the kernels that ptxas tells of in `log` spills more than that. */
-static bool spills(const char *log) {
-  static const char words[] = " bytes spill stores";
-  for (const char *at = log; (at = strstr(at, words)); at += sizeof words - 1) {
-    const char *number = at;
-    while (number > log && number[-1] >= '0' && number[-1] <= '9') number--;
-    if (strtol(number, NULL, 10) > SPILL_BYTES_MAX) return true;
-  }
-  return false;
-}
-
 static void compile_for(const char *name, const char *file, const pl_text *before, int architecture) {
   pl_text source = {0}, cubin = {0}, log = {0};
   pl_text_print(&source, "%s", before->data);
@@ -55,7 +37,7 @@ static void compile_for(const char *name, const char *file, const pl_text *befor
   if (status != PL_OK) {
     counts[FAILED]++;
     printf("%s, %s for sm_%d: %s\n", name, file, architecture, pl_message());
-  } else if (log.data && spills(log.data))
+  } else if (texts_largest(log.data, " bytes spill stores") > SPILL_BYTES_MAX)
     counts[SPILLED]++, printf("%s, %s for sm_%d spills registers:\n%s\n", name, file, architecture, log.data);
   pl_text_release(&source);
   pl_text_release(&cubin);
@@ -121,21 +103,7 @@ static const pl_cell *cell_of(lua_State *L, bool clamped) {
 }
 
 int main(void) {
-  if (pl_nvrtc_open() != PL_OK) {
-    printf("skipped: %s\n", pl_message());
-    return SKIPPED;
-  }
-  /* Without a place for them, thousands of cubins that nobody will run are not kept. */
-  unsetenv("XDG_CACHE_HOME");
-  unsetenv("HOME");
-  lua_State *L;
-  share_begin();
-  pl_cpu_open();
-  if (pl_state_new(&L) != PL_OK || luaL_dostring(L, "package.path = package.path .. ';" PERILUNE_SOURCE "/?.lua'\n"
-                                                    "return (require 'tests.recurrence.zoo')") != LUA_OK) {
-    printf("cannot load the cells: %s\n", L ? lua_tostring(L, -1) : pl_message());
-    return 1;
-  }
+  lua_State *L = texts_begin("return (require 'tests.recurrence.zoo')");
   compile_packing();
   int cells = (int)luaL_len(L, -1);
   for (int i = 1; i <= cells; i++) {

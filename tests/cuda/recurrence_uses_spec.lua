@@ -4,14 +4,11 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("uses of the alternating recurrence", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "uses of the alternating recurrence") then return end
 
 local shape = { B = 3, T = 12, N = 2, D = 10 }
 
@@ -44,11 +41,7 @@ local function both(cell, options, loss, wanted)
   for _, dtype in ipairs { "float64", "float32" } do
     local _ <close> = pl.scope()
     local cpu, gpu = grid.problem(cell, shape, dtype, 0, "cuda")
-    local function given(backend)
-      local all = { backend = backend }
-      for key, value in pairs(options) do all[key] = value end
-      return all
-    end
+    local function given(backend) return compare.with({ backend = backend }, options) end
     local expected = differentiate(cpu, cell, given "reference", loss, wanted)
     grid.poison("cuda", 2 ^ 20)
     agree(differentiate(gpu, cell, given "alternating", loss, wanted), expected, dtype)
@@ -197,10 +190,6 @@ describe("what becomes of alternating's results", function()
   end)
 end)
 
--- 1 where t is NaN or infinite.
-local function not_finite(t) return pl.ne(t - t, 0) end
-local function count(t) return t:sum():item() end
-
 -- How results and gradients of a problem differ whose Wx has `value` at one place.
 local function spoiled(cell, dtype, value)
   local _ <close> = pl.scope()
@@ -209,14 +198,8 @@ local function spoiled(cell, dtype, value)
   gpu.given.Wx[2][4][1][2][13] = value
   local expected = grid.run(cpu, cell, { backend = "reference" })
   local found = grid.back(grid.run(gpu, cell, { backend = "alternating" }))
-  local touched = 0
-  for name, t in pairs(expected) do
-    local bad, got = not_finite(t), not_finite(found[name])
-    touched = touched + count(bad)
-    assert.equal(count(bad), count(bad * got), name .. " is finite where reference has NaN or infinity")
-    assert.equal(count(bad), count(got), name .. " has NaN or infinity where reference is finite")
-    expected[name], found[name] = pl.where(bad, 0, t), pl.where(got, 0, found[name])
-  end
+  local touched
+  touched, found, expected = grid.finite_alike(found, expected)
   local worst, where = grid.errors(found, expected)
   for kind, limit in ipairs(grid.limits[dtype][0]) do
     assert(worst[kind] <= limit, ("%s: error %g, limit %g"):format(where[kind], worst[kind], limit))

@@ -1,13 +1,9 @@
 -- Training on a GPU: the same losses as on the processor in every type of the products, steps that overflow are
 -- skipped, memory stays flat; and what a process says of its peak and of what it compiled.
 local pl = require "perilune"
-local grid = require "tests.recurrence.grid"
+local devices = require "tests.devices"
 
-local missing = grid.missing "cuda"
-if missing then
-  describe("training on a GPU", function() pending(missing) end)
-  return
-end
+if not devices.has("cuda", "training on a GPU") then return end
 
 -- The options of a loop that trains a small LSTM on parity, the same on every device.
 local function setting(device, steps)

@@ -2,16 +2,13 @@
 
 local pl = require "perilune"
 local compare = require "tests.recurrence.compare"
+local devices = require "tests.devices"
 local grid = require "tests.recurrence.grid"
 local zoo = require "tests.recurrence.zoo"
 
 local first <const>, second <const> = "cuda:0", "cuda:1"
 
-local missing = grid.missing(second)
-if missing then
-  describe("on a second GPU", function() pending(missing) end)
-  return
-end
+if not devices.has(second, "on a second GPU") then return end
 
 -- The same numbers in float64 for the CPU, and in dtype for each GPU.
 local function everywhere(cell, shape, dtype)

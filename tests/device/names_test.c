@@ -1,19 +1,7 @@
 /* What asking for a device says when it is not there: why its kind was not found or this one was left out, and one
  * place in C. */
 #include "host/device/device.h"
-
-#include <stdio.h>
-#include <string.h>
-
-static int failures;
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition))                                                                                                  \
-      fprintf(stderr, "line %d: %s; last message: %s\n", __LINE__, #condition, pl_message()), failures++;              \
-  } while (0)
-
-static bool says(const char *words) { return strstr(pl_message(), words) != NULL; }
+#include "tests/check.h"
 
 static int places(const char *message) {
   int count = 0;
@@ -74,6 +62,5 @@ int main(void) {
   CHECK(strcmp(text.data, "none: nothing of the kind\n") == 0);
   pl_text_release(&text);
   second_only();
-  printf("names of devices: %d failures\n", failures);
-  return failures > 0;
+  return finished("names of devices");
 }

@@ -1,26 +1,15 @@
 -- The experiments as programs: short runs, their files, their errors, the same numbers from the same seed.
-local pl = require "perilune"
+local program = require "bind.program"
+local records = require "perilune.experiment".read
+local new_folder = require "tests.new_folder"
 
 local folder
 
 -- Runs an experiment with arguments; returns exit status, and standard output and error together.
 local function run(name, arguments, environment)
-  local program = assert(os.getenv "PERILUNE", "PERILUNE must name the program")
-  local command = ("%s %s experiments/%s.lua %s 2>&1; echo status=$?"):format(
-    environment or "", program, name, arguments)
-  local pipe = assert(io.popen(command))
-  local text = pipe:read("a")
-  pipe:close()
-  return tonumber(text:match("status=(%d+)")), text
-end
-
-local function records(path, kind)
-  local list = {}
-  for line in io.lines(path) do
-    local record = pl.json_decode(line)
-    if record.kind == kind then list[#list + 1] = record end
-  end
-  return list
+  local args = ("experiments/%s.lua %s"):format(name, arguments)
+  local out, errors, status = program.run { before = environment, args = args }
+  return status, out .. errors
 end
 
 local function exists(path)
@@ -29,12 +18,7 @@ local function exists(path)
 end
 
 describe("experiments", function()
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir " .. folder))
-  end)
-
+  before_each(function() folder = new_folder() end)
   after_each(function() os.execute("rm -r " .. folder) end)
 
   local short <const> = "--cell gru,elman --steps 20 --validate-every 10 --lengths 8,16 --count 16 --batch 8 --out "
@@ -99,7 +83,7 @@ describe("experiments", function()
     assert.is_true(exists(folder .. "/out/parity.svg"))
     status, text = run("parity", "--plot " .. folder .. "/missing.jsonl")
     assert.are.equal(1, status)
-    assert.matches("^option %-%-plot: [^\n]*missing.jsonl: No such file[^\n]*\nstatus", text)
+    assert.matches("^option %-%-plot: [^\n]*missing.jsonl: No such file[^\n]*\n$", text)
   end)
 
   it("refuse in one line, before any work, what cannot run", function()
@@ -129,7 +113,7 @@ describe("experiments", function()
       local status, text = run(name, arguments)
       assert.are.equal(1, status, text)
       assert.matches("^option %-%-" .. expected, text)
-      assert.are.equal("\nstatus=1\n", text:match("\n.*"))
+      assert.are.equal("\n", text:match("\n.*"))
     end
     assert.is_false(exists(folder .. "/out"))
   end)

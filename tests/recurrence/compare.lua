@@ -20,6 +20,14 @@ function compare.arguments(cell, shape)
   return given
 end
 
+--- A new table with the fields of `options` and those of `more`, which count where both have one.
+function compare.with(options, more)
+  local all = {}
+  for key, value in pairs(options) do all[key] = value end
+  for key, value in pairs(more) do all[key] = value end
+  return all
+end
+
 local function leaf(t) return t and t:detach():clone():requires_grad() end
 
 local function weighted(t, weights) return t and (t * weights):sum() or 0 end
@@ -72,9 +80,7 @@ function compare.with_vanilla(backend, cell, shape, options, tolerance, from_def
   local _ <close> = pl.scope()
   local given, weights = compare.arguments(cell, shape), {}
   local function run(way)
-    local chosen = { backend = way }
-    for key, value in pairs(options) do chosen[key] = value end
-    return compare.run(cell, given, chosen, weights, from_default)
+    return compare.run(cell, given, compare.with({ backend = way }, options), weights, from_default)
   end
   local expected = run "vanilla"
   local off, where = compare.difference(run(backend), expected)

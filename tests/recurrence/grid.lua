@@ -118,19 +118,6 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Running a case
 
---- Why there is no such device, or nil. One that is there and does not work is an error.
-function grid.missing(device)
-  local full_name = device == "cuda" and "cuda:0" or device
-  for _, found in ipairs(pl.devices()) do
-    if found.name == full_name then
-      pl.zeros { 1, device = device }
-      return nil
-    end
-  end
-  local _, why_not = pcall(pl.zeros, { 1, device = device })
-  return "skipped: " .. tostring(why_not):gsub("^[^\n]-:%d+: ", "")
-end
-
 --- Fills freed memory of all sizes up to `bytes` with NaN, so that what a kernel forgets to write shows.
 function grid.poison(device, bytes)
   local _ <close> = pl.scope()
@@ -208,6 +195,24 @@ function grid.errors(found, expected)
     if off >= worst[kind] then worst[kind], where[kind] = off, name end
   end
   return worst, where
+end
+
+-- 1 where t is NaN or infinite.
+local function not_finite(t) return pl.ne(t - t, 0) end
+local function count(t) return t:sum():item() end
+
+--- Fails unless what was found, on the CPU, is NaN or infinite where the expected is, and nowhere else. Returns at how
+-- many places that is, and both with zeros there.
+function grid.finite_alike(found, expected)
+  local touched, finite, finite_expected = 0, {}, {}
+  for name, t in pairs(expected) do
+    local bad, got = not_finite(t), not_finite(found[name])
+    touched = touched + count(bad)
+    assert(count(bad * got) == count(bad), name .. " is finite where reference has NaN or infinity")
+    assert(count(got) == count(bad), name .. " has NaN or infinity where reference is finite")
+    finite[name], finite_expected[name] = pl.where(got, 0, found[name]), pl.where(bad, 0, t)
+  end
+  return touched, finite, finite_expected
 end
 
 local function with_tf32(allowed, f, ...)

@@ -71,6 +71,18 @@ describe("the limits", function()
     assert.equal(math.huge, grid.errors({ last = expected.last }, expected)[2])
   end)
 
+  it("see NaN and infinity in other places", function()
+    local nan, t = 0 / 0, pl.tensor { 1, 0 / 0, 1 / 0, 2 }
+    local touched, found, wanted = grid.finite_alike({ t = pl.tensor { 1, -1 / 0, nan, 2 } }, { t = t })
+    assert.equal(2, touched)
+    assert.same({ { 1, 0, 0, 2 }, { 1, 0, 0, 2 } }, { found.t:totable(), wanted.t:totable() })
+    for what, values in pairs { ["is finite"] = { 1, nan, 0, 2 }, ["has NaN"] = { nan, nan, nan, 2 } } do
+      local ok, message = pcall(grid.finite_alike, { t = pl.tensor(values) }, { t = t })
+      assert.is_false(ok)
+      assert.matches("t " .. what, message, 1, true)
+    end
+  end)
+
   it("are not met by other numbers", function()
     local run = grid.run
     function grid.run(problem, cell, options)

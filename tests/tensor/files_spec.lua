@@ -1,6 +1,7 @@
 -- .safetensors and .npy: what is written comes back, and every broken file is an error that leaves nothing behind.
 local pl = require "perilune"
 local check = require "tests.tensor.check"
+local new_folder = require "tests.new_folder"
 
 local types <const> = { "bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32", "float64" }
 local folder
@@ -38,11 +39,7 @@ local function samples(dtype)
   }
 end
 
-before_each(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  assert(os.execute("mkdir " .. folder))
-end)
+before_each(function() folder = new_folder() end)
 after_each(function() os.execute("chmod -R u+w " .. folder .. "; rm -r " .. folder) end)
 
 describe("safetensors", function()
