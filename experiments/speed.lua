@@ -10,10 +10,12 @@
 --   perilune experiments/speed.lua --what memory
 --
 -- Times of recurrences are those of the device's own clock (pl.timer: CUDA events on a GPU). TFLOP/s counts the
--- recurrent product alone, 2 B T N G D^2 operations forward and three times that forward and backward, whatever else is
--- computed. Rows "recurrence" are given Wx and make the gradients of Wx, R, b and the initial states; rows "with input"
--- also time a linear layer from D features, the work of PyTorch's nn.LSTM, and count its product, too. The peak is the
--- fastest of several large products of pl.matmul. Peak bytes are what lived at once, arguments included.
+-- recurrent product alone, 2 B T N G D^2 operations forward and three times that both ways, whatever else is computed.
+-- Rows "recurrence" are given Wx and make the gradients of Wx, R, b and the initial states; rows "with input" also time
+-- a linear layer from D features, the work of PyTorch's nn.LSTM, and count its product, too. The pass "inf" is
+-- inference, which gives h and keeps nothing; "fwd" is the forward way of training, which gives all states and keeps
+-- what backward needs; "f+b" is both ways with a gradient on h. The peak is the fastest of several large products of
+-- pl.matmul. Peak bytes are what lived at once, arguments included.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -54,15 +56,16 @@ local function quantiles(times)
 end
 
 -- Runs f in a scope of its own, twice unmeasured; returns median, 10 % and 90 % quantile in ms of the device's time.
+-- Nothing waits in between: a GPU has work while the script prepares the next call, as in a training loop.
 local function measure(f, device)
-  local times, timer = {}, pl.timer(device)
+  local timers, times = {}, {}
   for i = -1, option.repeats do
     local _ <close> = pl.scope()
-    timer:start()
+    timers[i] = pl.timer(device):start()
     f()
-    local ms = timer:stop()
-    if i > 0 then times[i] = ms end
+    timers[i]:mark()
   end
+  for i, timer in ipairs(timers) do times[i] = timer:stop() end
   return quantiles(times)
 end
 
@@ -133,20 +136,22 @@ local function time_size(text, with_input, peak_gflops)
   local initial = drawn(#cell.states, batch, 1, heads, units):requires_grad()
   local seed = drawn(batch, steps, width)
   local layer = rnn.layer1
-  local function forward()
+  local function forward(outputs)
     if with_input then return (rnn(x)) end
-    local states = pl.rnn(wx, layer.recurrent, layer.bias,
-      { cell = cell, backend = option.backend, outputs = "h", states = initial })
-    return states:reshape { batch, steps, width }
+    return (pl.rnn(wx, layer.recurrent, layer.bias,
+      { cell = cell, backend = option.backend, outputs = outputs, states = initial }))
   end
   local function both()
-    forward():backward(seed)
+    forward("h"):reshape { batch, steps, width }:backward(seed)
     rnn:zero_grad()
     wx.grad, x.grad, initial.grad = nil, nil, nil
   end
   local products = cell:count("recurrent") * units + (with_input and gates * width or 0)
   local giga_operations = 2 * batch * steps * width * products / 1e9
-  for _, pass in ipairs { { "fwd", function() pl.no_grad(forward) end, 1 }, { "f+b", both, 3 } } do
+  for _, pass in ipairs {
+    { "inf", function() pl.no_grad(forward, "h") end, 1 }, { "fwd", function() forward("all") end, 1 },
+    { "f+b", both, 3 },
+  } do
     pl.reset_peak_memory(option.device)
     local ms, low, high = measure(pass[2], option.device)
     local rate, bytes = pass[3] * giga_operations / (ms / 1000), memory_now().peak
@@ -242,26 +247,34 @@ local function program()
 end
 
 -- What another perilune does first on the device, and what it prints: the time to the result in ms, and what was
--- compiled on the way.
-local first_on_device <const> = {
-  { "first operation", "pl.ones { 1000, device = device }:sum():item()" },
-  { "first gradient of a recurrence", [[
+-- compiled on the way. `before` is done before the clock starts.
+local recurrence <const> = [[
     local wx = pl.randn { 16, 64, pl.cells[cell]:count "input", 1, 64, dtype = dtype, device = device }
     local layer = pl.nn.RNN { input_size = 64, hidden_size = 64, cell = cell }:to(dtype):to(device).layer1
     wx:requires_grad()
     pl.rnn(wx, layer.recurrent, layer.bias, { cell = cell, backend = backend }):sum():backward()
-    wx.grad:sum():item()]] },
+    wx.grad:sum():item()]]
+local first_on_device <const> = {
+  { "first operation", "pl.ones { 1000, device = device }:sum():item()" },
+  { "first gradient of a recurrence", recurrence },
+  { "a recurrence after one in float32", recurrence, before = [[
+    do
+      local dtype, backend = dtype == "float32" and "float64" or "float32", "alternating"]] .. recurrence .. [[
+    end]] },
 }
 
-local function first_on_device_ms(work, cache)
+local function first_on_device_ms(row, cache)
   local code = ([[
     local pl = require "perilune"
     local device, dtype, cell, backend = %q, %q, %q, %q
-    local began_s = pl.time()
+    %s
+    local before, began_s = pl.compilations(device), pl.time()
     %s
     local now = pl.compilations(device)
+    now.compiled, now.total_ms = now.compiled - before.compiled, now.total_ms - before.total_ms
     now.ms = 1000 * (pl.time() - began_s)
-    print(pl.json_encode(now))]]):format(option.device, option.dtype, option.cell, option.backend, work)
+    print(pl.json_encode(now))]]):format(option.device, option.dtype, option.cell, option.backend, row.before or "",
+    row[2])
   local pipe = assert(io.popen(("XDG_CACHE_HOME=%s %s -e %s"):format(quoted(cache), program(), quoted(code))))
   local text = pipe:read("a")
   assert(pipe:close())
@@ -277,7 +290,7 @@ local function cold_starts()
       local cache = os.tmpname()
       os.remove(cache)
       for _, state in ipairs { "cold", "warm" } do
-        local seen = first_on_device_ms(row[2], cache)
+        local seen = first_on_device_ms(row, cache)
         times[state][i] = seen.ms
         slowest_ms, total_ms = math.max(slowest_ms, seen.most_ms), total_ms + seen.total_ms
         compiled = compiled + seen.compiled

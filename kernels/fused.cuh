@@ -42,9 +42,11 @@ struct thread_place {
   long long block;      // of the blocks of all tiles
 };
 
+inline int warp_of_thread() { return __shfl_sync(~0u, threadIdx.x / LANES, 0); }
+
 inline thread_place place_thread(int heads, int first_group) {
   thread_place at;
-  at.warp = __shfl_sync(~0u, threadIdx.x / LANES, 0);
+  at.warp = warp_of_thread();
   at.lane = threadIdx.x % LANES;
   at.group = at.lane / 4, at.quarter = at.lane % 4;
   at.team = at.warp / SPLITS, at.part = at.warp % SPLITS;

@@ -19,20 +19,19 @@ inline void carry_all(const ARGUMENTS &p, const thread_place &at, u32 shared) {
 }
 
 // A block from its start to its end. `cluster_bytes` is what the others of its cluster send it in a step, and
-// compute(at, shared) is run by the warps that multiply. Registers move
-// between warps only where each kind of warp has one branch of its own.
+// compute(at, shared) is run by the warps that multiply. Registers move between warps only where each kind of warp has
+// one branch of its own, and what is known before is kept in memory meanwhile: so nothing is.
 template <class CARRIER, class ARGUMENTS, class COMPUTE>
 inline void run_block(const ARGUMENTS &p, u32 cluster_bytes, COMPUTE compute) {
   extern __shared__ __align__(128) char shared[];
-  const thread_place at = place_thread(p.heads, p.first_group);
   enter_cluster(shared_address(shared), cluster_bytes);
-  if (at.warp < WARPS) {
+  if (warp_of_thread() < WARPS) {
     share_registers(true);
-    compute(at, shared);
+    compute(place_thread(p.heads, p.first_group), shared);
     leave_cluster();
   } else {
     share_registers(false);
-    carry_all<CARRIER>(p, at, shared_address(shared));
+    carry_all<CARRIER>(p, place_thread(p.heads, p.first_group), shared_address(shared));
     leave_cluster();
   }
 }

@@ -10,6 +10,7 @@ static const char TIMER[] = "perilune.timer";
 typedef struct {
   pl_device *device;
   void *from, *to; /* marks of the device; NULL before their first use */
+  bool marked;     /* `to` is set since start */
 } timer;
 
 static timer *check_timer(lua_State *L) { return luaL_checkudata(L, 1, TIMER); }
@@ -27,16 +28,32 @@ static int new_timer(lua_State *L) {
 static int start(lua_State *L) {
   timer *t = check_timer(L);
   pl_raise_unless_ok(L, t->device->mark(t->device, &t->from));
+  t->marked = false;
   lua_settop(L, 1);
   return 1;
 }
 
-/* timer:stop() -> milliseconds since start; waits for the device */
-static int stop(lua_State *L) {
+static timer *check_started(lua_State *L, const char *name) {
   timer *t = check_timer(L);
-  double ms;
-  if (!t->from) return pl_error(L, "timer:stop: this timer was never started; call start first");
+  if (!t->from) pl_error(L, "timer:%s: this timer was never started; call start first", name);
+  return t;
+}
+
+/* timer:mark() -> timer; where stop measures to. Does not wait, so that the device need not stand still between two
+ * measurements. */
+static int mark(lua_State *L) {
+  timer *t = check_started(L, "mark");
   pl_raise_unless_ok(L, t->device->mark(t->device, &t->to));
+  t->marked = true;
+  lua_settop(L, 1);
+  return 1;
+}
+
+/* timer:stop() -> milliseconds from start to the last mark since then, or to now; waits for the device */
+static int stop(lua_State *L) {
+  timer *t = check_started(L, "stop");
+  double ms;
+  if (!t->marked) pl_raise_unless_ok(L, t->device->mark(t->device, &t->to));
   pl_raise_unless_ok(L, t->device->elapsed(t->device, t->from, t->to, &ms));
   lua_pushnumber(L, ms);
   return 1;
@@ -51,7 +68,7 @@ static int collect(lua_State *L) {
 }
 
 void pl_register_timer(lua_State *L) {
-  static const luaL_Reg methods[] = {{"start", start}, {"stop", stop}, {0}};
+  static const luaL_Reg methods[] = {{"start", start}, {"mark", mark}, {"stop", stop}, {0}};
   luaL_newmetatable(L, TIMER);
   luaL_newlib(L, methods);
   lua_setfield(L, -2, "__index");

@@ -65,6 +65,7 @@ enum {
   PL_CU_DEVICE_CAPABILITY_MINOR = 76,
   PL_CU_DEVICE_SHARED_BYTES_PER_BLOCK_OPTIN = 97,
 
+  PL_CU_FUNCTION_LOCAL_BYTES = 3,
   PL_CU_FUNCTION_DYNAMIC_SHARED_BYTES_MAX = 8,
   PL_CU_FUNCTION_NON_PORTABLE_CLUSTER_ALLOWED = 14,
 };
@@ -113,6 +114,7 @@ enum {
   X(ModuleLoadData, "cuModuleLoadData", (pl_cu_module *module, const void *image)) \
   X(ModuleUnload, "cuModuleUnload", (pl_cu_module module)) \
   X(ModuleGetFunction, "cuModuleGetFunction", (pl_cu_function *function, pl_cu_module module, const char *name)) \
+  X(FuncGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, pl_cu_function function)) \
   X(FuncSetAttribute, "cuFuncSetAttribute", (pl_cu_function function, int attribute, int value)) \
   X(OccupancyMaxActiveBlocks, "cuOccupancyMaxActiveBlocksPerMultiprocessor", (int *blocks, pl_cu_function function, int threads, size_t shared_bytes)) \
   X(OccupancyMaxActiveClusters, "cuOccupancyMaxActiveClusters", (int *clusters, pl_cu_function function, const pl_cu_launch *launch)) \

@@ -76,6 +76,13 @@ static void map_backward(const pl_recurrence *q, const pl_fused_variant *v, pl_f
   s->map.total = used;
 }
 
+static void map_shared(const pl_recurrence *q, const pl_fused_variant *v, pl_fused_shape *s) {
+  if (v->backward)
+    map_backward(q, v, s);
+  else
+    map_forward(q, v, s);
+}
+
 /* ---- the shape ---- */
 
 static pl_status check_plan(const pl_recurrence *q) {
@@ -116,7 +123,7 @@ static int recurrents_words(const pl_recurrence *q, const pl_fused_shape *s) {
 }
 
 /* Registers of a thread beside the fragments of R, about: what the compiler was seen to need for the cells of
- * tests/recurrence/zoo.lua. */
+ * tests/recurrence/zoo.lua. Where that is too few, the kernel is compiled again with less of R in them. */
 static int other_registers(const pl_recurrence *q, const pl_fused_variant *v, const pl_fused_shape *s) {
   const pl_cell *cell = q->cell;
   const pl_fused_plan *p = &q->plan;
@@ -226,11 +233,16 @@ pl_status pl_fused_shape_of(const pl_recurrence *q, const pl_fused_variant *v, p
   s->more_registers = v->own_instructions ? more_registers(q, v, s) : 0;
   place_fragments(q, v, s);
   s->slots_bytes = grid ? slots_bytes(q, v, s) : 0;
-  if (v->backward)
-    map_backward(q, v, s);
-  else
-    map_forward(q, v, s);
+  map_shared(q, v, s);
   return PL_OK;
+}
+
+bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, pl_fused_shape *s) {
+  if (local_bytes == 0 || s->in_registers == 0 || q->plan.registers[v->backward] >= 0) return false;
+  int fragments = 1 + local_bytes / 16 + s->in_registers / 8; /* an eighth more: few attempts, whatever the cause */
+  s->in_registers = fragments < s->in_registers ? s->in_registers - fragments : 0;
+  map_shared(q, v, s);
+  return true;
 }
 
 pl_status pl_fused_shape_check(const pl_recurrence *q, const pl_fused_shape *s, const pl_fused_limits *limits) {

@@ -32,11 +32,31 @@ for _, device in ipairs(devices) do
       pl.randn { 512, 512, device = device }
       assert.is_true(timer:stop() > first_ms)
     end)
+
+    it("measures to a mark, whatever comes behind it, and from start anew", function()
+      local a, timers = pl.randn { 256, 256, device = device }, {}
+      for i = 1, 3 do
+        timers[i] = pl.timer(device):start()
+        a:matmul(a)
+        assert.are.equal(timers[i], timers[i]:mark())
+      end
+      for _ = 1, 50 do a:matmul(a) end
+      local whole_ms = pl.timer(device):start():stop()
+      for i = 1, 3 do
+        local ms = timers[i]:stop()
+        assert.is_true(ms > 0)
+        assert.are.equal(ms, timers[i]:stop())
+        whole_ms = whole_ms + ms
+      end
+      for _ = 1, 50 do a:matmul(a) end
+      assert.is_true(timers[1]:start():stop() < whole_ms, "start forgets the mark")
+    end)
   end)
 end
 
 describe("a timer", function()
   it("refuses a stop without a start, and devices that are not there", function()
+    assert.has_error(function() pl.timer():mark() end, "timer:mark: this timer was never started; call start first")
     assert.has_error(function() pl.timer():stop() end, "timer:stop: this timer was never started; call start first")
     local _, message = pcall(pl.timer, "typo")
     assert.matches("there is no 'typo' here", message)

@@ -10,7 +10,7 @@
 
 enum { CELLS = 10 };
 /* What becomes of a case; WRONG is counted besides. Where a cell has no recurrent weights there is nothing to pack. */
-enum { COMPILED, REFUSED, NOTHING_TO_PACK, WRONG, COUNTS };
+enum { COMPILED, CUT_AGAIN, REFUSED, NOTHING_TO_PACK, WRONG, COUNTS };
 static int counts[COUNTS];
 
 static const struct {
@@ -81,6 +81,19 @@ static bool keeps(const place *c, const char *cell, const pl_recurrence *q, cons
   return false;
 }
 
+static pl_status compile_shape(const place *c, const pl_recurrence *q, const pl_fused_variant *variant,
+                               const pl_fused_shape *shape, pl_text *log) {
+  pl_text source = {0}, cubin = {0};
+  pl_status status = pl_fused_text(q, variant, shape, &source);
+  if (status == PL_OK) status = pl_kernel_source(kernels[c->kernel].file, &source);
+  if (status == PL_OK)
+    status = pl_nvrtc_compile(kernels[c->kernel].file, source.data, "--ptxas-options=-v",
+                              chips[c->chip].chip.architecture, &cubin, log);
+  pl_text_release(&source);
+  pl_text_release(&cubin);
+  return status;
+}
+
 static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape *shape, pl_text *log) {
   bool backward = kernels[c->kernel].backward, recurrent = pl_cell_recurrents(q->cell) > 0;
   pl_fused_variant variant = {.backward = backward,
@@ -96,16 +109,19 @@ static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape 
     variant.want_recurrent = variant.through = recurrent;
     variant.clip = recurrent && c->cell % 3 == 0;
   }
-  pl_text source = {0}, cubin = {0};
-  pl_status status = pl_fused_shape_of(q, &variant, shape);
-  if (status == PL_OK) status = pl_fused_text(q, &variant, shape, &source);
-  if (status == PL_OK) status = pl_kernel_source(kernels[c->kernel].file, &source);
-  if (status == PL_OK)
-    status = pl_nvrtc_compile(kernels[c->kernel].file, source.data, "--ptxas-options=-v",
-                              chips[c->chip].chip.architecture, &cubin, log);
-  pl_text_release(&source);
-  pl_text_release(&cubin);
-  return status;
+  PL_TRY(pl_fused_shape_of(q, &variant, shape));
+  PL_TRY(compile_shape(c, q, &variant, shape, log));
+  /* As host/cuda/fused.c goes on. */
+  bool main = strcmp(kernels[c->kernel].file, "fused_pack.cu") != 0;
+  for (pl_fused_shape less = *shape;
+       main && pl_fused_cut_registers(q, &variant, (int)texts_largest(log->data, " bytes spill stores"), &less);) {
+    if (less.map.total > (size_t)chips[c->chip].chip.shared_bytes) break;
+    *shape = less;
+    counts[CUT_AGAIN]++;
+    pl_text_release(log);
+    PL_TRY(compile_shape(c, q, &variant, shape, log));
+  }
+  return PL_OK;
 }
 
 /* R of two heads at least half as large as all shared memory of the chip: what is smaller has no reason to be refused.
@@ -209,7 +225,8 @@ int main(void) {
     if (is_wanted(&c) && share_mine()) try_case(L, &c);
   lua_close(L);
   share_end(counts, COUNTS);
-  printf("%d kernels compiled, %d plans refused, %d wrong\n", counts[COMPILED], counts[REFUSED], counts[WRONG]);
+  printf("%d kernels compiled, %d of them again since they spilled, %d plans refused, %d wrong\n", counts[COMPILED],
+         counts[CUT_AGAIN], counts[REFUSED], counts[WRONG]);
   bool every_case = counts[COMPILED] + counts[REFUSED] + counts[NOTHING_TO_PACK] == share_jobs;
   return counts[WRONG] > 0 || counts[COMPILED] == 0 || !every_case;
 }

@@ -4,13 +4,10 @@
 #include "host/bind/state.h"
 #include "host/cpu/cpu.h"
 #include "host/cuda/cuda.h"
+#include "tests/check.h"
 
 #include <lauxlib.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-enum { SKIPPED = 77 };
 
 /* Blocks of both: few that fit beside each other, and so many that one launch has to wait for the other. */
 static const char SCRIPT[] =
@@ -83,20 +80,13 @@ static void register_again(const pl_device *device) {
 
 int main(void) {
   pl_device *device;
-  lua_State *L;
+  lua_State *L = NULL;
   pl_cpu_open();
   pl_cuda_open();
-  if (pl_device_named("cuda", &device) != PL_OK) {
-    printf("skipped: %s\n", pl_message());
-    return SKIPPED;
-  }
+  if (pl_device_named("cuda", &device) != PL_OK) return skipped();
   register_again(device);
-  if (pl_state_new(&L) != PL_OK) {
-    printf("%s\n", pl_message());
-    return 1;
-  }
-  bool right = luaL_dostring(L, SCRIPT) == LUA_OK;
-  if (!right) printf("%s\n", lua_tostring(L, -1));
-  lua_close(L);
-  return !right;
+  CHECK(pl_state_new(&L) == PL_OK);
+  if (L && luaL_dostring(L, SCRIPT) != LUA_OK) fprintf(stderr, "%s\n", lua_tostring(L, -1)), failures++;
+  if (L) lua_close(L);
+  return finished("two streams");
 }

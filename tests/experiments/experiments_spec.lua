@@ -134,7 +134,10 @@ describe("experiments", function()
     local status, text = run("speed", "--sizes 1x4x8,2x3x8 --repeats 3 --out " .. path)
     assert.are.equal(0, status, text)
     local rows = records(path, "rnn")
-    assert.are.equal(8, #rows)
+    assert.are.equal(12, #rows)
+    local passes = {}
+    for _, row in ipairs(rows) do passes[row.pass] = (passes[row.pass] or 0) + 1 end
+    assert.are.same({ inf = 4, fwd = 4, ["f+b"] = 4 }, passes)
     assert.matches("2x3x8%s+with input f%+b", text)
     for _, row in ipairs(rows) do
       assert.is_true(row.ms > 0 and row.ms_p10 <= row.ms and row.ms <= row.ms_p90)
