@@ -18,7 +18,8 @@ local function expression(random, variables, depth)
   if kind <= 2 then
     local variable = variables[random(1, #variables)]
     local name = variable.name
-    return variable, function(at) return at[name] end, variable.least, variable.most
+    variables.used[name] = true
+    return variable, function(at) return at[name] end
   end
   if kind == 3 then
     local value = random(-3, 6)
@@ -38,6 +39,7 @@ local function expression(random, variables, depth)
     local positive = variables.positive
     if positive and random(0, 1) == 1 then
       d = positive
+      variables.used[positive.name] = true
       h = function(at) return at[positive.name] end
     end
     if type(a) == "number" and type(d) == "number" then return a // d, function() return a // d end end
@@ -57,6 +59,7 @@ local function expression(random, variables, depth)
   end
   local positive = variables.positive
   if not positive then return a, f end
+  variables.used[positive.name] = true
   local base = random(1, 3)
   return base ^ positive, function(at)
     local result = 1
@@ -110,7 +113,8 @@ function constraint(random, variables, depth)
 end
 
 --- A problem: the constrint problem, its variables' `domains` (a list of { name, values }), its constraints' `tests` (a
--- list of { words, holds }), and `random`, with which to go on. `most` is the largest number of values of a variable.
+-- list of { words, holds, uses }), and `random`, with which to go on. `most` is the largest number of values of a
+-- variable.
 function random_problem.new(seed, constraints, most)
   local random = generator(seed)
   local p = { problem = constrint.problem(), domains = {}, tests = {}, random = random, variables = {}, words = {} }
@@ -134,31 +138,39 @@ function random_problem.new(seed, constraints, most)
     if values[1] > 0 and values[#values] <= 10 then p.variables.positive = variable end
   end
   for k = 1, random(1, constraints) do
+    p.variables.used = {}
     local c, holds = constraint(random, p.variables, random(0, 2))
     local words = "constraint " .. k
     p.problem:require(words, c, "family " .. k % 2)
-    p.tests[k] = { words = words, holds = holds }
+    p.tests[k] = { words = words, holds = holds, uses = p.variables.used }
   end
   return p
 end
 
 --- Visits every assignment of `domains` that passes all `tests`, until visit(at) returns true.
 function random_problem.each(domains, tests, visit)
-  local at = {}
-  local function descend(k)
-    if k > #domains then
-      for _, test in ipairs(tests) do
-        if not test.holds(at) then return false end
-      end
-      return visit(at)
+  local at, tests_at = {}, {} -- the tests as soon as what they use has values
+  for k = 0, #domains do tests_at[k] = {} end
+  for _, test in ipairs(tests) do
+    local last = 0
+    for k, domain in ipairs(domains) do
+      if test.uses[domain.name] then last = k end
     end
-    for _, value in ipairs(domains[k].values) do
-      at[domains[k].name] = value
+    table.insert(tests_at[last], test)
+  end
+  local function descend(k)
+    for _, test in ipairs(tests_at[k]) do
+      if not test.holds(at) then return false end
+    end
+    local domain = domains[k + 1]
+    if not domain then return visit(at) end
+    for _, value in ipairs(domain.values) do
+      at[domain.name] = value
       if descend(k + 1) then return true end
     end
     return false
   end
-  return descend(1)
+  return descend(0)
 end
 
 function random_problem.copy(at)

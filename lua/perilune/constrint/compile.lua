@@ -8,13 +8,14 @@ local complain = require "perilune.constrint.complain"
 local expression = require "perilune.constrint.expression"
 local model = require "perilune.constrint.model"
 local rules = require "perilune.constrint.rules"
+local source = require "perilune.constrint.source"
 
 local within_limit, refuse = expression.within_limit, expression.refuse
 
 -- A variable of at most so many values has them in a list, and so may lose any one of them.
 local most_values <const> = 1024
 
--- What is left of the range of a variable whose range does not count.
+-- The range of a variable whose range does not count.
 local unbounded <const> = 1 << 31
 
 local build = {}
@@ -57,22 +58,40 @@ function build.constant(m, e)
   return i
 end
 
-function build.sum(m, e)
+-- The terms of a sum that stays within the limit.
+local function terms_of(m, e)
   local terms, reach = {}, math.abs(1.0 * e.constant)
   for k, term in ipairs(e.terms) do
     terms[k] = node(m, term)
     reach = reach + math.abs(1.0 * e.factors[k]) * size(m, terms[k])
   end
   within_limit(e, reach)
+  return terms
+end
+
+function build.sum(m, e)
+  local terms = terms_of(m, e)
   return result(m, function(z) return rules.sum(m, z, e.constant, e.factors, terms) end,
     function(z) return rules.sum_divisors(m, z, e.constant, e.factors, terms) end, table.unpack(terms))
 end
 
 function build.product(m, e)
-  local x, y = node(m, e.a), node(m, e.b)
-  within_limit(e, 1.0 * size(m, x) * size(m, y))
-  return result(m, function(z) return rules.product(m, z, x, y) end,
-    function(z) return rules.product_divisors(m, z, x, y) end, x, y)
+  local terms, reach, signed = {}, 1.0, false
+  for k, term in ipairs(e.terms) do
+    local x = node(m, term)
+    terms[k], reach, signed = x, reach * math.max(1, size(m, x)), signed or m.lo[x] < 0
+  end
+  within_limit(e, reach)
+  local function product_of(factors)
+    return result(m, function(z)
+      if signed then return rules.signed_product(m, z, factors[1], factors[2]) end
+      return rules.product(m, z, factors)
+    end, function(z) return rules.product_divisors(m, z, factors) end, table.unpack(factors))
+  end
+  if not signed then return product_of(terms) end
+  local z = terms[1]
+  for k = 2, #terms do z = product_of { z, terms[k] } end
+  return z
 end
 
 function build.power(m, e)
@@ -84,7 +103,7 @@ function build.power(m, e)
   end
   within_limit(e, (1.0 * size(m, x)) ^ e.exponent)
   return result(m, function(z)
-    return rules.growing(m, z, x, function(base) return expression.power(base, e.exponent, e) end)
+    return rules.growing(m, z, x, function(base) return source.power(base, e.exponent) end)
   end, function(z) return rules.power_divisors(m, z, x, e.exponent) end, x)
 end
 
@@ -93,7 +112,7 @@ function build.exponential(m, e)
   if m.lo[x] < 0 then refuse("the exponent of '%s' can be %d; it must be at least 0", e, m.lo[x]) end
   within_limit(e, (1.0 * e.base) ^ m.hi[x])
   return result(m, function(z)
-    return rules.growing(m, z, x, function(exponent) return expression.power(e.base, exponent, e) end)
+    return rules.growing(m, z, x, function(exponent) return source.power(e.base, exponent) end)
   end, function(z) return rules.exponential_divisors(m, z, x, e.base) end, x)
 end
 
@@ -145,8 +164,8 @@ end
 local relate = {}
 
 function relate.order(m, c, t)
-  local x, y = node(m, c.a), node(m, c.b)
-  m.rule(rules.order(m, t, x, y, c.offset), { t, x, y })
+  local x = node(m, c.difference)
+  m.rule(rules.order(m, t, x, c.offset), { t, x })
 end
 
 function relate.equal(m, c, t)
@@ -178,6 +197,20 @@ function truth(m, c)
   return t
 end
 
+local function empty_model()
+  local m = model.new()
+  m.numbers, m.constants, m.number_of, m.later, m.constraints, m.constraints_of = {}, {}, {}, {}, {}, {}
+  m.yes = m.new(1, 1)
+  return m
+end
+
+-- A model of nothing but one variable of m.
+local function alone(m, variable, i)
+  local other = empty_model()
+  other.numbers[variable] = other.new(m.lo[i], m.hi[i])
+  return other
+end
+
 -- Makes a constraint hold. One of a single variable with a list of values is applied to the list and done with.
 local function post(m, c, variables)
   if c.op == "join" and c.sense == 0 then
@@ -186,21 +219,35 @@ local function post(m, c, variables)
   end
   local i = #variables == 1 and m.numbers[variables[1]]
   if i and m.values[i] then
-    local at, name = {}, variables[1].name
+    local other = alone(m, variables[1], i)
+    relate[c.op](other, c, other.yes) -- which refuses what may be too large
+    local at = {}
+    local holds = source.test({ c }, m.number_of, at)
     return m.keep(i, function(x)
-      at[name] = x
-      return expression.value(c, at)
+      at[i] = x
+      return holds()
     end)
   end
-  relate[c.op](m, c, m.yes)
+  local difference = c.difference
+  if difference and difference.op == "sum" and not m.numbers[difference] then
+    local terms = terms_of(m, difference)
+    m.rule(rules.sum_at_least(m, difference.constant - c.offset, difference.factors, terms), terms)
+  else
+    relate[c.op](m, c, m.yes)
+  end
+  m.constraints[#m.constraints + 1] = c
+  for _, variable in ipairs(variables) do
+    local constraints = m.constraints_of[m.numbers[variable]]
+    constraints[#constraints + 1] = c
+  end
 end
 
 -- ---- problems -------------------------------------------------------------------------------------------------------
 
-local function add_variable(m, range, counts)
+local function add_variable(m, range, counts, given)
   local i
   if not counts then
-    i = m.new(-unbounded, unbounded)
+    i = m.new(given or -unbounded, given or unbounded)
   elseif range.values then
     i = m.new(range.least, range.most, range.values)
   elseif range.most - range.least < most_values then
@@ -210,7 +257,7 @@ local function add_variable(m, range, counts)
   else
     i = m.new(range.least, range.most)
   end
-  m.numbers[range.variable] = i
+  m.numbers[range.variable], m.constraints_of[i] = i, {}
   m.number_of[range.variable.name] = i
 end
 
@@ -228,10 +275,15 @@ local compile = {}
 -- `given`, a table by name, narrowed as far as rules can. m.number_of[name] is a variable's number. Returns nil when
 -- the rules alone find that there is no solution; nil and a reason when a constraint is refused.
 function compile.problem(problem, given, counts)
-  local m = model.new()
-  m.numbers, m.constants, m.number_of, m.later = {}, {}, {}, {}
-  m.yes = m.new(1, 1)
-  for _, range in ipairs(problem.ranges) do add_variable(m, range, counts(range)) end
+  local m, tests = empty_model(), {}
+  -- A test of all that is said of a variable when the others have values that the rules have seen: the rules may rest.
+  -- Where they were stopped, it is a test of all that is said.
+  function m.test_of(i)
+    if m.unfinished then i = 0 end
+    tests[i] = tests[i] or source.test(m.constraints_of[i] or m.constraints, m.number_of, m.lo)
+    return tests[i]
+  end
+  for _, range in ipairs(problem.ranges) do add_variable(m, range, counts(range), given[range.variable.name]) end
   for name, value in pairs(given) do m.fix(m.number_of[name], value) end
   local waiting = {}
   for _, item in ipairs(problem.constraints) do
@@ -253,13 +305,20 @@ function compile.problem(problem, given, counts)
   end
 end
 
---- The number of an expression beside the constraints, such as a cost.
+--- The number of an expression beside the constraints, such as a cost, and a function that returns its value.
 function compile.expression(m, e, what)
   local i
   local refusal = attempt(function() i = node(m, e) end)
   if refusal then complain.at_caller("%s: %s", what, refusal) end
   m.propagate()
-  return i
+  return i, source.value(e, m.number_of, m.lo)
+end
+
+--- Whether a constraint of `problem` holds at `values`, a table by name; nil and a reason when it is refused.
+function compile.holds(problem, item, values)
+  local m, refusal = compile.problem(problem, values, function(other) return other == item end)
+  if refusal then return nil, refusal end
+  return m ~= nil
 end
 
 return compile

@@ -1,8 +1,8 @@
--- Expressions over integer variables and constraints on them: how they are written, printed and evaluated. Nothing here
--- knows how they are solved.
+-- Expressions over integer variables and constraints on them: how they are written and printed. Nothing here knows how
+-- they are solved.
 --
--- Both are plain tables with an `op`. Sums are kept flat, constant + factors[k] * terms[k] + ..., and constants are
--- folded, so that 2 * (x + 3) - x is one sum of one term.
+-- Both are plain tables with an `op`. Sums are kept flat, constant + factors[k] * terms[k] + ..., as are products, and
+-- constants are folded, so that 2 * (x + 3) - x is one sum of one term.
 
 local complain = require "perilune.constrint.complain"
 local at_caller, argument = complain.at_caller, complain.argument
@@ -21,15 +21,13 @@ expression.Refusal = { __tostring = function(refusal) return refusal.reason end 
 function expression.refuse(reason, ...)
   error(setmetatable({ reason = reason:format(...) }, expression.Refusal), 0)
 end
-local refuse = expression.refuse
 
 --- Refuses `e` when its value may be as large as `reach`, a float that cannot have wrapped around.
 function expression.within_limit(e, reach)
   if reach > limit or reach < -limit then
-    refuse("'%s' can reach %.3g, and values beyond 2^60 are refused; narrow its variables' ranges", e, reach)
+    expression.refuse("'%s' can reach %.3g, and values beyond 2^60 are refused; narrow its variables' ranges", e, reach)
   end
 end
-local within_limit = expression.within_limit
 
 function expression.is_expression(x) return getmetatable(x) == Expression end
 function expression.is_constraint(x) return getmetatable(x) == Constraint end
@@ -115,7 +113,11 @@ local function product_of(a, b)
   if b.op == "constant" then return sum_of(a, b.value) end
   local factor_a, rest_a = split(a)
   local factor_b, rest_b = split(b)
-  return sum_of(make { op = "product", a = rest_a, b = rest_b }, times(factor_a, factor_b))
+  local terms = {}
+  for _, rest in ipairs { rest_a, rest_b } do
+    for _, term in ipairs(rest.op == "product" and rest.terms or { rest }) do terms[#terms + 1] = term end
+  end
+  return sum_of(make { op = "product", terms = terms }, times(factor_a, factor_b))
 end
 
 function Expression.__add(a, b) return sum_of(operand(a, "operand 1 of +"), 1, operand(b, "operand 2 of +"), 1) end
@@ -198,8 +200,10 @@ local function constraint(fields) return setmetatable(fields, Constraint) end
 
 local function equality(a, b, sense) return constraint { op = "equal", a = a, b = b, sense = sense } end
 
--- a + offset <= b
-local function order(a, b, offset) return constraint { op = "order", a = a, b = b, offset = offset } end
+-- a + offset <= b; how far a is below b is what is solved for.
+local function order(a, b, offset)
+  return constraint { op = "order", a = a, b = b, offset = offset, difference = sum_of(b, 1, a, -1) }
+end
 
 local function comparison(name, build)
   expression[name] = function(a, b)
@@ -294,7 +298,11 @@ local texts = {
   constant = function(e) return tostring(e.value) end,
   variable = function(e) return e.name end,
   sum = sum_text,
-  product = function(e) return in_product(e.a) .. " * " .. in_product(e.b) end,
+  product = function(e)
+    local factors = {}
+    for k, term in ipairs(e.terms) do factors[k] = grouped(term) end
+    return table.concat(factors, " * ")
+  end,
   power = function(e) return grouped(e.a) .. "^" .. e.exponent end,
   exponential = function(e) return e.base .. "^" .. grouped(e.a) end,
   quotient = function(e) return grouped(e.a) .. " // " .. grouped(e.b) end,
@@ -309,74 +317,7 @@ local texts = {
 function Expression.__tostring(e) return texts[e.op](e) end
 Constraint.__tostring = Expression.__tostring
 
--- ---- values ---------------------------------------------------------------------------------------------------------
-
---- base^exponent of integers, refused beyond the limit.
-function expression.power(base, exponent, e)
-  within_limit(e, 1.0 * base ^ exponent)
-  if base * base <= 1 then return exponent % 2 == 0 and base * base or base end -- of -1, 0 and 1 however large it is
-  local result = 1
-  for _ = 1, exponent do result = result * base end
-  return result
-end
-
-local values = {}
-
---- The value of an expression where its variables have those of `at`, a table by name; the truth of a constraint.
-local function value(e, at) return values[e.op](e, at) end
-expression.value = value
-
-function values.constant(e) return e.value end
-function values.variable(e, at) return at[e.name] end
-
-function values.sum(e, at)
-  local total, reach = e.constant, math.abs(1.0 * e.constant)
-  for k, term in ipairs(e.terms) do
-    local x, factor = value(term, at), e.factors[k]
-    total, reach = total + factor * x, reach + math.abs(1.0 * factor * x)
-  end
-  within_limit(e, reach)
-  return total
-end
-
-function values.product(e, at)
-  local a, b = value(e.a, at), value(e.b, at)
-  within_limit(e, 1.0 * a * b)
-  return a * b
-end
-
-function values.power(e, at) return expression.power(value(e.a, at), e.exponent, e) end
-
-function values.exponential(e, at)
-  local exponent = value(e.a, at)
-  if exponent < 0 then refuse("the exponent of '%s' can be %d; it must be at least 0", e, exponent) end
-  return expression.power(e.base, exponent, e)
-end
-
-local function divisor_value(e, at)
-  local b = value(e.b, at)
-  if b == 0 then refuse("the divisor of '%s' can be 0", e) end
-  return b
-end
-function values.quotient(e, at) return value(e.a, at) // divisor_value(e, at) end
-function values.modulo(e, at) return value(e.a, at) % divisor_value(e, at) end
-function values.max(e, at) return math.max(value(e.a, at), value(e.b, at)) end
-function values.when(e, at) return value(value(e.c, at) and e.a or e.b, at) end
-
-function values.equal(c, at) return (value(c.a, at) == value(c.b, at)) == (c.sense == 1) end
-function values.order(c, at) return value(c.a, at) + c.offset <= value(c.b, at) end
-
-function values.divides(c, at)
-  local a, b = value(c.a, at), value(c.b, at)
-  return (b == 0 or a ~= 0 and b % a == 0) == (c.sense == 1)
-end
-
-function values.join(c, at)
-  for _, part in ipairs(c.parts) do
-    if value(part, at) == (c.sense == 1) then return c.sense == 1 end
-  end
-  return c.sense == 0
-end
+-- ---- variables ------------------------------------------------------------------------------------------------------
 
 --- Adds the variables of an expression or constraint to `found`, a list and a set in one.
 function expression.variables(e, found)

@@ -306,8 +306,8 @@ function Problem:best(options)
 
   local at, best, least = {}, nil, nil
   if expression.is_expression(cost) then
-    local number = compile.expression(m, cost, "best: option 'cost'")
-    cost, bound = function() return m.lo[number] end, bound or options.cost
+    local _, value = compile.expression(m, cost, "best: option 'cost'")
+    cost, bound = value, bound or cost
   end
   local promising
   if expression.is_expression(bound) then
@@ -365,8 +365,8 @@ function Problem:broken(values, options)
   end
   for _, item in ipairs(self.constraints) do
     if counting(options)(item) then
-      local ok, holds = pcall(expression.value, item.constraint, values)
-      if not ok then at_caller("broken: %s: %s", item.words, tostring(holds)) end
+      local holds, refusal = compile.holds(self, item, values)
+      if refusal then at_caller("broken: %s", refusal) end
       if not holds then words[#words + 1] = item.words end
     end
   end

@@ -24,7 +24,7 @@ function model.new()
   local rules, awake, queue, head, tail = {}, {}, {}, 1, 0
   local trail, top = {}, 0
   local failed = false
-  local m = { lo = lo, hi = hi, values = values, first = first, last = last, count = 0 }
+  local m = { lo = lo, hi = hi, values = values, first = first, last = last, count = 0, unfinished = false }
 
   local function save(array, i)
     trail[top + 1], trail[top + 2], trail[top + 3] = array, i, array[i]
@@ -59,7 +59,8 @@ function model.new()
   end
 
   --- Adds a rule, a function that narrows numbers as others have been narrowed, and runs it once. It runs again when
-  -- one of `numbers` has been narrowed; with `divisors`, when a step or whole of theirs has.
+  -- one of `numbers` has been narrowed; with `divisors`, when a step or whole of theirs has. A rule that narrowed
+  -- something runs again, too, unless it returned true.
   function m.rule(run, numbers, divisors)
     local rule, watchers = #rules + 1, divisors and on_divisors or on_bounds
     rules[rule] = run
@@ -67,6 +68,9 @@ function model.new()
       local list = watchers[i]
       if list[#list] ~= rule then list[#list + 1] = rule end
     end
+    awake[rule] = true
+    tail = tail + 1
+    queue[tail] = rule
     run()
   end
 
@@ -113,6 +117,23 @@ function model.new()
     if bound == lo[i] then wake(on_divisors[i]) end
   end
   m.lower = lower
+
+  --- i is at least `least` and at most `most`.
+  local function bound(i, least, most)
+    if values[i] or step[i] ~= 1 or least <= lo[i] or most >= hi[i] then
+      raise(i, least)
+      return lower(i, most)
+    end
+    if least > most or least > hi[i] or most < lo[i] then return fail() end
+    local at = top
+    trail[at + 1], trail[at + 2], trail[at + 3] = lo, i, lo[i]
+    trail[at + 4], trail[at + 5], trail[at + 6] = hi, i, hi[i]
+    top = at + 6
+    lo[i], hi[i] = least, most
+    wake(on_bounds[i])
+    if least == most then wake(on_divisors[i]) end
+  end
+  m.bound = bound
 
   --- Of the list of i, only values with test(value) are left.
   local function keep(i, test)
@@ -252,15 +273,36 @@ function model.new()
     wake(on_divisors[i])
   end
 
+  --- visit(), where i is `value` and test() is true; no rule takes notice of the value. Otherwise false.
+  function m.peek(i, value, test, visit)
+    local least, most = lo[i], hi[i]
+    lo[i], hi[i] = value, value
+    local result = test() and visit()
+    lo[i], hi[i] = least, most
+    return result
+  end
+
   -- ---- working ------------------------------------------------------------------------------------------------------
 
-  --- Runs rules until none has more to say; false when a number is left without values, or was before.
+  --- Runs rules until none has more to say; false when a number is left without values, or was before. Where two rules
+  -- take turns for too long (x < y and y < x do, a step each time) they are stopped, and m.unfinished is true from then
+  -- on: what they would have found is for others to find.
   function m.propagate()
+    local most = 1000 + 20 * #rules
     while head <= tail and not failed do
-      local rule = queue[head]
+      if head > most then
+        m.unfinished = true
+        break
+      end
+      local rule, before = queue[head], top
+      local settled = rules[rule]()
+      if top == before or settled then
+        awake[rule] = false
+      else
+        tail = tail + 1
+        queue[tail] = rule
+      end
       head = head + 1
-      awake[rule] = false
-      rules[rule]()
     end
     for k = head, tail do awake[queue[k]] = false end
     head, tail = 1, 0

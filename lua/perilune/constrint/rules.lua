@@ -9,11 +9,13 @@ local gcd <const> = model.gcd
 
 local rules = {}
 
+local function fits(reach) return reach < 0x1p60 end -- a float
+
 -- ---- operators ------------------------------------------------------------------------------------------------------
 
 --- z = constant + the sum of factors[k] * terms[k]
 function rules.sum(m, z, constant, factors, terms)
-  local lo, hi, raise, lower, count = m.lo, m.hi, m.raise, m.lower, #terms
+  local lo, hi, bound, count = m.lo, m.hi, m.bound, #terms
   return function()
     local least, most = constant, constant
     for k = 1, count do
@@ -24,10 +26,9 @@ function rules.sum(m, z, constant, factors, terms)
         least, most = least + factor * hi[x], most + factor * lo[x]
       end
     end
-    raise(z, least)
-    lower(z, most)
+    if least > lo[z] or most < hi[z] then bound(z, least, most) end
     -- How far each factor * x may rise above its least, and stay below its most, for z to stay within its bounds.
-    local above, below = hi[z] - least, most - lo[z]
+    local above, below, settled = hi[z] - least, most - lo[z], true
     for k = 1, count do
       local factor, x = factors[k], terms[k]
       local size = factor > 0 and factor or -factor
@@ -35,11 +36,11 @@ function rules.sum(m, z, constant, factors, terms)
       if span > above or span > below then
         local up, down = above // size, below // size
         if factor < 0 then up, down = down, up end
-        local least_x, most_x = lo[x], hi[x]
-        lower(x, least_x + up)
-        raise(x, most_x - down)
+        bound(x, hi[x] - down, lo[x] + up)
+        settled = false
       end
     end
+    return settled
   end
 end
 
@@ -73,8 +74,6 @@ function rules.sum_divisors(m, z, constant, factors, terms)
   end
 end
 
-local function least_and_most(a, b, c, d) return math.min(a, b, c, d), math.max(a, b, c, d) end
-
 -- x * y = z, where y is not 0, says of x that it lies between z's bounds divided by y's.
 local function divide(m, x, y, z)
   local a, b, c, d = m.lo[z], m.hi[z], m.lo[y], m.hi[y]
@@ -82,60 +81,88 @@ local function divide(m, x, y, z)
   m.lower(x, math.max(a // c, a // d, b // c, b // d))
 end
 
--- z = x * y where an operand may be negative.
-local function signed_product(m, z, x, y)
+--- z = x * y, where either may be negative
+function rules.signed_product(m, z, x, y)
   local lo, hi = m.lo, m.hi
-  local a, b, c, d = lo[x], hi[x], lo[y], hi[y]
-  local least, most = least_and_most(a * c, a * d, b * c, b * d)
-  m.raise(z, least)
-  m.lower(z, most)
-  if lo[z] > 0 or hi[z] < 0 then
-    m.remove(x, 0)
-    m.remove(y, 0)
-  end
-  if lo[y] > 0 or hi[y] < 0 then divide(m, x, y, z) end
-  if lo[x] > 0 or hi[x] < 0 then divide(m, y, x, z) end
-end
-
---- z = x * y
-function rules.product(m, z, x, y)
-  local lo, hi, raise, lower = m.lo, m.hi, m.raise, m.lower
   return function()
     local a, b, c, d = lo[x], hi[x], lo[y], hi[y]
-    if a < 0 or c < 0 then return signed_product(m, z, x, y) end
-    local least, most = a * c, b * d
-    if least > lo[z] then raise(z, least) end
-    if most < hi[z] then lower(z, most) end
-    local low, high = lo[z], hi[z]
-    if least < low and b > 0 and d > 0 then
-      if a * d < low then raise(x, -(-low // d)) end
-      if c * b < low then raise(y, -(-low // b)) end
+    m.bound(z, math.min(a * c, a * d, b * c, b * d), math.max(a * c, a * d, b * c, b * d))
+    if lo[z] > 0 or hi[z] < 0 then
+      m.remove(x, 0)
+      m.remove(y, 0)
     end
-    if most > high then
-      if c > 0 and b * c > high then lower(x, high // c) end
-      if a > 0 and d * a > high then lower(y, high // a) end
-    end
+    if lo[y] > 0 or hi[y] < 0 then divide(m, x, y, z) end
+    if lo[x] > 0 or hi[x] < 0 then divide(m, y, x, z) end
   end
 end
 
-function rules.product_divisors(m, z, x, y)
-  local step_of, whole_of, multiple, divisor = m.step_of, m.whole_of, m.multiple, m.divisor
+--- z = the product of terms, none of which can be negative
+function rules.product(m, z, terms)
+  local lo, hi, raise, lower, bound, count = m.lo, m.hi, m.raise, m.lower, m.bound, #terms
   return function()
-    local step_x, step_y = step_of(x), step_of(y)
-    if step_x ~= 1 or step_y ~= 1 then multiple(z, step_x * step_y) end
-    -- What x cannot hold of z's step, y must: x holds at most what its whole holds.
-    local step, whole_x, whole_y = step_of(z), whole_of(x), whole_of(y)
-    if step > 1 then
-      if whole_x ~= 0 then multiple(y, step // gcd(step, whole_x)) end
-      if whole_y ~= 0 then multiple(x, step // gcd(step, whole_y)) end
+    local rest, most, zeros = 1, 1, 0 -- rest: the least product of what cannot be 0
+    for k = 1, count do
+      local x = terms[k]
+      local least_x = lo[x]
+      if least_x == 0 then zeros = zeros + 1 else rest = rest * least_x end
+      most = most * hi[x]
     end
-    local whole = whole_of(z)
-    if whole ~= 0 then -- so neither x nor y is 0
-      if step_x == 0 or step_y == 0 or whole % step_x ~= 0 or whole % step_y ~= 0 then return m.fail() end
-      divisor(x, whole // step_y)
-      divisor(y, whole // step_x)
+    local least = zeros == 0 and rest or 0
+    if least > lo[z] or most < hi[z] then bound(z, least, most) end
+    local low, high, settled = lo[z], hi[z], true
+    if least < low and most > 0 then
+      for k = 1, count do
+        local x = terms[k]
+        local others = most // hi[x]
+        if others * lo[x] < low then
+          raise(x, -(-low // others))
+          settled = false
+        end
+      end
+      if not settled then return false end
     end
-    if whole_x ~= 0 and whole_y ~= 0 and 1.0 * whole_x * whole_y < 0x1p60 then divisor(z, whole_x * whole_y) end
+    if most > high and zeros <= 1 then
+      for k = 1, count do
+        local x = terms[k]
+        local least_x = lo[x]
+        if least_x == 0 or zeros == 0 then
+          local others = least_x == 0 and rest or rest // least_x
+          if others * hi[x] > high then
+            lower(x, high // others)
+            settled = false
+          end
+        end
+      end
+    end
+    return settled
+  end
+end
+
+--- z = the product of terms
+function rules.product_divisors(m, z, terms)
+  local step_of, whole_of, multiple, divisor, count = m.step_of, m.whole_of, m.multiple, m.divisor, #terms
+  local steps, wholes = {}, {}
+  return function()
+    local step, whole, unknown = 1, 1, 0 -- whole: the product of the wholes that are known
+    for k = 1, count do
+      local step_x, whole_x = step_of(terms[k]), whole_of(terms[k])
+      steps[k], wholes[k], step = step_x, whole_x, step * step_x
+      if whole_x ~= 0 and fits(1.0 * whole * whole_x) then whole = whole * whole_x else unknown = unknown + 1 end
+    end
+    if step ~= 1 then multiple(z, step) end
+    if unknown == 0 then divisor(z, whole) end
+    local step_z, whole_z = step_of(z), whole_of(z)
+    if step_z > 1 then -- what the others cannot hold of z's step, a term must
+      for k = 1, count do
+        local others
+        if unknown == 0 then others = whole // wholes[k] elseif unknown == 1 and wholes[k] == 0 then others = whole end
+        if others then multiple(terms[k], step_z // gcd(step_z, others)) end
+      end
+    end
+    if whole_z ~= 0 then
+      if step == 0 or whole_z % step ~= 0 then return m.fail() end
+      for k = 1, count do divisor(terms[k], whole_z // (step // steps[k])) end
+    end
   end
 end
 
@@ -159,8 +186,6 @@ function rules.growing(m, z, x, f)
     if hi[z] < most and hi[z] >= least then m.lower(x, least_with(f, lo[x], hi[x], hi[z] + 1) - 1) end
   end
 end
-
-local function fits(reach) return reach < 0x1p60 end -- a float
 
 local function power(base, exponent)
   local result = 1
@@ -299,21 +324,36 @@ end
 
 -- ---- relations: t is 1 where they hold and 0 where they do not ------------------------------------------------------
 
---- t: x + offset <= y
-function rules.order(m, t, x, y, offset)
-  local lo, hi, raise, lower = m.lo, m.hi, m.raise, m.lower
+--- t: x >= least
+function rules.order(m, t, x, least)
+  local lo, hi = m.lo, m.hi
   return function()
-    if lo[t] == 1 then
-      if lo[x] + offset > lo[y] then raise(y, lo[x] + offset) end
-      if hi[y] - offset < hi[x] then lower(x, hi[y] - offset) end
-    elseif hi[t] == 0 then
-      raise(x, lo[y] + 1 - offset)
-      lower(y, hi[x] - 1 + offset)
-    elseif hi[x] + offset <= lo[y] then
-      raise(t, 1)
-    elseif lo[x] + offset > hi[y] then
-      lower(t, 0)
+    if lo[t] == 1 then return m.raise(x, least) end
+    if hi[t] == 0 then return m.lower(x, least - 1) end
+    if lo[x] >= least then return m.raise(t, 1) end
+    if hi[x] < least then return m.lower(t, 0) end
+  end
+end
+
+--- constant + the sum of factors[k] * terms[k] is at least 0: no number stands for the sum
+function rules.sum_at_least(m, constant, factors, terms)
+  local lo, hi, raise, lower, count = m.lo, m.hi, m.raise, m.lower, #terms
+  return function()
+    local most = constant
+    for k = 1, count do
+      local factor, x = factors[k], terms[k]
+      most = most + factor * (factor > 0 and hi[x] or lo[x])
     end
+    if most < 0 then return m.fail() end
+    for k = 1, count do
+      local factor, x = factors[k], terms[k]
+      if factor > 0 then
+        if factor * (hi[x] - lo[x]) > most then raise(x, hi[x] - most // factor) end
+      elseif factor * (lo[x] - hi[x]) > most then
+        lower(x, lo[x] + most // -factor)
+      end
+    end
+    return true
   end
 end
 

@@ -9,17 +9,19 @@ local search = {}
 -- Where promising(), if given, is false the search does not go on. Returns whether it ended by having tried `most`
 -- values, and how many it tried.
 function search.run(m, variables, most, visit, promising)
-  local lo, hi = m.lo, m.hi
+  local lo, hi, peek = m.lo, m.hi, m.peek
   local nodes, exhausted = 0, false
   local descend
 
-  -- True ends the search.
-  local function try(depth, i, value)
+  -- Tries a value of variables[depth], number i. `test` is that of i when i is the last variable without a value. True
+  -- ends the search.
+  local function try(depth, i, value, test)
     if nodes >= most then
       exhausted = true
       return true
     end
     nodes = nodes + 1
+    if test then return peek(i, value, test, visit) end
     local mark = m.mark()
     m.settle(i, value)
     if m.propagate() and (not promising or promising()) and descend(depth + 1) then return true end
@@ -27,7 +29,7 @@ function search.run(m, variables, most, visit, promising)
     return false
   end
 
-  local function try_all(depth, i, direction, skipped)
+  local function try_all(depth, i, test, direction, skipped)
     local list, from, to, by = m.values[i], lo[i], hi[i], 1
     if list then
       from, to = m.first[i], m.last[i]
@@ -37,22 +39,34 @@ function search.run(m, variables, most, visit, promising)
     if direction == "descending" then from, to, by = to, from, -by end
     for k = from, to, by do
       local value = list and list[k] or k
-      if not (skipped and skipped[value]) and try(depth, i, value) then return true end
+      if not (skipped and skipped[value]) and try(depth, i, value, test) then return true end
     end
     return false
   end
 
+  -- The test of variables[depth] when all that follow have values.
+  local function test_of_last(depth, i)
+    for k = depth + 1, #variables do
+      local other = variables[k].number
+      if lo[other] ~= hi[other] then return nil end
+    end
+    return m.test_of(i)
+  end
+
   function descend(depth)
     local variable = variables[depth]
-    if not variable then return visit() end
+    if not variable then
+      if m.unfinished and not m.test_of(0)() then return false end
+      return visit()
+    end
     local i = variable.number
     if lo[i] == hi[i] then return descend(depth + 1) end
-    local preferred = variable.preferred
-    if not preferred then return try_all(depth, i, variable.direction) end
+    local preferred, test = variable.preferred, test_of_last(depth, i)
+    if not preferred then return try_all(depth, i, test, variable.direction) end
     for _, value in ipairs(preferred) do
-      if m.contains(i, value) and try(depth, i, value) then return true end
+      if m.contains(i, value) and try(depth, i, value, test) then return true end
     end
-    return try_all(depth, i, variable.direction, variable.is_preferred)
+    return try_all(depth, i, test, variable.direction, variable.is_preferred)
   end
 
   descend(1)
