@@ -1,20 +1,20 @@
--- How FlashRNN cuts the forward pass of a fused recurrence, stated for constrint: 12 variables. The numbers and relations
--- are those of github.com/NX-AI/flashrnn, flashrnn/flashrnn/flashrnn.py (its results of sums and products, which are
--- variables there, are expressions here). Beside an enumeration in plain arithmetic.
+-- How FlashRNN cuts the forward pass of a fused recurrence, stated for constrint: 12 variables, whose relations are
+-- those of github.com/NX-AI/flashrnn, flashrnn/flashrnn/flashrnn.py (results of sums and products, which are variables
+-- there, are expressions here). Beside an enumeration in plain arithmetic.
 local constrint = require "perilune.constrint"
 local divides, eq, ge, le = constrint.divides, constrint.eq, constrint.ge, constrint.le
 
 -- The order in which FlashRNN's search fixes them, and that of their values.
 local order <const> = {
-  "tile_batch", "tile_gate", "heads_at_once", "blocks_gate", "blocks_hidden", "blocks_batch", "loops_batch", "loops_gate",
-  "warps_hidden", "warps_batch", "cached", "warps",
+  "tile_batch", "tile_gate", "heads_at_once", "blocks_gate", "blocks_hidden", "blocks_batch", "loops_batch",
+  "loops_gate", "warps_hidden", "warps_batch", "cached", "warps",
 }
 local values = {}
 for _, name in ipairs(order) do values[name] = "descending" end
 values.blocks_hidden, values.loops_gate, values.warps = "ascending", "ascending", "ascending"
 
--- With 16-bit operands and 32-bit sums, a tile has 16 rows of h, and takes 2 registers of 16 bits for every sum. A block
--- of the GPU has registers and shared memory (bytes); R and the sums are padded by 8 elements. gates x dim rows of R.
+-- With 16-bit operands and 32-bit sums: a tile takes 16 elements of h at a time, and 2 registers of 16 bits for every
+-- sum; R, of gates * dim rows, and the sums are padded by 8 elements. Shared memory is counted in bytes.
 local function stated(s)
   local problem, v = constrint.problem(), {}
   local function integer(name, ...) v[name] = problem:integer(name, ...) end
@@ -65,7 +65,8 @@ local function violated(s, a)
   local rows = s.gates * s.dim
   if a.tile_batch * a.tile_gate ~= 256 then return "tile" end
   if a.loops_batch > 4 then return "loops" end
-  if a.warps_hidden * a.warps_batch * rows ~= a.warps * a.blocks_gate * a.loops_gate * a.tile_gate then return "warps" end
+  local covered = a.warps * a.blocks_gate * a.loops_gate * a.tile_gate
+  if a.warps_hidden * a.warps_batch * rows ~= covered then return "warps" end
   if s.dim % (a.blocks_hidden * a.warps_hidden * 16) ~= 0 then return "h" end
   if rows % (a.loops_gate * a.blocks_gate * a.tile_gate) ~= 0 then return "rows" end
   if a.warps * 32 > s.threads then return "threads" end
@@ -144,8 +145,8 @@ describe("FlashRNN's statement", function()
   it("has the solutions that loops find", function()
     local total = 0
     for _, s in ipairs {
-      sizes(32, 2, 8, 8, 128, 16384, 12000), sizes(48, 1, 16, 16, 128, 8192, 9000), sizes(64, 1, 16, 6, 64, 6000, 40000),
-      sizes(32, 1, 32, 4, 128, 9000, 20000),
+      sizes(32, 2, 8, 8, 128, 16384, 12000), sizes(48, 1, 16, 16, 128, 8192, 9000),
+      sizes(64, 1, 16, 6, 64, 6000, 40000), sizes(32, 1, 32, 4, 128, 9000, 20000),
     } do
       local problem, blocks = stated(s)
       local expected = enumerated(s)

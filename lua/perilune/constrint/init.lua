@@ -25,7 +25,10 @@
 -- Values beyond 2^60 are refused: where an expression can reach them within its variables' ranges, as far as the other
 -- constraints have narrowed these, solving raises an error that names it. So does a divisor of // or % that can be 0.
 --
--- tests/constrint/examples_spec.lua has a puzzle of letters, change gears of a lathe, and boards cut from planks.
+-- tests/constrint/examples_spec.lua has a puzzle of letters, change gears of a lathe, and shelves cut from planks.
+--
+-- The files: expression.lua is how problems are written, compile.lua turns one into the numbers of model.lua and the
+-- rules of rules.lua, search.lua fixes numbers one after the other, explain.lua says why there is no solution.
 
 local compile = require "perilune.constrint.compile"
 local complain = require "perilune.constrint.complain"
@@ -190,9 +193,11 @@ local function function_or_expression(problem, value, where)
 end
 readers.cost, readers.bound = function_or_expression, function_or_expression
 
+local default_nodes <const> = { first = 100000, all = 100000, best = 100000, conflict = 10000, explain = 10000 }
+
 -- The options of `name`, of which it may have those in `allowed`, with defaults.
 local function read_options(problem, name, options, ...)
-  local read = { nodes = 100000, order = {}, values = {}, given = {}, without = {} }
+  local read = { nodes = default_nodes[name], order = {}, values = {}, given = {}, without = {} }
   if options == nil then return read end
   a_table(options, name .. ": the options", "a table of options")
   local allowed = {}
@@ -309,10 +314,13 @@ function Problem:best(options)
     local _, value = compile.expression(m, cost, "best: option 'cost'")
     cost, bound = value, bound or cost
   end
-  local promising
+  local restrict, promising
   if expression.is_expression(bound) then
     local number = compile.expression(m, bound, "best: option 'bound'")
-    function promising() return not least or m.lo[number] < least end
+    function restrict()
+      local most = least and math.ceil(least) - 1
+      if math.type(most) == "integer" then m.lower(number, most) end
+    end
   elseif bound then
     local low, high = {}, {}
     function promising()
@@ -323,12 +331,14 @@ function Problem:best(options)
   local exhausted
   exhausted, self.nodes = search.run(m, in_order(self, m, options), options.nodes, function()
     local found = cost(copy_values(self, m, m.lo, at))
-    if type(found) ~= "number" then argument("best: what option 'cost' returned", found, "a number") end
+    if type(found) ~= "number" or found ~= found then
+      argument("best: what option 'cost' returned", found, "a number")
+    end
     if not least or found < least then
       best, least = copy_values(self, m, m.lo, {}), found
     end
     return false
-  end, promising)
+  end, restrict, promising)
   if best then return best, least, exhausted and stopped(options, "so there may be a better solution") or nil end
   return nil, exhausted and stopped(options, "without a solution") or none
 end
@@ -383,15 +393,16 @@ end
 --- Why there is no solution: a list of words of constraints and ranges that together exclude every one, none of which
 -- could be missing; print it to see them. Its field `excluded` is false, and the list empty, when there is a solution.
 -- Options: given, without, and nodes, the values that each of the searches may try (10000), which raises an error when
--- that is too few. Where it is too few only for what remains without a constraint, that constraint stays in the list.
+-- that is too few. Where it is too few only for what remains without a constraint, or that is refused, the constraint
+-- stays in the list.
 function Problem:conflict(options)
-  options = read_options(self, "conflict", options or { nodes = 10000 }, "nodes")
+  options = read_options(self, "conflict", options, "nodes")
   return reasons(self, "conflict", "every solution", options.given, options)
 end
 
 --- Why a variable cannot have a value: as `conflict`, of the problem in which it has.
 function Problem:explain(name, value, options)
-  options = read_options(self, "explain", options or { nodes = 10000 }, "nodes")
+  options = read_options(self, "explain", options, "nodes")
   range_named(self, name, "explain: argument 1")
   unless_integer("explain: argument 2", value)
   local given = { [name] = value }

@@ -6,9 +6,9 @@ local search = {}
 --- Calls visit() at every solution of model m, until it returns true. `variables` has, in the order to fix them,
 -- numbers and how to go through their values: { number, direction, preferred, is_preferred }, where direction is
 -- "ascending" or "descending", preferred, if any, a list of values to try first, and is_preferred the set of these.
--- Where promising(), if given, is false the search does not go on. Returns whether it ended by having tried `most`
--- values, and how many it tried.
-function search.run(m, variables, most, visit, promising)
+-- restrict(), if given, may narrow numbers before the rules do; where promising(), if given, is false after that the
+-- search does not go on. Returns whether it ended by having tried `most` values, and how many it tried.
+function search.run(m, variables, most, visit, restrict, promising)
   local lo, hi, peek = m.lo, m.hi, m.peek
   local nodes, exhausted = 0, false
   local descend
@@ -24,6 +24,7 @@ function search.run(m, variables, most, visit, promising)
     if test then return peek(i, value, test, visit) end
     local mark = m.mark()
     m.settle(i, value)
+    if restrict then restrict() end
     if m.propagate() and (not promising or promising()) and descend(depth + 1) then return true end
     m.undo(mark)
     return false
