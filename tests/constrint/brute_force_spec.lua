@@ -87,6 +87,13 @@ describe("constrint and trying everything agree on", function()
     assert.is_true(some > problems / 5 and none > problems / 5)
   end)
 
+  it("all solutions where ranges are too large for lists", function()
+    for seed = 1, problems do
+      local p = random_problem.new(seed, 4, 7, true)
+      assert.are.same(everything(p), p.problem:all(), "seed " .. seed)
+    end
+  end)
+
   it("the first solutions in any order of variables and values", function()
     local several = 0
     for seed = 1, problems do

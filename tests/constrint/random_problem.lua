@@ -114,8 +114,8 @@ end
 
 --- A problem: the constrint problem, its variables' `domains` (a list of { name, values }), its constraints' `tests` (a
 -- list of { words, holds, uses }), and `random`, with which to go on. `most` is the largest number of values of a
--- variable.
-function random_problem.new(seed, constraints, most)
+-- variable. With `far`, ranges have thousands of values, too many for a list, of which constraints leave `most`.
+function random_problem.new(seed, constraints, most, far)
   local random = generator(seed)
   local p = { problem = constrint.problem(), domains = {}, tests = {}, random = random, variables = {}, words = {} }
   for k = 1, random(2, 4) do
@@ -132,7 +132,8 @@ function random_problem.new(seed, constraints, most)
       local least = random(-4, 4)
       local greatest = least + random(0, most - 1)
       for value = least, greatest do values[#values + 1] = value end
-      variable = p.problem:integer(name, least, greatest, "range of " .. name)
+      variable = p.problem:integer(name, least, far and 5000 or greatest, "range of " .. name)
+      if far then p.problem:require("end of " .. name, constrint.le(variable, greatest)) end
     end
     p.domains[k], p.variables[k] = { name = name, values = values }, variable
     if values[1] > 0 and values[#values] <= 10 then p.variables.positive = variable end
