@@ -18,10 +18,6 @@ enum { ALLOCATION_FAILED = 3, EXECUTION_FAILED = 13, INTERNAL_ERROR = 14 };
   X(set_stream, "cublasSetStream_v2", (pl_blas_handle handle, pl_cu_stream stream))                                    \
   X(set_workspace, "cublasSetWorkspace_v2", (pl_blas_handle handle, void *workspace, size_t bytes))                    \
   X(set_math_mode, "cublasSetMathMode", (pl_blas_handle handle, int mode))                                             \
-  X(multiply_one, "cublasGemmEx",                                                                                      \
-    (pl_blas_handle handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int a_type,         \
-     int a_leading, const void *b, int b_type, int b_leading, const void *beta, void *c, int c_type, int c_leading,    \
-     int compute, int algorithm))                                                                                      \
   X(multiply, "cublasGemmStridedBatchedEx",                                                                            \
     (pl_blas_handle handle, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int a_type,         \
      int a_leading, long long a_stride, const void *b, int b_type, int b_leading, long long b_stride,                  \
@@ -129,10 +125,6 @@ pl_status pl_blas_multiply(pl_cuda *cuda, int64_t m, int64_t n, int64_t k, doubl
                            const pl_blas_matrix *b, double beta, const pl_blas_matrix *c, int64_t batches) {
   product p = {.alpha = alpha, .beta = beta};
   PL_TRY(describe(cuda, (int64_t[]){m, n, k, batches}, a, b, c, &p));
-  if (batches == 1) /* cuBLAS's choice for one product is another than for a batch of one */
-    return CHECK(cublas.multiply_one(cuda->blas, p.tb, p.ta, (int)n, (int)m, (int)k, factor(&p, false), b->data,
-                                     p.type[1], (int)b->leading, a->data, p.type[0], (int)a->leading, factor(&p, true),
-                                     c->data, p.type[2], (int)c->leading, p.compute, ALGORITHM_DEFAULT));
   return CHECK(cublas.multiply(cuda->blas, p.tb, p.ta, (int)n, (int)m, (int)k, factor(&p, false), b->data, p.type[1],
                                (int)b->leading, b->batch_stride, a->data, p.type[0], (int)a->leading, a->batch_stride,
                                factor(&p, true), c->data, p.type[2], (int)c->leading, c->batch_stride, (int)batches,

@@ -147,10 +147,10 @@ static void blas(pl_cuda *cuda) {
 
 static void lost(pl_cuda *cuda) {
   pl_blas_matrix a = {(void *)anything, PL_F32, false, 1, 1};
-  fake_say("cublasGemmEx 13\n");
+  fake_say("cublasGemmStridedBatchedEx 13\n");
   CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_ERROR);
   CHECK(says("CUBLAS_STATUS_EXECUTION_FAILED") && !says("restart") && pl_cuda_lost() == PL_OK);
-  fake_say("cublasGemmEx 14\ncuStreamSynchronize 700\n");
+  fake_say("cublasGemmStridedBatchedEx 14\ncuStreamSynchronize 700\n");
   CHECK(pl_blas_multiply(cuda, 1, 1, 1, 1, &a, &a, 0, &a, 1) == PL_LOST);
   CHECK(says("an illegal memory access") && says("restart the kernel"));
   pl_cuda *entered;

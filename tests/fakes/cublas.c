@@ -7,7 +7,6 @@ int cublasDestroy_v2(void *handle);
 int cublasSetStream_v2(void *handle, void *stream);
 int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes);
 int cublasSetMathMode(void *handle, int mode);
-int cublasGemmEx(void *handle);
 int cublasGemmStridedBatchedEx(void *handle);
 int cublasGemmBatchedEx(void *handle);
 const char *cublasGetStatusString(int status);
@@ -43,11 +42,6 @@ int cublasSetMathMode(void *handle, int mode) {
 }
 
 /* The caller's further arguments are left where they are. */
-int cublasGemmEx(void *handle) {
-  (void)handle;
-  return (int)fake_setting("cublasGemmEx", 0);
-}
-
 int cublasGemmStridedBatchedEx(void *handle) {
   (void)handle;
   return (int)fake_setting("cublasGemmStridedBatchedEx", 0);
