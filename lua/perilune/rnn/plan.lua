@@ -33,9 +33,12 @@ local function fit(backend, problem, given)
   return made or false, why_not
 end
 
+-- `reason` is a function: who only runs a recurrence need not wait for it.
 local function result(backend, reason, made)
-  if made then reason = reason .. "\n" .. fused.explain(made) end
-  return { backend = backend.name, reason = reason, fused = made }
+  return {
+    backend = backend.name, fused = made,
+    reason = function() return made and reason .. "\n" .. fused.explain(made) or reason end,
+  }
 end
 
 local function best(problem)
@@ -74,8 +77,8 @@ end
 
 --- The way to run problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (type of the products),
 -- device =, forward_clip = } when `wanted` ("auto", nil or a name) is asked for; `given` forces fields of a fused plan.
--- Returns { backend = its name, reason = text, fused = (see perilune.rnn.fused), or nil }. An unknown name, and a way
--- that cannot run the problem, are errors.
+-- Returns { backend = its name, reason = a function that returns a text, fused = (see perilune.rnn.fused), or nil }. An
+-- unknown name, and a way that cannot run the problem, are errors.
 function plan.choose(problem, wanted, given)
   wanted = wanted == nil and "auto" or wanted
   if given then return asked_for(problem, wanted == "auto" and "fused" or wanted, given) end
@@ -137,7 +140,7 @@ function plan.make(given)
   -- One element tells whether type and device are there, and the device's full name; the complaint when not is core's.
   self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = self.device }).device
   local chosen = plan.choose(self, given.backend, given.plan)
-  self.backend, self.reason = chosen.backend, chosen.reason
+  self.backend, self.reason = chosen.backend, chosen.reason()
   self.plan, self.chosen = nil, chosen
   if chosen.fused then
     self.fused, self.details = {}, chosen.fused.details

@@ -1,0 +1,30 @@
+-- Chips for which fused recurrences can be planned without having one: what core.fused_chip says of each.
+
+local chips = {}
+
+local KB <const> = 1024
+
+-- name, architecture, multiprocessors, bytes of shared memory that one block can have
+local rows <const> = {
+  { "A100", 80, 108, 163 * KB }, { "RTX 3090", 86, 82, 99 * KB }, { "RTX 4090", 89, 128, 99 * KB },
+  { "H100", 90, 132, 227 * KB }, { "H200", 90, 132, 227 * KB }, { "B200", 100, 148, 227 * KB },
+  { "RTX 5090", 120, 170, 99 * KB },
+}
+
+--- All chips: { name =, architecture =, multiprocessors =, shared_bytes = }.
+chips.list = {}
+for i, row in ipairs(rows) do
+  chips.list[i] = { name = row[1], architecture = row[2], multiprocessors = row[3], shared_bytes = row[4] }
+end
+
+--- The chip of that name. Another name is an error.
+function chips.named(name)
+  local names = {}
+  for i, chip in ipairs(chips.list) do
+    if chip.name == name then return chip end
+    names[i] = chip.name
+  end
+  error(("chip: expected one of %s, got %s"):format(table.concat(names, ", "), tostring(name)), 0)
+end
+
+return chips

@@ -1,0 +1,199 @@
+-- What a plan of a fused recurrence must keep to on a chip: one problem of perilune.constrint for each scope, with the
+-- fields of a plan as variables and every limit in words. Families of constraints can be left out one by one, to see
+-- what each is for (experiments/constrint.lua).
+
+local constrint = require "perilune.constrint"
+local sizes = require "perilune.rnn.sizes"
+
+local all, any, divides, eq, implies, le, min, no =
+  constrint.all, constrint.any, constrint.divides, constrint.eq, constrint.implies, constrint.le, constrint.min,
+  constrint.no
+
+local constraints = {}
+
+-- Fields of a plan in the order in which they are tried, and for each scope the values worth trying. -1 fragments: as
+-- many as registers hold.
+local fields <const> = {
+  "groups", "blocks", "parts", "clustered", "rows", "splits", "writers_forward", "writers_backward", "ring", "resident",
+  "registers_forward", "registers_backward",
+}
+constraints.fields = fields
+
+local function every_second(first, last)
+  local list = {}
+  for value = first, last, 2 do list[#list + 1] = value end
+  return list
+end
+
+-- A range in words: its values, or its ends where they are many.
+local function words_of(name, list)
+  if #list > 8 then return ("%s is tried from %d to %d"):format(name, list[1], list[#list]) end
+  return ("%s is tried as %s"):format(name, table.concat(list, ", "))
+end
+
+local choices <const> = {
+  block = function()
+    return { blocks = { 1 }, groups = { 2 }, rows = { 4, 8 }, splits = { 1 }, parts = { 1 }, clustered = { 0 },
+             writers_forward = { 4 }, writers_backward = { 4 }, ring = { 8, 4 } }
+  end,
+  cluster = function()
+    return { blocks = { 2, 4, 8, 16 }, groups = { 1, 2 }, rows = { 4, 8 }, splits = { 1, 2 }, parts = { 2, 4, 8, 16 },
+             clustered = { 0 }, writers_forward = { 4 }, writers_backward = { 4 }, ring = { 8, 4 } }
+  end,
+  grid = function(q, chip)
+    local most = math.min(chip.multiprocessors, q.dim // 8 + 32)
+    return { blocks = every_second(2, math.max(2, most)), groups = { 1, 2, 3, 4, 6, 8 }, rows = { 4, 8, 16 },
+             splits = { 8 }, parts = { 8, 16 }, clustered = { 0, 1 }, writers_forward = { 4, 0 },
+             writers_backward = { 4, 0 }, ring = { 4 } }
+  end,
+}
+
+-- The values of a field: those worth trying, or the one that is given, which the constraints judge.
+local function declare(p, q, chip, scope, given)
+  local plan, worth = {}, choices[scope](q, chip)
+  worth.resident, worth.registers_forward, worth.registers_backward = { 1 }, { -1 }, { -1 }
+  if scope ~= "grid" and given.blocks then worth.parts = { given.blocks } end
+  for _, name in ipairs(fields) do
+    local value = given[name]
+    if value == nil then
+      plan[name] = p:integer(name, worth[name], words_of(name, worth[name]))
+    else
+      plan[name] = p:integer(name, { value }, ("%s = %d is given"):format(name, value))
+    end
+  end
+  return plan
+end
+
+local function one_of(x, list)
+  local equal = {}
+  for i, value in ipairs(list) do equal[i] = eq(x, value) end
+  return any(equal)
+end
+
+local function between(x, least, most) return all { le(least, x), le(x, most) } end
+
+-- What each field may be in a scope, whatever the problem.
+local function require_shape(p, plan, scope, s)
+  local function must(words, constraint) p:require(words, constraint, "shape") end
+  if scope == "grid" then
+    must("rows: expected 4, 8 or 16 of a block in the grid scope", one_of(plan.rows, { 4, 8, 16 }))
+    must("blocks: expected an even number in the grid scope", all { le(2, plan.blocks), divides(2, plan.blocks) })
+    must("parts: expected an even number in the grid scope", all { le(2, plan.parts), divides(2, plan.parts) })
+    must("parts: expected a divisor of blocks", divides(plan.parts, plan.blocks))
+    must("splits: expected at least 2 in the grid scope", le(2, plan.splits))
+    must("blocks: all units of a head must find a place in blocks times groups times 8", le(s.units, 8 * plan.groups))
+  else
+    must("rows: expected 4 or 8 of a block", one_of(plan.rows, { 4, 8 }))
+    must("parts: expected as many as blocks in this scope", eq(plan.parts, plan.blocks))
+    must("splits: expected a divisor of groups times a fourth of the rows",
+      divides(plan.splits, plan.groups * (plan.rows // 4)))
+    must("clustered: is said in the grid scope only", eq(plan.clustered, 0))
+  end
+  if scope == "block" then
+    must("blocks: expected 1 in the block scope", eq(plan.blocks, 1))
+    must("groups, splits: in one block, a team is a warp of 2 groups of units", all { eq(plan.groups, 2),
+                                                                                      eq(plan.splits, 1) })
+  elseif scope == "cluster" then
+    must("blocks: expected 2, 4, 8 or 16 in a cluster", one_of(plan.blocks, { 2, 4, 8, 16 }))
+  end
+  must("groups: expected 1 to 8", between(plan.groups, 1, 8))
+  must("writers: expected 0 to 8", all { between(plan.writers_forward, 0, 8), between(plan.writers_backward, 0, 8) })
+  must("ring: expected 4 or 8", one_of(plan.ring, { 4, 8 }))
+  must("resident: expected 1 to 4", between(plan.resident, 1, 4))
+end
+
+local function require_tiles(p, plan, s)
+  p:require("groups: the units of a block must divide into teams of 8 times groups", divides(8 * plan.groups, s.units),
+    "tiles")
+  p:require("splits: the warps of a team must share the tiles of 32 bytes of h", divides(plan.splits, s.along), "tiles")
+  p:require("parts: the warps of a block must share the units whose gradients it adds up", divides(s.warps, s.eights),
+    "tiles")
+end
+
+local function require_warps(p, plan, s)
+  p:require("warps: at most 1024 threads are in a block",
+    all { le(s.threads[1], 1024), le(s.threads[2], 1024) }, "warps")
+  p:require("warps: at most 15 teams of a block can meet", any { eq(plan.splits, 1), le(s.teams, 15) }, "warps")
+end
+
+local function require_memory(p, plan, s, chip)
+  for way, name in ipairs { "forward", "backward" } do
+    p:require(("%s: a multiprocessor has %d bytes of shared memory, for what registers do not hold of R, and more")
+      :format(name, chip.shared_bytes), le(s.shared[way] * plan.resident, chip.shared_bytes), "memory")
+  end
+end
+
+--- Whether sizes keep to the constraints on memory, in numbers: quicker than those as a search narrows plans.
+function constraints.fits_memory(s, plan, chip)
+  return math.max(s.shared[1], s.shared[2]) * plan.resident <= chip.shared_bytes
+end
+
+-- Multiprocessors that clusters of 8 find for certain: two clusters in every group of up to 18 that share a part of the
+-- chip.
+local function within_clusters(chip) return chip.multiprocessors // 18 * 16 end
+
+local function require_residency(p, q, plan, scope, s, chip)
+  if scope == "cluster" then
+    p:require(("clusters of blocks are there from sm_90 on, and this is sm_%d"):format(chip.architecture),
+      le(90, plan.blocks * 0 + chip.architecture), "residency")
+    p:require("blocks: clusters of 16 are there from sm_90 to sm_119, else of 8",
+      le(plan.blocks, chip.architecture < 120 and 16 or 8), "residency")
+  elseif scope == "grid" then
+    p:require(("blocks: those of a head must run at once; %d multiprocessors are there"):format(chip.multiprocessors),
+      le(plan.blocks, chip.multiprocessors * plan.resident), "residency")
+    local clustered = eq(plan.clustered, 1)
+    p:require("clustered: clusters of at most 8 blocks, from sm_90 on",
+      implies(clustered, le(plan.parts, chip.architecture >= 90 and 8 or 0)), "residency")
+    local at_once = min(s.tiles_of_rows * q.heads, chip.multiprocessors // plan.blocks)
+    p:require(("clustered: the blocks that run at once must find clusters, which have %d of the multiprocessors")
+      :format(within_clusters(chip)), implies(clustered, le(at_once * plan.blocks, within_clusters(chip))), "residency")
+  end
+end
+
+-- Not wrong, but of no use.
+local function require_use(p, q, plan, scope, s)
+  if scope == "grid" then
+    p:require("blocks: no more than what units, tiles and parts take",
+      le(s.padded, q.dim + 8 * plan.groups * plan.parts + 16 * plan.splits - 1), "use")
+    p:require("rows: no more than the batch fills", any { eq(plan.rows, 4), le(plan.rows, 2 * q.batch - 1) }, "use")
+    p:require("writers: the same both ways", eq(plan.writers_forward, plan.writers_backward), "use")
+    local reach = 384 * plan.splits -- bytes of h, of one row: the registers hold no more of 16 rows
+    p:require("rows: 16 only where the registers hold their h",
+      any { le(plan.rows, 8), le(s.padded * q.multiplied, reach) }, "use")
+  else
+    p:require("blocks: none of which all units are beyond the head's",
+      le(s.units * (plan.blocks - 1), q.dim - 1), "use")
+    p:require("rows: no more than the batch fills", any { eq(plan.rows, 4), le(plan.rows, 2 * q.batch - 1) }, "use")
+  end
+end
+
+--- The problem of all plans of `scope` for a recurrence (perilune.rnn.sizes.problem) on a chip. `given` fixes fields,
+-- and what is only of no use is then allowed.
+function constraints.state(q, chip, scope, given)
+  local p = constrint.problem()
+  local plan = declare(p, q, chip, scope, given)
+  local s = sizes.of(q, chip, scope, plan, constrint)
+  require_shape(p, plan, scope, s)
+  require_tiles(p, plan, s)
+  require_warps(p, plan, s)
+  require_residency(p, q, plan, scope, s, chip)
+  require_memory(p, plan, s, chip)
+  if next(given) == nil then require_use(p, q, plan, scope, s) end
+  if q.recurrents == 0 and scope == "grid" then
+    p:require("scope: nothing is fed back through R, so blocks have nothing to send each other",
+      no(eq(plan.rows, plan.rows)), "shape")
+  end
+  return p
+end
+
+--- Why no plan of the scope is left, as a list of limits in words. What values are tried is left out: it follows from
+-- the kernels.
+function constraints.conflict(q, chip, scope, given)
+  local reasons = {}
+  for _, words in ipairs(constraints.state(q, chip, scope, given):conflict()) do
+    if not words:find " is tried " then reasons[#reasons + 1] = words end
+  end
+  return reasons
+end
+
+return constraints
