@@ -2,6 +2,7 @@
 #include "host/bind/system.h"
 
 #include "host/base/file.h"
+#include "host/base/home.h"
 #include "host/bind/construct.h"
 #include "host/bind/handle.h"
 #include "host/tensor/files.h"
@@ -237,6 +238,24 @@ static int write_file(lua_State *L) {
   return 0;
 }
 
+/* append_lines(path, text): whole lines, safe with other processes that append to the same file */
+static int append_lines(lua_State *L) {
+  size_t length;
+  const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &length);
+  pl_raise_unless_ok(L, pl_file_append(path, text, length));
+  return 0;
+}
+
+/* cache_folder() -> path of the folder for what may be lost */
+static int cache_folder(lua_State *L) {
+  pl_text folder = {0};
+  pl_status status = pl_home_cache(&folder);
+  if (status == PL_OK) lua_pushlstring(L, folder.data, folder.length);
+  pl_text_release(&folder);
+  pl_raise_unless_ok(L, status);
+  return 1;
+}
+
 /* make_directory(path): with its parents */
 static int make_directory(lua_State *L) {
   pl_raise_unless_ok(L, pl_directory_create(luaL_checkstring(L, 1)));
@@ -346,6 +365,8 @@ void pl_register_system(lua_State *L) {
                                        {"save", save},
                                        {"load", load},
                                        {"write_file", write_file},
+                                       {"append_lines", append_lines},
+                                       {"cache_folder", cache_folder},
                                        {"make_directory", make_directory},
                                        {"adam_step", adam_step},
                                        {"sum_of_squares", sum_of_squares},

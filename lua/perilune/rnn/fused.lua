@@ -196,13 +196,22 @@ function fused.choose(problem, chip, given)
       local plan = complete(candidate, given)
       local arguments = arguments_of(plan)
       local details, complaint = core.fused_details(chip, handle, problem, arguments)
-      if details then return { plan = plan, details = details, passed = passed, arguments = arguments } end
+      if details then
+        return { plan = plan, details = details, passed = passed, arguments = arguments, predicted_us = 1,
+                 feasible = 1 }
+      end
       first = first or no_longer_prefixed(complaint)
     end
     passed[#passed + 1] = ("%s: %s"):format(scope, first)
   end
   return nil, ("has no plan that fits sm_%d with %d multiprocessors; scope %s"):format(chip.architecture,
     chip.multiprocessors, table.concat(passed, "; scope "))
+end
+
+--- The best `count` plans that fit, the best predicted first.
+function fused.ranked(problem, chip)
+  local found, why_not = fused.choose(problem, chip)
+  return found and { found }, why_not
 end
 
 -- ---- explaining -----------------------------------------------------------------------------------------------------

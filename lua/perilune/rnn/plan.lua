@@ -1,15 +1,22 @@
--- Chooses the way a recurrence runs, and explains the choice. How a fused one is cut is perilune.rnn.fused's.
+-- Chooses the way a recurrence runs, and explains the choice. How a fused one can be cut is perilune.rnn.fused's, and
+-- which of these ways it is, perilune.rnn.tune's.
 
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
+local tune = require "perilune.rnn.tune"
 
 local plan = {}
+
+local function fused_plan(problem, given)
+  local chip = core.fused_chip(problem.device)
+  if given then return tune.forced(problem, chip, given) end
+  return tune.choose(problem, chip)
+end
 
 -- In order of preference. `device` is the kind of device a way runs on; nil: any. `plan` makes what the way needs
 -- beside its name, or returns nil and why it cannot run a problem.
 local backends = {
-  { name = "fused", device = "cuda", what = "one persistent launch for all time steps",
-    plan = function(problem, given) return fused.choose(problem, core.fused_chip(problem.device), given) end },
+  { name = "fused", device = "cuda", what = "one persistent launch for all time steps", plan = fused_plan },
   { name = "alternating", device = "cuda", what = "a matrix product, then a pointwise kernel, per time step" },
   { name = "reference", device = "cpu", what = "all time steps in C, the cell's programs over blocks of elements" },
   { name = "vanilla", what = "the step function on tensors, one time step after another, through autograd" },
@@ -34,7 +41,7 @@ local function fit(backend, problem, given)
 end
 
 local function result(backend, reason, made)
-  if made then reason = reason .. "\n" .. fused.explain(made) end
+  if made then reason = ("%s\n%s\n%s"):format(reason, tune.explain(made.chosen), fused.explain(made)) end
   return { backend = backend.name, reason = reason, fused = made }
 end
 
@@ -68,8 +75,8 @@ local remembered, count = nothing_remembered(), 0
 local REMEMBERED_MAX <const> = 4096
 
 local function key_of(problem, wanted)
-  return ("%s %s %s %d %d %d %s %s"):format(problem.device, problem.dtype, problem.product, problem.batch,
-    problem.heads, problem.head_dim, problem.forward_clip, wanted)
+  return ("%s %s %s %d %d %d %s %s %s"):format(problem.device, problem.dtype, problem.product, problem.batch,
+    problem.heads, problem.head_dim, problem.forward_clip, wanted, tune.tuning())
 end
 
 --- The way to run problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (type of the products),
