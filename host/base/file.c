@@ -87,7 +87,18 @@ static pl_status append_locked(int file, const char *path, const char *lines, si
   return status;
 }
 
+static pl_status create_directory_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  if (!slash || slash == path) return PL_OK;
+  pl_text directory = {0};
+  pl_text_append(&directory, path, (size_t)(slash - path));
+  pl_status status = pl_directory_create(directory.data);
+  pl_text_release(&directory);
+  return status;
+}
+
 pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+  PL_TRY(create_directory_of(path));
   int file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666), locked;
   PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
   do locked = flock(file, LOCK_EX);

@@ -15,8 +15,8 @@ typedef struct {
 } pl_piece;
 pl_status pl_file_write(const char *path, const pl_piece *pieces, int count);
 
-/* Puts whole lines, the last of them ended, at the end of `path`, which is created if need be: all of them or nothing,
- * none between two of another process, and none behind a line that somebody left unfinished. */
+/* Puts whole lines, the last of them ended, at the end of `path`, which is created, with its directory, if need be: all
+ * of them or nothing, none between two of another process, and none behind a line that somebody left unfinished. */
 pl_status pl_file_append(const char *path, const char *lines, size_t bytes);
 
 /* Creates a directory and its parents. */

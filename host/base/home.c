@@ -61,7 +61,7 @@ pl_status pl_home_cache(pl_text *folder) {
   if (base && *base)
     pl_text_print(folder, "%s/perilune", base);
   else {
-    PL_REQUIRE(home && *home, "neither XDG_CACHE_HOME nor HOME says where the cache is");
+    PL_REQUIRE(home && *home, "neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels and plans");
     pl_text_print(folder, "%s/.cache/perilune", home);
   }
   return PL_OK;

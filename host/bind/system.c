@@ -238,22 +238,29 @@ static int write_file(lua_State *L) {
   return 0;
 }
 
-/* append_lines(path, text): whole lines, safe with other processes that append to the same file */
+/* The value on top of the stack, or nil and the message of a failed status. */
+static int value_or_message(lua_State *L, pl_status status) {
+  if (status == PL_OK) return 1;
+  lua_pushnil(L);
+  lua_pushstring(L, pl_message_text());
+  return 2;
+}
+
+/* append_lines(path, text) -> true, or nil and why not: whole lines, safe with other processes that append there */
 static int append_lines(lua_State *L) {
   size_t length;
   const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &length);
-  pl_raise_unless_ok(L, pl_file_append(path, text, length));
-  return 0;
+  lua_pushboolean(L, 1);
+  return value_or_message(L, pl_file_append(path, text, length));
 }
 
-/* cache_folder() -> path of the folder for what may be lost */
+/* cache_folder() -> path of the folder for what may be lost, or nil and why there is none */
 static int cache_folder(lua_State *L) {
   pl_text folder = {0};
   pl_status status = pl_home_cache(&folder);
-  if (status == PL_OK) lua_pushlstring(L, folder.data, folder.length);
+  lua_pushlstring(L, folder.data ? folder.data : "", folder.length);
   pl_text_release(&folder);
-  pl_raise_unless_ok(L, status);
-  return 1;
+  return value_or_message(L, status);
 }
 
 /* make_directory(path): with its parents */

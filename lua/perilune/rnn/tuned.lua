@@ -81,17 +81,19 @@ end
 
 -- ---- the file -------------------------------------------------------------------------------------------------------
 
-local function path_in(folder) return folder .. "/plans.jsonl" end
-
---- Where the file is; an error when nothing says where.
-function tuned.path() return path_in(core.cache_folder()) end
+--- Where the file is, or nil and why that cannot be said.
+function tuned.path()
+  local folder, why_not = core.cache_folder()
+  if not folder then return nil, why_not end
+  return folder .. "/plans.jsonl"
+end
 
 local known = { size = 0, records = {} } -- of the file `path`, when it was `size` bytes long
 
 -- The records by key, read again when the file has changed its size: it only ever grows.
 local function current()
-  local ok, path = pcall(tuned.path)
-  local file <close> = ok and io.open(path, "rb") or nil
+  local path = tuned.path()
+  local file <close> = path and io.open(path, "rb") or nil
   local size = file and file:seek "end" or 0
   if known.path ~= path or known.size ~= size then
     known = { path = path, size = size, records = {} }
@@ -123,17 +125,11 @@ function tuned.lines(records)
   return table.concat(lines)
 end
 
-local function append(lines)
-  local folder = core.cache_folder()
-  core.make_directory(folder)
-  core.append_lines(path_in(folder), lines)
-end
-
---- Adds records, all or none; nil and why not where they cannot be written.
+--- Adds records, all or none: true, or nil and why they cannot be written.
 function tuned.add(records)
-  local ok, why_not = pcall(append, tuned.lines(records))
-  if ok then return true end
-  return nil, (tostring(why_not):gsub(" %([^()]*%.c:%d+%)", ""))
+  local path, why_not = tuned.path()
+  if not path then return nil, why_not end
+  return core.append_lines(path, tuned.lines(records))
 end
 
 return tuned
