@@ -1,4 +1,4 @@
-/* The program's entry: one table of commands, and scripts for everything else. */
+/* The program's entry: one table of commands, in C or in Lua, and scripts for everything else. */
 #include "host/base/text.h"
 #include "host/bind/script.h"
 #include "host/cpu/cpu.h"
@@ -11,8 +11,9 @@
 #include <string.h>
 
 typedef struct {
-  const char *name, *usage, *help;
+  const char *name, *help, *usage;
   int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+  const char *module;                /* of Lua, in place of usage and run: a function that explains itself */
 } command;
 
 static int run_devices(int argc, char **argv) {
@@ -28,9 +29,12 @@ static int run_devices(int argc, char **argv) {
 }
 
 static const command commands[] = {
-    {"devices", "perilune devices", "lists the devices and what each can run", run_devices},
-    {"kernel", pl_kernel_usage, "installs the Jupyter kernel, or runs it for a front end", pl_kernel_command},
-    {"notebook", pl_notebook_usage, "executes a notebook and writes its outputs back", pl_notebook_command},
+    {"devices", "lists the devices and what each can run", .usage = "perilune devices", .run = run_devices},
+    {"kernel", "installs the Jupyter kernel, or runs it for a front end", .usage = pl_kernel_usage,
+     .run = pl_kernel_command},
+    {"notebook", "executes a notebook and writes its outputs back", .usage = pl_notebook_usage,
+     .run = pl_notebook_command},
+    {"tune", "measures how recurrences run best on a GPU, and remembers it", .module = "perilune.commands.tune"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -56,17 +60,20 @@ static bool asks_for_help(int argc, char **argv) {
   return false;
 }
 
+static int run_command(const command *c, int argc, char **argv) {
+  if (c->module) return pl_script_command(c->module, argc, argv);
+  if (!asks_for_help(argc, argv)) return c->run(argc, argv);
+  printf("usage: %s\n%s\n", c->usage, c->help);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "--version") == 0) return show_version();
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) return show_help();
   pl_cpu_open();
   pl_cuda_open();
-  for (int i = 0; i < COMMANDS && argc > 1; i++) {
-    if (strcmp(argv[1], commands[i].name) != 0) continue;
-    if (!asks_for_help(argc - 1, argv + 1)) return commands[i].run(argc - 1, argv + 1);
-    printf("usage: %s\n%s\n", commands[i].usage, commands[i].help);
-    return 0;
-  }
+  for (int i = 0; i < COMMANDS && argc > 1; i++)
+    if (strcmp(argv[1], commands[i].name) == 0) return run_command(&commands[i], argc - 1, argv + 1);
   static const char *names[COMMANDS + 1];
   for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
   pl_script_commands = names;

@@ -49,6 +49,13 @@ describe("options", function()
     assert.matches("expected words", refused("--cell", "a,,b"))
   end)
 
+  it("take words where the declaration names them", function()
+    local takes = { words = "files", { "quiet", "flag" } }
+    assert.are.same({ quiet = true, files = { "a", "b=c" } }, options.parse(takes, { "a", "--quiet", "b=c" }))
+    assert.are.same({ quiet = false }, options.parse(takes, {}))
+    assert.are.equal("unknown argument '-q'; --help lists the options", select(2, options.parse(takes, { "a", "-q" })))
+  end)
+
   it("list themselves", function()
     assert.is_nil((options.parse(declaration, { "--help" })))
     local text = options.help(declaration)

@@ -1,4 +1,4 @@
-/* Whole files in and out. */
+/* Whole files in and out, and lines at the end of one. */
 #include "host/base/file.h"
 
 #include <errno.h>
@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,6 +61,51 @@ pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
     if (status != PL_OK) unlink(name.data);
   }
   pl_text_release(&name);
+  return status;
+}
+
+/* Ends a last line that has no end. */
+static pl_status end_line(int file, const char *path, off_t length) {
+  char last = '\n';
+  PL_REQUIRE(length == 0 || pread(file, &last, 1, length - 1) == 1, "cannot read '%s': %s", path, strerror(errno));
+  PL_REQUIRE(last == '\n' || write(file, "\n", 1) == 1, "cannot write '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+/* With the file locked. What does not fit is taken back. */
+static pl_status append_locked(int file, const char *path, const char *lines, size_t bytes) {
+  off_t length = lseek(file, 0, SEEK_END);
+  PL_REQUIRE(length >= 0, "cannot tell the length of '%s': %s", path, strerror(errno));
+  pl_status status = end_line(file, path, length);
+  if (status == PL_OK) {
+    ssize_t put = write(file, lines, bytes);
+    if (put != (ssize_t)bytes)
+      status = PL_FAIL("cannot write '%s': %s", path, put < 0 ? strerror(errno) : "no room for all of it");
+  }
+  if (status != PL_OK && ftruncate(file, length) != 0)
+    return PL_FAIL("cannot take back what was half written to '%s': %s", path, strerror(errno));
+  return status;
+}
+
+static pl_status create_directory_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  if (!slash || slash == path) return PL_OK;
+  pl_text directory = {0};
+  pl_text_append(&directory, path, (size_t)(slash - path));
+  pl_status status = pl_directory_create(directory.data);
+  pl_text_release(&directory);
+  return status;
+}
+
+pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+  PL_TRY(create_directory_of(path));
+  int file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666), locked;
+  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  do locked = flock(file, LOCK_EX);
+  while (locked != 0 && errno == EINTR);
+  pl_status status =
+      locked == 0 ? append_locked(file, path, lines, bytes) : PL_FAIL("cannot lock '%s': %s", path, strerror(errno));
+  if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
   return status;
 }
 

@@ -1,4 +1,5 @@
-/* Whole files in and out; writing is atomic (a temporary file beside the target, then rename). */
+/* Whole files in and out, where writing is atomic (a temporary file beside the target, then rename); and lines at the
+ * end of a file that several processes share. */
 #ifndef PL_BASE_FILE_H
 #define PL_BASE_FILE_H
 
@@ -13,6 +14,10 @@ typedef struct {
   size_t bytes;
 } pl_piece;
 pl_status pl_file_write(const char *path, const pl_piece *pieces, int count);
+
+/* Puts whole lines, the last of them ended, at the end of `path`, which is created, with its directory, if need be: all
+ * of them or nothing, none between two of another process, and none behind a line that somebody left unfinished. */
+pl_status pl_file_append(const char *path, const char *lines, size_t bytes);
 
 /* Creates a directory and its parents. */
 pl_status pl_directory_create(const char *path);

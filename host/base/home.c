@@ -54,3 +54,15 @@ pl_status pl_home_find(pl_text *home) {
              PERILUNE_SOURCE, PERILUNE_INSTALLED);
   return PL_OK;
 }
+
+pl_status pl_home_cache(pl_text *folder) {
+  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  pl_text_clear(folder);
+  if (base && *base)
+    pl_text_print(folder, "%s/perilune", base);
+  else {
+    PL_REQUIRE(home && *home, "neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels and plans");
+    pl_text_print(folder, "%s/.cache/perilune", home);
+  }
+  return PL_OK;
+}

@@ -1,4 +1,4 @@
-/* Where the program's own files (lua/, kernels/) lie. */
+/* Where the program's own files (lua/, kernels/) lie, and where it keeps what it may lose. */
 #ifndef PL_BASE_HOME_H
 #define PL_BASE_HOME_H
 
@@ -11,5 +11,8 @@ pl_status pl_home_find(pl_text *home);
 
 /* The absolute path of the running program. */
 pl_status pl_home_program(pl_text *path);
+
+/* $XDG_CACHE_HOME or ~/.cache, then perilune; nobody has made it yet. The text is overwritten. */
+pl_status pl_home_cache(pl_text *folder);
 
 #endif

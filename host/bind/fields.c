@@ -272,19 +272,25 @@ static int restore_recording(lua_State *L) {
   return 0;
 }
 
-/* no_grad(f, ...) -> what f returns. What recording was is kept in a value to be closed, not by a protected call, which
- * would cut the traceback of an error in f. f cannot yield: others would run without recording until it is resumed. */
-static int no_grad(lua_State *L) {
-  if (!lua_isfunction(L, 1)) return pl_error(L, "no_grad: f: expected a function, got %s", luaL_typename(L, 1));
+/* f(...) with recording on or off. What it was is kept in a value to be closed, not by a protected call, which would
+ * cut the traceback of an error in f. f cannot yield: others would run with this recording until it is resumed. */
+static int call_recording(lua_State *L, const char *function, bool on) {
+  if (!lua_isfunction(L, 1)) return pl_error(L, "%s: f: expected a function, got %s", function, luaL_typename(L, 1));
   bool *was = lua_newuserdatauv(L, sizeof *was, 0);
   *was = pl_recording();
   luaL_setmetatable(L, RECORDING);
   lua_insert(L, 1);
   lua_toclose(L, 1);
-  pl_set_recording(false);
+  pl_set_recording(on);
   lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
   return lua_gettop(L) - 1;
 }
+
+/* no_grad(f, ...) -> what f returns */
+static int no_grad(lua_State *L) { return call_recording(L, "no_grad", false); }
+
+/* with_grad(f, ...) -> what f returns: gradients of its own for what runs inside somebody's no_grad */
+static int with_grad(lua_State *L) { return call_recording(L, "with_grad", true); }
 
 static int grad_enabled(lua_State *L) {
   lua_pushboolean(L, pl_recording());
@@ -292,7 +298,8 @@ static int grad_enabled(lua_State *L) {
 }
 
 void pl_register_fields(lua_State *L) {
-  static const luaL_Reg functions[] = {{"no_grad", no_grad}, {"grad_enabled", grad_enabled}, {0}};
+  static const luaL_Reg functions[] = {
+      {"no_grad", no_grad}, {"with_grad", with_grad}, {"grad_enabled", grad_enabled}, {0}};
   static const luaL_Reg methods[] = {{"dim", dim},
                                      {"numel", numel},
                                      {"stride", stride},

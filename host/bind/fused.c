@@ -9,12 +9,15 @@ static void set_integer(lua_State *L, const char *name, int64_t value) {
   lua_setfield(L, -2, name);
 }
 
-/* fused_chip(device) -> { architecture=, multiprocessors=, shared_bytes= }, or nil where there is no fused way */
+/* fused_chip(device) -> { model=, architecture=, multiprocessors=, shared_bytes= }, or nil where there is no fused way
+ */
 static int fused_chip(lua_State *L) {
   pl_device *device;
   pl_raise_unless_ok(L, pl_device_named(luaL_checkstring(L, 1), &device));
   if (device->chip.architecture == 0) return 0;
-  lua_createtable(L, 0, 3);
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, device->model);
+  lua_setfield(L, -2, "model");
   set_integer(L, "architecture", device->chip.architecture);
   set_integer(L, "multiprocessors", device->chip.multiprocessors);
   set_integer(L, "shared_bytes", device->chip.shared_bytes);

@@ -1,4 +1,4 @@
-/* Command line of scripts: -e, -l, -i, -v, -W, -, SCRIPT. */
+/* Command line of scripts: -e, -l, -i, -v, -W, -, SCRIPT; and of commands that are written in Lua. */
 #include "host/bind/script.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/repl.h"
@@ -15,8 +15,10 @@
 
 const char *const *pl_script_commands;
 
-/* What the command line asks for. script is the index of the script in argv, argc when there is none. */
+/* What the command line asks for. script is the index of the script in argv, argc when there is none; module, where it
+ * is not NULL, is the command to run in place of all that. */
 typedef struct {
+  const char *module;
   int argc, script;
   char **argv;
   bool interactive, version, code;
@@ -77,10 +79,15 @@ static bool call(lua_State *L, int load_status, int arguments) {
   return false;
 }
 
+/* Leaves what the module is on the stack. */
 static bool require_module(lua_State *L, const char *name) {
   lua_getglobal(L, "require");
   lua_pushstring(L, name);
-  if (pl_interrupt_call(L, 1, 1, NULL) != LUA_OK) return call(L, LUA_ERRRUN, 0);
+  return pl_interrupt_call(L, 1, 1, NULL) == LUA_OK || call(L, LUA_ERRRUN, 0);
+}
+
+static bool load_module(lua_State *L, const char *name) {
+  if (!require_module(L, name)) return false;
   lua_setglobal(L, name);
   return true;
 }
@@ -93,7 +100,7 @@ static bool run_options(lua_State *L, const request *r) {
     if (!takes_value(word)) continue;
     const char *value = word[2] ? word + 2 : r->argv[++i];
     bool ok = word[1] == 'e' ? call(L, luaL_loadbuffer(L, value, strlen(value), "=(command line)"), 0)
-                             : require_module(L, value);
+                             : load_module(L, value);
     if (!ok) return false;
   }
   return true;
@@ -140,32 +147,35 @@ static bool settle(lua_State *L) {
   return status == PL_OK;
 }
 
+/* Options, script, prompt. */
+static bool run_line(lua_State *L, const request *r) {
+  bool script = r->script < r->argc;
+  if (r->version) printf("Perilune %s, %s\n", PERILUNE_VERSION, LUA_RELEASE);
+  bool ok = run_options(L, r) && (!script || run_script(L, r)) && settle(L);
+  bool nothing = !script && !r->code && !r->version;
+  if (ok && (r->interactive || (nothing && isatty(STDIN_FILENO)))) return pl_repl_run(L) == PL_OK;
+  return ok && (!nothing || call(L, luaL_loadfile(L, NULL), 0));
+}
+
+static bool run_command(lua_State *L, const char *module) {
+  return require_module(L, module) && call(L, LUA_OK, 0) && settle(L);
+}
+
 /* The protected call round everything: argument 1 is the request; returns whether all went well. */
 static int run(lua_State *L) {
   const request *r = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  bool script = r->script < r->argc;
-  if (r->version) printf("Perilune %s, %s\n", PERILUNE_VERSION, LUA_RELEASE);
   set_arguments(L, r);
-  bool ok = run_options(L, r) && (!script || run_script(L, r));
-  if (ok) ok = settle(L);
-  bool nothing = !script && !r->code && !r->version;
-  if (ok && (r->interactive || (nothing && isatty(STDIN_FILENO))))
-    ok = pl_repl_run(L) == PL_OK;
-  else if (ok && nothing)
-    ok = call(L, luaL_loadfile(L, NULL), 0);
-  lua_pushboolean(L, ok);
+  lua_pushboolean(L, r->module ? run_command(L, r->module) : run_line(L, r));
   return 1;
 }
 
-int pl_script_main(int argc, char **argv) {
-  request r = {.argc = argc, .argv = argv};
-  if (!read_options(&r)) return 1;
+static int run_in_state(request *r) {
   lua_State *L;
   if (pl_state_new(&L) != PL_OK) return complain(pl_message());
   pl_interrupt_install(true);
   lua_pushcfunction(L, run);
-  lua_pushlightuserdata(L, &r);
+  lua_pushlightuserdata(L, r);
   bool ok = false;
   if (lua_pcall(L, 1, 1, 0) == LUA_OK)
     ok = lua_toboolean(L, -1);
@@ -173,4 +183,14 @@ int pl_script_main(int argc, char **argv) {
     complain(lua_tostring(L, -1) ? lua_tostring(L, -1) : "error without a message");
   lua_close(L);
   return ok ? 0 : 1;
+}
+
+int pl_script_main(int argc, char **argv) {
+  request r = {.argc = argc, .argv = argv};
+  return read_options(&r) ? run_in_state(&r) : 1;
+}
+
+int pl_script_command(const char *module, int argc, char **argv) {
+  request r = {.module = module, .argc = argc, .argv = argv};
+  return run_in_state(&r);
 }

@@ -2,6 +2,7 @@
 #include "host/bind/system.h"
 
 #include "host/base/file.h"
+#include "host/base/home.h"
 #include "host/bind/construct.h"
 #include "host/bind/handle.h"
 #include "host/tensor/files.h"
@@ -237,6 +238,31 @@ static int write_file(lua_State *L) {
   return 0;
 }
 
+/* The value on top of the stack, or nil and the message of a failed status. */
+static int value_or_message(lua_State *L, pl_status status) {
+  if (status == PL_OK) return 1;
+  lua_pushnil(L);
+  lua_pushstring(L, pl_message_text());
+  return 2;
+}
+
+/* append_lines(path, text) -> true, or nil and why not: whole lines, safe with other processes that append there */
+static int append_lines(lua_State *L) {
+  size_t length;
+  const char *path = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &length);
+  lua_pushboolean(L, 1);
+  return value_or_message(L, pl_file_append(path, text, length));
+}
+
+/* cache_folder() -> path of the folder for what may be lost, or nil and why there is none */
+static int cache_folder(lua_State *L) {
+  pl_text folder = {0};
+  pl_status status = pl_home_cache(&folder);
+  lua_pushlstring(L, folder.data ? folder.data : "", folder.length);
+  pl_text_release(&folder);
+  return value_or_message(L, status);
+}
+
 /* make_directory(path): with its parents */
 static int make_directory(lua_State *L) {
   pl_raise_unless_ok(L, pl_directory_create(luaL_checkstring(L, 1)));
@@ -346,6 +372,8 @@ void pl_register_system(lua_State *L) {
                                        {"save", save},
                                        {"load", load},
                                        {"write_file", write_file},
+                                       {"append_lines", append_lines},
+                                       {"cache_folder", cache_folder},
                                        {"make_directory", make_directory},
                                        {"adam_step", adam_step},
                                        {"sum_of_squares", sum_of_squares},

@@ -5,8 +5,8 @@
 #include "host/base/status.h"
 #include <lua.h>
 
-/* Sets memory, memory_limit, devices, synchronize, threads, time, save, load, write_file and adam_step in the table on
- * top of the stack. */
+/* Sets memory, memory_limit, devices, synchronize, threads, time, save, load, write_file, append_lines, cache_folder,
+ * adam_step and others in the table on top of the stack. */
 void pl_register_system(lua_State *L);
 
 /* Waits for every device in use; what one complains of late, such as an index out of range on a GPU, is the failure.

@@ -2,6 +2,7 @@
 #include "host/cuda/cubin_cache.h"
 
 #include "host/base/file.h"
+#include "host/base/home.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -24,14 +25,8 @@ void pl_cubin_key_of(const char *const texts[], int count, pl_cubin_key *key) {
 }
 
 pl_status pl_cubin_folder(pl_text *folder) {
-  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  pl_text_clear(folder);
-  if (base && *base)
-    pl_text_print(folder, "%s/perilune/cubin", base);
-  else {
-    PL_REQUIRE(home && *home, "cuda: neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels");
-    pl_text_print(folder, "%s/.cache/perilune/cubin", home);
-  }
+  PL_TRY(pl_home_cache(folder));
+  pl_text_print(folder, "/cubin");
   return PL_OK;
 }
 

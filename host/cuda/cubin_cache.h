@@ -14,7 +14,7 @@ typedef struct {
 } pl_cubin_key;
 void pl_cubin_key_of(const char *const texts[], int count, pl_cubin_key *key);
 
-/* $XDG_CACHE_HOME or ~/.cache, then perilune/cubin. Overwrites *folder. */
+/* The folder cubin in that of pl_home_cache. Overwrites *folder. */
 pl_status pl_cubin_folder(pl_text *folder);
 
 /* Whether a whole cubin was kept under this key; it is now in *cubin. What is damaged, or was kept under another key

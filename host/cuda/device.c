@@ -208,6 +208,7 @@ static pl_status inspect(int ordinal, pl_cuda *cuda) {
              cuda->model, cuda->architecture, OLDEST_ARCHITECTURE);
   cuda->device = primitives;
   cuda->device.state = cuda;
+  cuda->device.model = cuda->model;
   cuda->device.chip = (pl_fused_chip){cuda->architecture, cuda->multiprocessors, cuda->shared_bytes_max};
   snprintf(cuda->device.name, sizeof cuda->device.name, "cuda:%d", ordinal);
   return PL_OK;

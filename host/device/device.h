@@ -109,6 +109,7 @@ struct pl_device {
   bool host_memory; /* what allocate gives is memory that the host reads and writes */
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
+  const char *model;  /* of the GPU, in its maker's words; NULL where nobody asks */
   pl_fused_chip chip; /* what fused recurrences may use; of architecture 0 where there are none */
   /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point
    * type. */

@@ -23,6 +23,7 @@ local from_module <const> = {
   cell = { "perilune.cell", "new" },
   rnn = { "perilune.rnn", "rnn" },
   rnn_plan = { "perilune.rnn", "rnn_plan" },
+  tuning = { "perilune.rnn.tune", "tuning" },
 }
 
 local from_core <const> = {

@@ -1,4 +1,5 @@
--- Command-line options of experiments: declared once with type, default and help, read from `arg`, listed by --help.
+-- Command-line options of experiments and commands: declared once with type, default and help, read from `arg`, listed
+-- by --help.
 --
 --   local option = require("perilune.options").read {
 --     usage = "perilune experiments/parity.lua [OPTIONS]", about = "Trains a cell on parity.",
@@ -9,6 +10,7 @@
 --
 -- Options are written `--name value`, `--name=value`, and `--name` alone for a flag. A name with a hyphen has an
 -- underscore in the result. An option without a default is nil when it is not given.
+-- With `words = "files"` in the declaration, words that are no options make the list `files`, nil where there are none.
 local options = {}
 
 local function one_of(choices)
@@ -124,31 +126,45 @@ local function defaults(declaration)
   return values
 end
 
+-- Reads the option at arguments[i] into values. Returns the index of its last word, or nil and what was wrong.
+local function read_option(rows, values, arguments, i)
+  local argument = arguments[i]
+  local name, text = argument:match("^%-%-([^=]+)=(.*)$")
+  if not name then name = argument:match("^%-%-(.+)$") end
+  local row = name and rows[name]
+  if not row then
+    return nil, ("unknown %s '%s'; --help lists the options"):format(name and "option" or "argument", argument)
+  end
+  if not text and row[2] == "flag" then text = "true" end
+  if not text then
+    i = i + 1
+    text = arguments[i]
+    if not text then return nil, ("option --%s needs a value (%s)"):format(name, row[2]) end
+  end
+  local value, expected = types[row[2]](row, text)
+  if value == nil then return nil, ("option --%s: expected %s, got '%s'"):format(name, expected, text) end
+  values[(name:gsub("-", "_"))] = value
+  return i
+end
+
 --- Reads a list of arguments. Returns the table of values, or nil and what was wrong; with --help among the
 -- arguments returns nil, nil.
 function options.parse(declaration, arguments)
-  local rows, values = by_name(declaration), defaults(declaration)
+  local rows, values, words = by_name(declaration), defaults(declaration), {}
   local i = 1
   while i <= #arguments do
     local argument = arguments[i]
     if argument == "--help" or argument == "-h" then return nil end
-    local name, text = argument:match("^%-%-([^=]+)=(.*)$")
-    if not name then name = argument:match("^%-%-(.+)$") end
-    local row = name and rows[name]
-    if not row then
-      return nil, ("unknown %s '%s'; --help lists the options"):format(name and "option" or "argument", argument)
+    if declaration.words and not argument:match("^%-") then
+      words[#words + 1] = argument
+    else
+      local last, message = read_option(rows, values, arguments, i)
+      if not last then return nil, message end
+      i = last
     end
-    if not text and row[2] == "flag" then text = "true" end
-    if not text then
-      i = i + 1
-      text = arguments[i]
-      if not text then return nil, ("option --%s needs a value (%s)"):format(name, row[2]) end
-    end
-    local value, expected = types[row[2]](row, text)
-    if value == nil then return nil, ("option --%s: expected %s, got '%s'"):format(name, expected, text) end
-    values[(name:gsub("-", "_"))] = value
     i = i + 1
   end
+  if #words > 0 then values[declaration.words] = words end
   return values
 end
 
@@ -173,8 +189,8 @@ function options.attempt(name, f, ...)
   return table.unpack(results, 2, results.n)
 end
 
---- Reads the options of the running script from `arguments` (default: the global `arg`). Prints --help and leaves with
--- status 0; says on standard error what was wrong and leaves with status 1.
+--- Reads the options of the running script or command from `arguments` (default: the global `arg`). Prints --help and
+-- leaves with status 0; says on standard error what was wrong and leaves with status 1.
 function options.read(declaration, arguments)
   local values, message = options.parse(declaration, arguments or arg or {})
   if values then return values end

@@ -68,7 +68,7 @@ describe("the command line", function()
 
   it("names what it does not know", function()
     for args, message in pairs {
-      frobnicate = "no such command; the commands are devices, kernel, notebook",
+      frobnicate = "no such command; the commands are devices, kernel, notebook, tune",
       ["missing.lua"] = "there is no file 'missing.lua'",
       ["--frob"] = "unknown option '--frob'",
       ["-e"] = "-e needs a value",
@@ -87,7 +87,7 @@ describe("the command line", function()
   it("helps", function()
     assert.matches("^Perilune %d+%.%d+%.%d+ %(Lua 5%.4", (program.run { args = "--version" }))
     assert.matches("perilune notebook", (program.run { args = "--help" }))
-    for _, command in ipairs { "devices", "kernel", "notebook" } do
+    for _, command in ipairs { "devices", "kernel", "notebook", "tune" } do
       assert.matches("^usage: perilune " .. command, (program.run { args = command .. " --help" }))
     end
   end)

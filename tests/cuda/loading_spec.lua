@@ -17,7 +17,7 @@ local function run(folders, words, args, before, input)
   for i, folder in ipairs(folders) do path[i] = FAKES .. folder end
   path[#path + 1] = os.getenv "LD_LIBRARY_PATH"
   return program.run {
-    before = ("env LD_LIBRARY_PATH=%s CUDA_HOME=/nowhere PERILUNE_FAKE=%s XDG_CACHE_HOME=%s %s"):format(
+    before = ("env LD_LIBRARY_PATH=%s CUDA_HOME=/nowhere PERILUNE_TUNE=0 PERILUNE_FAKE=%s XDG_CACHE_HOME=%s %s"):format(
       program.quote(table.concat(path, ":")), control, cache, before or ""),
     args = args,
     input = input,

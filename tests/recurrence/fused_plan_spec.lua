@@ -104,10 +104,10 @@ describe("a forced fused plan", function()
     refused({ head_dim = 1024 }, { scope = "block" }, "scope block: warps: at most 1024 threads are in a block")
     refused({ head_dim = 256, dtype = "float32" }, { scope = "cluster", blocks = 2 },
       "scope cluster: .*232448 bytes of shared memory.*blocks = 2 is given")
-    refused({}, { rows = 5 }, "scope grid: rows: expected 4, 8 or 16 of a block in the grid scope; rows = 5 is given")
+    refused({}, { rows = 5 }, "scope grid: rows: expected 4, 8 or 16 of a block in the grid scope; rows = 5 is")
     refused({}, { scope = "cluster", blocks = 3 }, "blocks: expected 2, 4, 8 or 16 in a cluster; blocks = 3 is given")
     refused({}, { scope = "cluster" }, "clusters of blocks are there from sm_90 on, and this is sm_80", "A100")
-    refused({ head_dim = 2048 }, { scope = "grid", blocks = 256 }, "run at once; 132 multiprocessors are there; blocks = 256")
+    refused({ head_dim = 2048 }, { scope = "grid", blocks = 256 }, "at once; 132 multiprocessors.*; blocks = 256")
     refused({ head_dim = 768 }, { scope = "grid", clustered = true }, "at most 8 blocks, from sm_90 on", "A100")
     refused({}, { ring = 3 }, "ring: expected 4 or 8; ring = 3 is given")
   end)
@@ -129,6 +129,35 @@ describe("a forced fused plan", function()
     end
     assert.matches("'fused' runs on cuda only, and the device is cpu", plan {})
     assert.matches("plan: forces how backend 'fused' runs, but backend is vanilla", plan { backend = "vanilla" })
+  end)
+end)
+
+describe("a plan for a chip that is not here", function()
+  local function plan(more)
+    local all = { cell = "lstm", batch = 16, head_dim = 768, dtype = "bfloat16" }
+    for name, value in pairs(more) do all[name] = value end
+    return pl.rnn_plan(all)
+  end
+
+  it("is made by the chip's name, and says how it was chosen", function()
+    for _, name in ipairs { "A100", "RTX 3090", "RTX 4090", "H200", "B200", "RTX 5090" } do
+      local made = plan { chip = name }
+      assert.equal("fused", made.backend)
+      assert.matches(" on " .. name .. "\n", tostring(made))
+      assert.matches("chosen by the model: predicted [%d.]+ us a step, of %d+ that fit", tostring(made))
+      assert.same(made.fused, plan { device = name }.fused)
+    end
+    assert.equal("alternating", plan { chip = "A100", head_dim = 4096 }.backend)
+    assert.equal("grid", plan { chip = "H200", head_dim = 64, plan = { scope = "grid" } }.fused.scope)
+  end)
+
+  it("is refused for a chip that is not known, and for a call", function()
+    assert.matches("chip: expected one of A100, RTX 3090, .*, got V100", message_of(plan, { chip = "V100" }))
+    assert.matches("chip: give either chip or device, not both", message_of(plan, { chip = "A100", device = "cpu" }))
+    local made = plan { chip = "A100", batch = 1, head_dim = 8, dtype = "float32" }
+    local Wx, R, b = pl.zeros { 1, 1, 4, 1, 8 }, pl.zeros { 4, 1, 8, 8 }, pl.zeros { 4, 1, 8 }
+    assert.matches("it was made for device = A100, but this call has cpu",
+      message_of(pl.rnn, Wx, R, b, { cell = "lstm", plan = made }))
   end)
 end)
 

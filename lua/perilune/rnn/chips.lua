@@ -11,19 +11,18 @@ local rows <const> = {
   { "RTX 5090", 120, 170, 99 * KB },
 }
 
---- All chips: { name =, architecture =, multiprocessors =, shared_bytes = }.
-chips.list = {}
+--- All chips: { name =, architecture =, multiprocessors =, shared_bytes = }, in a list and by name.
+chips.list, chips.known = {}, {}
 for i, row in ipairs(rows) do
-  chips.list[i] = { name = row[1], architecture = row[2], multiprocessors = row[3], shared_bytes = row[4] }
+  local chip = { name = row[1], architecture = row[2], multiprocessors = row[3], shared_bytes = row[4] }
+  chips.list[i], chips.known[row[1]] = chip, chip
 end
 
 --- The chip of that name. Another name is an error.
 function chips.named(name)
+  if chips.known[name] then return chips.known[name] end
   local names = {}
-  for i, chip in ipairs(chips.list) do
-    if chip.name == name then return chip end
-    names[i] = chip.name
-  end
+  for i, chip in ipairs(chips.list) do names[i] = chip.name end
   error(("chip: expected one of %s, got %s"):format(table.concat(names, ", "), tostring(name)), 0)
 end
 

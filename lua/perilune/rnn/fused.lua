@@ -141,21 +141,15 @@ local function reasons(passed, but)
   return lines
 end
 
---- The plans for problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product =, forward_clip = } on
--- chip = { architecture =, multiprocessors =, shared_bytes = } (core.fused_chip), at most `count`, those first that are
--- predicted to be the quickest. `given` (may be nil) forces fields. Returns a list of { plan =, details =
--- (core.fused_details), arguments = (for core.recurrence), predicted_us = of a step of training both ways, forward_us =,
--- backward_us =, feasible = how many plans fit, passed() = a list of why other scopes were not taken }, or nil and why
--- there is none, which goes on from "fused".
-function fused.ranked(problem, chip, count, given)
+local function ranked(problem, chip, count, given)
   local why_not = refusal(problem)
   if why_not then return nil, why_not end
   if given then check_given(given) end
   local q, handle = sizes.problem(problem), problem.cell:compile { forward_clip = problem.forward_clip }
   local list, feasible, passed = search(q, chip, given or {}, count)
   if #list == 0 then
-    return nil, ("has no plan that fits sm_%d with %d multiprocessors; limits of scope %s"):format(
-      chip.architecture, chip.multiprocessors, table.concat(reasons(passed), "; scope "))
+    return nil, ("has no plan that fits sm_%d with %d multiprocessors; limits of scope %s"):format(chip.architecture,
+      chip.multiprocessors, table.concat(reasons(passed), "; scope "))
   end
   for _, found in ipairs(list) do
     found.arguments, found.feasible = arguments_of(found.plan), feasible
@@ -165,9 +159,17 @@ function fused.ranked(problem, chip, count, given)
   return list
 end
 
---- The first of fused.ranked, or nil and why there is none.
+--- The plans for problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product =, forward_clip = } on
+-- chip = { architecture =, multiprocessors =, shared_bytes = } (core.fused_chip), at most `count`, those first that are
+-- predicted to be the quickest. Returns a list of { plan =, details = (core.fused_details), arguments = (for
+-- core.recurrence), predicted_us = of a step of training both ways, forward_us =, backward_us =, feasible = how many
+-- plans fit, passed() = a list of why other scopes were not taken }, or nil and why there is none, which goes on from
+-- "fused".
+function fused.ranked(problem, chip, count) return ranked(problem, chip, count) end
+
+--- The first of these, of the plans that have the fields `given` (nil: of all), or nil and why there is none.
 function fused.choose(problem, chip, given)
-  local list, why_not = fused.ranked(problem, chip, 1, given)
+  local list, why_not = ranked(problem, chip, 1, given)
   if not list then return nil, why_not end
   return list[1]
 end

@@ -1,15 +1,24 @@
--- Chooses the way a recurrence runs, and explains the choice. How a fused one is cut is perilune.rnn.fused's.
+-- Chooses the way a recurrence runs, and explains the choice. How a fused one can be cut is perilune.rnn.fused's, and
+-- which of these ways it is, perilune.rnn.tune's.
 
+local chips = require "perilune.rnn.chips"
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
+local tune = require "perilune.rnn.tune"
 
 local plan = {}
+
+-- problem.chip: one that need not be here, on which nothing can be measured.
+local function fused_plan(problem, given)
+  local chip = problem.chip or core.fused_chip(problem.device)
+  if given then return tune.forced(problem, chip, given) end
+  return tune.choose(problem, chip, not problem.chip and tune.measure)
+end
 
 -- In order of preference. `device` is the kind of device a way runs on; nil: any. `plan` makes what the way needs
 -- beside its name, or returns nil and why it cannot run a problem.
 local backends = {
-  { name = "fused", device = "cuda", what = "one persistent launch for all time steps",
-    plan = function(problem, given) return fused.choose(problem, core.fused_chip(problem.device), given) end },
+  { name = "fused", device = "cuda", what = "one persistent launch for all time steps", plan = fused_plan },
   { name = "alternating", device = "cuda", what = "a matrix product, then a pointwise kernel, per time step" },
   { name = "reference", device = "cpu", what = "all time steps in C, the cell's programs over blocks of elements" },
   { name = "vanilla", what = "the step function on tensors, one time step after another, through autograd" },
@@ -21,11 +30,11 @@ local function names()
   return table.concat(list, ", ")
 end
 
-local function kind(device) return device:match("^%a+") end
+local function kind(problem) return problem.chip and "cuda" or problem.device:match("^%a+") end
 
 -- Whether a backend can run a problem: what it needs beside its name, or nil; or false and why it cannot.
 local function fit(backend, problem, given)
-  if backend.device and backend.device ~= kind(problem.device) then
+  if backend.device and backend.device ~= kind(problem) then
     return false, ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
   end
   if not backend.plan then return nil end
@@ -37,7 +46,10 @@ end
 local function result(backend, reason, made)
   return {
     backend = backend.name, fused = made,
-    reason = function() return made and reason .. "\n" .. fused.explain(made) or reason end,
+    reason = function()
+      if not made then return reason end
+      return ("%s\n%s\n%s"):format(reason, tune.explain(made.chosen), fused.explain(made))
+    end,
   }
 end
 
@@ -71,8 +83,8 @@ local remembered, count = nothing_remembered(), 0
 local REMEMBERED_MAX <const> = 4096
 
 local function key_of(problem, wanted)
-  return ("%s %s %s %d %d %d %s %s"):format(problem.device, problem.dtype, problem.product, problem.batch,
-    problem.heads, problem.head_dim, problem.forward_clip, wanted)
+  return ("%s %s %s %d %d %d %s %s %s"):format(problem.device, problem.dtype, problem.product, problem.batch,
+    problem.heads, problem.head_dim, problem.forward_clip, wanted, tune.tuning())
 end
 
 --- The way to run problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (type of the products),
@@ -108,8 +120,8 @@ function plan.is_plan(x) return getmetatable(x) == Plan end
 
 local defaults = { batch = 1, heads = 1, dtype = "float32", device = "cpu" }
 local known = {
-  backend = true, batch = true, cell = true, device = true, dtype = true, head_dim = true, heads = true, plan = true,
-  product = true,
+  backend = true, batch = true, cell = true, chip = true, device = true, dtype = true, head_dim = true, heads = true,
+  plan = true, product = true,
 }
 
 local function check_names(given)
@@ -137,8 +149,12 @@ function plan.make(given)
   if given.plan ~= nil and given.backend ~= nil and given.backend ~= "fused" then
     error(("plan: forces how backend 'fused' runs, but backend is %s"):format(tostring(given.backend)), 0)
   end
+  if given.chip ~= nil and given.device ~= nil then error("chip: give either chip or device, not both", 0) end
+  local chip = given.chip or chips.known[given.device] and given.device
+  self.chip = chip and chips.named(chip)
   -- One element tells whether type and device are there, and the device's full name; the complaint when not is core's.
-  self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = self.device }).device
+  self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = not chip and self.device or nil }).device
+  if chip then self.device = chip end
   local chosen = plan.choose(self, given.backend, given.plan)
   self.backend, self.reason = chosen.backend, chosen.reason()
   self.plan, self.chosen = nil, chosen
