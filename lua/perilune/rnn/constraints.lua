@@ -19,6 +19,10 @@ local fields <const> = {
 }
 constraints.fields = fields
 
+--- The families of constraints, and those that a scope has none of.
+constraints.families = { "shape", "tiles", "warps", "residency", "memory", "use" }
+constraints.lacking = { block = { residency = true }, cluster = {}, grid = {} }
+
 local function every_second(first, last)
   local list = {}
   for value = first, last, 2 do list[#list + 1] = value end
