@@ -143,7 +143,7 @@ static int other_registers(const pl_recurrence *q, const pl_fused_variant *v, co
   if (p->scope == PL_SCOPE_GRID && v->backward && narrow) values += 4 + gathered * s->depth / 16;
   if (p->scope == PL_SCOPE_GRID && v->backward)
     values += 4 * p->groups * row_tiles * (int)divide_up(p->parts, s->warps) + 8;
-  if (p->scope == PL_SCOPE_GRID) values += s->depth >= 16 ? 16 : 8;
+  if (p->scope == PL_SCOPE_GRID) values += (s->depth >= 16 ? 16 : 8) + 2 * p->groups;
   return 44 + sums + values + (q->product == PL_F32 ? 64 : 0);
 }
 
@@ -239,7 +239,7 @@ pl_status pl_fused_shape_of(const pl_recurrence *q, const pl_fused_variant *v, p
 
 bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, pl_fused_shape *s) {
   if (local_bytes == 0 || s->in_registers == 0 || q->plan.registers[v->backward] >= 0) return false;
-  int fragments = 1 + local_bytes / 16 + s->in_registers / 8; /* an eighth more: few attempts, whatever the cause */
+  int fragments = 1 + s->in_registers / 8; /* what spills says little of how many: few attempts, and not too much */
   s->in_registers = fragments < s->in_registers ? s->in_registers - fragments : 0;
   map_shared(q, v, s);
   return true;

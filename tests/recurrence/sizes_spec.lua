@@ -112,7 +112,7 @@ describe("constraints of fused plans", function()
       for _, scope in ipairs(scopes) do
         local p, by_numbers = constraints.state(q, chip, scope, {}), {}
         for _, plan in ipairs((p:all { without = { "memory" } })) do
-          if constraints.fits_memory(sizes.of(q, chip, scope, plan), plan, chip) then
+          if constraints.fits_memory(sizes.of(q, chip, scope, plan), plan, chip, true) then
             by_numbers[#by_numbers + 1] = plan
           end
         end

@@ -120,16 +120,30 @@ local function require_warps(p, plan, s)
   p:require("warps: at most 15 teams of a block can meet", any { eq(plan.splits, 1), le(s.teams, 15) }, "warps")
 end
 
-local function require_memory(p, plan, s, chip)
+local CELLS_MAX <const> = 48 -- rows times groups of a team: with more, what else a thread keeps does not fit
+
+-- Who gives fields of a plan may have spilled registers.
+local function require_memory(p, plan, s, chip, free)
   for way, name in ipairs { "forward", "backward" } do
     p:require(("%s: a multiprocessor has %d bytes of shared memory, for what registers do not hold of R, and more")
       :format(name, chip.shared_bytes), le(s.shared[way] * plan.resident, chip.shared_bytes), "memory")
+    if free then
+      p:require(name .. ": a thread must have the registers that it needs beside those for R", le(0, s.room[way]),
+        "memory")
+    end
+  end
+  if free then
+    p:require(("rows times groups: at most %d, for what else a thread keeps in registers"):format(CELLS_MAX),
+      le(plan.rows * plan.groups, CELLS_MAX), "memory")
   end
 end
 
---- Whether sizes keep to the constraints on memory, in numbers: quicker than those as a search narrows plans.
-function constraints.fits_memory(s, plan, chip)
-  return math.max(s.shared[1], s.shared[2]) * plan.resident <= chip.shared_bytes
+--- Whether sizes keep to the constraints on memory, in numbers: quicker than rules as a search narrows plans. `free`:
+-- no field of the plan was given.
+function constraints.fits_memory(s, plan, chip, free)
+  local most = math.max(s.shared[1], s.shared[2])
+  if most * plan.resident > chip.shared_bytes then return false end
+  return not free or (math.min(s.room[1], s.room[2]) >= 0 and plan.rows * plan.groups <= CELLS_MAX)
 end
 
 -- Multiprocessors that clusters of 8 find for certain: two clusters in every group of up to 18 that share a part of the
@@ -181,8 +195,9 @@ function constraints.state(q, chip, scope, given)
   require_tiles(p, plan, s)
   require_warps(p, plan, s)
   require_residency(p, q, plan, scope, s, chip)
-  require_memory(p, plan, s, chip)
-  if next(given) == nil then require_use(p, q, plan, scope, s) end
+  local free = next(given) == nil
+  require_memory(p, plan, s, chip, free)
+  if free then require_use(p, q, plan, scope, s) end
   if q.recurrents == 0 and scope == "grid" then
     p:require("scope: nothing is fed back through R, so blocks have nothing to send each other",
       no(eq(plan.rows, plan.rows)), "shape")

@@ -66,12 +66,12 @@ end
 -- Calls visit(plan, forward_us, backward_us) for every plan of a scope, a table that is the same for all; returns how
 -- many there are.
 local function each_plan(q, chip, scope, given, visit)
-  local count = 0
+  local count, free = 0, next(given) == nil
   constraints.state(q, chip, scope, given):best {
     order = constraints.fields, values = { ring = "descending" }, without = { "memory" },
     cost = function(plan)
       local s = sizes.of(q, chip, scope, plan)
-      if constraints.fits_memory(s, plan, chip) then
+      if constraints.fits_memory(s, plan, chip, free) then
         count = count + 1
         visit(plan, model.step_us(q, s, plan, scope, chip))
       end

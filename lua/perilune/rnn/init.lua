@@ -50,8 +50,9 @@ end
 
 --- What pl.rnn would do for { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (of the products),
 -- device = (or chip = "A100", one that need not be here), backend =, plan = }: an object with the fields backend and
--- reason, which tostring explains and opts.plan accepts. Where the backend is fused it has `fused`, how the launch is cut, and `details`, what that comes to. `plan`
--- forces fields of the former: { scope =, blocks =, ... }; what is not possible is an error that names the limit.
+-- reason, which tostring explains and opts.plan accepts. Where the backend is fused it has `fused`, how the launch is
+-- cut, and `details`, what that comes to. `plan` forces fields of the former: { scope =, blocks =, ... }; what is not
+-- possible is an error that names the limit.
 function rnn.rnn_plan(given) return checked("pl.rnn_plan", pcall(make_plan, given)) end
 
 return rnn

@@ -98,7 +98,7 @@ local function other_registers(q, s, way, scope, m)
       if narrow then values = values + 4 + gathered * depth // 16 end
       values = values + 4 * s.groups * s.row_tiles * m.ceil_div(s.parts, s.warps) + 8
     end
-    values = values + m.when(m.le(16, depth), 16, 8)
+    values = values + m.when(m.le(16, depth), 16, 8) + 2 * s.groups
   end
   return values + 44 + (q.multiplied == 4 and 64 or 0)
 end
@@ -127,7 +127,7 @@ end
 
 --- The sizes of `plan`, whose fields are numbers or, with `m` = perilune.constrint, expressions (clustered is 1 or 0):
 -- for both ways { forward, backward } the tiles, depth, fragments of R, those in registers, registers of a thread that
--- multiplies (about), and bytes of shared memory.
+-- multiplies and the fragments that these have room for (both about), and bytes of shared memory.
 function sizes.of(q, chip, scope, plan, m)
   m = m or numbers
   local s = { rows = plan.rows, groups = plan.groups, parts = plan.parts, blocks = plan.blocks }
@@ -152,7 +152,7 @@ function sizes.of(q, chip, scope, plan, m)
   end
   s.tiles_of_rows = m.ceil_div(q.batch, plan.rows)
   local shared = { shared_forward(q, s, plan, scope, m), shared_backward(q, s, plan, scope, m) }
-  s.fragments, s.in_registers, s.registers, s.threads, s.shared = {}, {}, {}, {}, {}
+  s.fragments, s.in_registers, s.registers, s.room, s.threads, s.shared = {}, {}, {}, {}, {}, {}
   for way, direction in ipairs { "forward", "backward" } do
     local writers, asked = plan["writers_" .. direction], plan["registers_" .. direction]
     s.threads[way] = (s.warps + writers) * LANES
@@ -160,7 +160,7 @@ function sizes.of(q, chip, scope, plan, m)
     local others = other_registers(q, s, way, scope, m)
     local room = (registers_of(s, plan, writers, chip, m) - others) // 4
     s.in_registers[way] = m.min(s.fragments[way], m.max(0, m.when(m.le(0, asked), asked, room)))
-    s.registers[way] = others + 4 * s.in_registers[way]
+    s.registers[way], s.room[way] = others + 4 * s.in_registers[way], room
     s.shared[way] = shared[way] + aligned(s.warps * (s.fragments[way] - s.in_registers[way]) * FRAGMENT_BYTES, m)
   end
   return s
