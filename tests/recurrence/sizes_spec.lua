@@ -98,7 +98,7 @@ describe("constraints of fused plans", function()
         end
         if details then taken = taken + 1 else refused = refused + 1 end
         local s = details and sizes.of(q, chip, scope, plan)
-        assert.is_true(not s or constraints.fits_memory(s, plan, chip))
+        assert.is_true(not s or constraints.fits_memory(q, s, plan, chip))
       end
     end
     assert.is_true(taken > 100 and refused > 100, ("%d taken, %d refused"):format(taken, refused))
@@ -112,7 +112,7 @@ describe("constraints of fused plans", function()
       for _, scope in ipairs(scopes) do
         local p, by_numbers = constraints.state(q, chip, scope, {}), {}
         for _, plan in ipairs((p:all { without = { "memory" } })) do
-          if constraints.fits_memory(sizes.of(q, chip, scope, plan), plan, chip, true) then
+          if constraints.fits_memory(q, sizes.of(q, chip, scope, plan), plan, chip, true) then
             by_numbers[#by_numbers + 1] = plan
           end
         end

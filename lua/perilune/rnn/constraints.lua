@@ -120,19 +120,23 @@ local function require_warps(p, plan, s)
   p:require("warps: at most 15 teams of a block can meet", any { eq(plan.splits, 1), le(s.teams, 15) }, "warps")
 end
 
+local ROOM_MIN <const> = 2 -- fragments of R for which a thread has registers, as far as sizes can count those
 local CELLS_MAX <const> = 48 -- rows times groups of a team: with more, what else a thread keeps does not fit
 
--- Who gives fields of a plan may have spilled registers.
-local function require_memory(p, plan, s, chip, free)
+-- Whether plans must leave a thread the registers that it needs. Who gives fields may have them spilled, and products
+-- in float32 need so many that they do.
+local function spares_registers(q, free) return free and q.multiplied == 2 and q.recurrents > 0 end
+
+local function require_memory(p, q, plan, s, chip, free)
   for way, name in ipairs { "forward", "backward" } do
     p:require(("%s: a multiprocessor has %d bytes of shared memory, for what registers do not hold of R, and more")
       :format(name, chip.shared_bytes), le(s.shared[way] * plan.resident, chip.shared_bytes), "memory")
-    if free then
-      p:require(name .. ": a thread must have the registers that it needs beside those for R", le(0, s.room[way]),
-        "memory")
+    if spares_registers(q, free) then
+      p:require(name .. ": a thread must have the registers that it needs beside those for R",
+        le(ROOM_MIN, s.room[way]), "memory")
     end
   end
-  if free then
+  if spares_registers(q, free) then
     p:require(("rows times groups: at most %d, for what else a thread keeps in registers"):format(CELLS_MAX),
       le(plan.rows * plan.groups, CELLS_MAX), "memory")
   end
@@ -140,10 +144,10 @@ end
 
 --- Whether sizes keep to the constraints on memory, in numbers: quicker than rules as a search narrows plans. `free`:
 -- no field of the plan was given.
-function constraints.fits_memory(s, plan, chip, free)
-  local most = math.max(s.shared[1], s.shared[2])
-  if most * plan.resident > chip.shared_bytes then return false end
-  return not free or (math.min(s.room[1], s.room[2]) >= 0 and plan.rows * plan.groups <= CELLS_MAX)
+function constraints.fits_memory(q, s, plan, chip, free)
+  if math.max(s.shared[1], s.shared[2]) * plan.resident > chip.shared_bytes then return false end
+  if not spares_registers(q, free) then return true end
+  return math.min(s.room[1], s.room[2]) >= ROOM_MIN and plan.rows * plan.groups <= CELLS_MAX
 end
 
 -- Multiprocessors that clusters of 8 find for certain: two clusters in every group of up to 18 that share a part of the
@@ -196,7 +200,7 @@ function constraints.state(q, chip, scope, given)
   require_warps(p, plan, s)
   require_residency(p, q, plan, scope, s, chip)
   local free = next(given) == nil
-  require_memory(p, plan, s, chip, free)
+  require_memory(p, q, plan, s, chip, free)
   if free then require_use(p, q, plan, scope, s) end
   if q.recurrents == 0 and scope == "grid" then
     p:require("scope: nothing is fed back through R, so blocks have nothing to send each other",

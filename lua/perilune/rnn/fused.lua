@@ -71,13 +71,12 @@ local function each_plan(q, chip, scope, given, visit)
     order = constraints.fields, values = { ring = "descending" }, without = { "memory" },
     cost = function(plan)
       local s = sizes.of(q, chip, scope, plan)
-      if constraints.fits_memory(s, plan, chip, free) then
+      if constraints.fits_memory(q, s, plan, chip, free) then
         count = count + 1
         visit(plan, model.step_us(q, s, plan, scope, chip))
       end
-      return 0
+      return 0 -- all are visited
     end,
-    bound = function() return -1 end, -- all are visited
   }
   return count
 end
