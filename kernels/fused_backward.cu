@@ -16,8 +16,8 @@ enum {
   CHUNKS_OUT = WANT_INPUT ? INPUTS * ROWS * (UNITS / 8) : 0,
   CHUNKS_EXTRA = EXTRAS * ROWS * (UNITS / 8), // of the gates whose gradient dR needs in a place of its own
   SUMS = BIASES + PARAMS,
-  // What the next step reads comes while the products are on their way; in the grid scope the wait for the others is
-  // long enough, and registers are few.
+  // What the next step reads comes while the products are on their way; where warps share sums, as in the grid scope,
+  // waits are long enough, and registers are few.
   READS_AHEAD = SPLITS == 1,
 };
 

@@ -14,8 +14,8 @@ enum {
   STEP_BYTES = INPUTS * ROWS * UNITS * STORED, // of Wx
   CHUNKS_IN = INPUTS * ROWS * (UNITS / 8),
   CHUNKS_OUT = ROWS * (UNITS / 8),
-  // Wx + b of the next step while the cell is computed; in the grid scope the wait for h is long enough, and registers
-  // are few.
+  // Wx + b of the next step while the cell is computed; where warps share sums, as in the grid scope, waits are long
+  // enough, and registers are few.
   GATES_AHEAD = SPLITS == 1,
 };
 

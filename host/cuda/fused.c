@@ -20,16 +20,12 @@ typedef struct {
   pl_fused_shape shape;
 } fused_call;
 
-static pl_fused_limits limits_of(const pl_cuda *cuda) {
-  return (pl_fused_limits){.architecture = cuda->architecture,
-                           .multiprocessors = cuda->multiprocessors,
-                           .shared_bytes = (size_t)cuda->shared_bytes_max};
-}
-
 static pl_status prepare(pl_cuda *cuda, const pl_recurrence *q, const pl_fused_variant *variant, fused_call *call) {
   *call = (fused_call){.q = q, .variant = *variant};
   call->variant.own_instructions = cuda->architecture >= 90;
-  pl_fused_limits limits = limits_of(cuda);
+  pl_fused_limits limits = {.architecture = cuda->architecture,
+                            .multiprocessors = cuda->multiprocessors,
+                            .shared_bytes = (size_t)cuda->shared_bytes_max};
   PL_TRY(pl_fused_shape_of(q, &call->variant, &call->shape));
   return pl_fused_shape_check(q, &call->shape, &limits);
 }
@@ -70,17 +66,11 @@ static int cluster_size(const fused_call *call) {
 static pl_status load_main(pl_cuda *cuda, fused_call *call, pl_cu_function *function) {
   const char *file = call->variant.backward ? "fused_backward.cu" : "fused_forward.cu",
              *name = call->variant.backward ? "fused_backward" : "fused_forward";
-  PL_TRY(load(cuda, call, file, name, function));
-  /* What spills is cut again, where shared memory holds what the registers do not. */
-  pl_fused_limits limits = limits_of(cuda);
   int local_bytes;
-  PL_CUDA_TRY(pl_cu.FuncGetAttribute(&local_bytes, PL_CU_FUNCTION_LOCAL_BYTES, *function));
-  for (pl_fused_shape less = call->shape; pl_fused_cut_registers(call->q, &call->variant, local_bytes, &less);) {
-    if (less.map.total * (size_t)call->q->plan.resident > limits.shared_bytes) break;
-    call->shape = less;
+  do {
     PL_TRY(load(cuda, call, file, name, function));
     PL_CUDA_TRY(pl_cu.FuncGetAttribute(&local_bytes, PL_CU_FUNCTION_LOCAL_BYTES, *function));
-  }
+  } while (pl_fused_cut_registers(call->q, &call->variant, local_bytes, (size_t)cuda->shared_bytes_max, &call->shape));
   PL_CUDA_TRY(pl_cu.FuncSetAttribute(*function, PL_CU_FUNCTION_DYNAMIC_SHARED_BYTES_MAX, (int)call->shape.map.total));
   if (cluster_size(call) > 8)
     PL_CUDA_TRY(pl_cu.FuncSetAttribute(*function, PL_CU_FUNCTION_NON_PORTABLE_CLUSTER_ALLOWED, 1));

@@ -107,8 +107,11 @@ static pl_status check_plan(const pl_recurrence *q) {
              "plan: splits: expected a divisor of groups %d times %d columns, got %d", p->groups, p->rows / 4,
              p->splits);
   PL_REQUIRE(!grid || p->splits > 1, "plan: splits: expected at least 2 in the grid scope, got %d", p->splits);
-  for (int way = 0; way < 2; way++)
+  for (int way = 0; way < 2; way++) {
     PL_REQUIRE(p->writers[way] >= 0 && p->writers[way] <= 8, "plan: writers: expected 0 to 8, got %d", p->writers[way]);
+    PL_REQUIRE(p->registers[way] >= -1 && p->registers[way] <= 64, "plan: registers: expected -1 to 64, got %d",
+               p->registers[way]);
+  }
   PL_REQUIRE(p->ring == 4 || p->ring == 8, "plan: ring: expected 4 or 8, got %d", p->ring);
   PL_REQUIRE(p->resident >= 1 && p->resident <= 4, "plan: resident: expected 1 to 4, got %d", p->resident);
   PL_REQUIRE(grid || cluster || (p->groups == 2 && p->splits == 1),
@@ -237,12 +240,19 @@ pl_status pl_fused_shape_of(const pl_recurrence *q, const pl_fused_variant *v, p
   return PL_OK;
 }
 
-bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, pl_fused_shape *s) {
-  if (local_bytes == 0 || s->in_registers == 0 || q->plan.registers[v->backward] >= 0) return false;
-  int fragments = 1 + s->in_registers / 8; /* what spills says little of how many: few attempts, and not too much */
-  s->in_registers = fragments < s->in_registers ? s->in_registers - fragments : 0;
-  map_shared(q, v, s);
-  return true;
+bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, size_t shared_bytes,
+                            pl_fused_shape *s) {
+  if (local_bytes == 0 || q->plan.registers[v->backward] >= 0) return false;
+  pl_fused_shape less = *s;
+  int step = 1 + s->in_registers / 8; /* what spills says little of how many: few attempts, and not too much */
+  less.in_registers = step < s->in_registers ? s->in_registers - step : 0;
+  for (; less.in_registers < s->in_registers; less.in_registers++) {
+    map_shared(q, v, &less);
+    if (less.map.total * (size_t)q->plan.resident > shared_bytes) continue;
+    *s = less;
+    return true;
+  }
+  return false;
 }
 
 pl_status pl_fused_shape_check(const pl_recurrence *q, const pl_fused_shape *s, const pl_fused_limits *limits) {

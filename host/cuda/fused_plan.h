@@ -55,8 +55,10 @@ pl_status pl_fused_shape_of(const pl_recurrence *q, const pl_fused_variant *v, p
 pl_status pl_fused_shape_check(const pl_recurrence *q, const pl_fused_shape *shape, const pl_fused_limits *limits);
 
 /* A kernel of this shape keeps `local_bytes` of a thread in memory: cuts less of R into registers, which nobody but the
- * compiler can count. False when nothing is left to cut, or the plan says how much. */
-bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, pl_fused_shape *shape);
+ * compiler can count, as far as shared memory holds the rest. False when nothing can be cut, or the plan says how much.
+ */
+bool pl_fused_cut_registers(const pl_recurrence *q, const pl_fused_variant *v, int local_bytes, size_t shared_bytes,
+                            pl_fused_shape *shape);
 
 /* Appends the text in front of the kernels of one way, and of that which packs R for it. */
 pl_status pl_fused_text(const pl_recurrence *q, const pl_fused_variant *v, const pl_fused_shape *shape, pl_text *text);

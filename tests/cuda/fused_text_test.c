@@ -113,10 +113,8 @@ static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape 
   PL_TRY(compile_shape(c, q, &variant, shape, log));
   /* As host/cuda/fused.c goes on. */
   bool main = strcmp(kernels[c->kernel].file, "fused_pack.cu") != 0;
-  for (pl_fused_shape less = *shape;
-       main && pl_fused_cut_registers(q, &variant, (int)texts_largest(log->data, " bytes spill stores"), &less);) {
-    if (less.map.total > (size_t)chips[c->chip].chip.shared_bytes) break;
-    *shape = less;
+  while (main && pl_fused_cut_registers(q, &variant, (int)texts_largest(log->data, " bytes stack frame"),
+                                        (size_t)chips[c->chip].chip.shared_bytes, shape)) {
     counts[CUT_AGAIN]++;
     pl_text_release(log);
     PL_TRY(compile_shape(c, q, &variant, shape, log));

@@ -21,7 +21,7 @@ local function problem(changes)
   return given
 end
 
--- The planner: five plans, best predicted first, of 37 that fit; none where there is no plan at all.
+-- The planner: five plans, best predicted first, of 37 looked at; none where there is no plan at all.
 local forced <const> = { { rows = 4, ring = 8 }, { rows = 8, ring = 8 }, { rows = 4, ring = 4 }, { rows = 8, ring = 4 },
                          { rows = 4, ring = 8, writers_forward = 0 } }
 local function ranked(of, on_chip, count)
@@ -257,16 +257,16 @@ describe("a plan tells how it was chosen:", function()
 
   it("by measurement, then from memory", function()
     tune.measure = times(2, 1.238, 3, 4)
-    assert.matches("chosen by measurement: 1.24 us a step (model 1.02), the best of 4 measured of 37 that fit\n",
+    assert.matches("chosen by measurement: 1.24 us a step (model 1.02), the best of 4 measured of 37 looked at\n",
       reason(), 1, true)
-    assert.matches("remembered measurement: 1.24 us a step (model 1.02), the best of 4 measured of 37 that fit",
+    assert.matches("remembered measurement: 1.24 us a step (model 1.02), the best of 4 measured of 37 looked at",
       tune.explain(tune.remembered(problem(), chip).chosen), 1, true)
     assert.matches("chosen by measurement: ", reason(), 1, true) -- that choice stays: planning is once per shape
   end)
 
   it("by the model", function()
     pl.tuning(false)
-    assert.matches("chosen by the model: predicted 1.01 us a step, of 37 that fit\n", reason(), 1, true)
+    assert.matches("chosen by the model: predicted 1.01 us a step, of 37 looked at\n", reason(), 1, true)
   end)
 
   it("by force", function()

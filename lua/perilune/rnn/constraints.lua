@@ -104,6 +104,8 @@ local function require_shape(p, plan, scope, s)
   must("writers: expected 0 to 8", all { between(plan.writers_forward, 0, 8), between(plan.writers_backward, 0, 8) })
   must("ring: expected 4 or 8", one_of(plan.ring, { 4, 8 }))
   must("resident: expected 1 to 4", between(plan.resident, 1, 4))
+  must("registers: expected -1 (as many as there are) to 64 fragments", all {
+    between(plan.registers_forward, -1, 64), between(plan.registers_backward, -1, 64) })
 end
 
 local function require_tiles(p, plan, s)

@@ -17,6 +17,8 @@ local in_order <const> = { "block", "cluster", "grid" }
 local is_field = {}
 for _, name in ipairs(constraints.fields) do is_field[name] = true end
 
+local FIELD_MAX <const>, SIZE_MAX <const> = 65536, 1 << 31 -- past these no launch can be, and numbers would overflow
+
 local types <const> = { float32 = true, bfloat16 = true, float16 = true } -- of Wx
 
 -- What a fused recurrence cannot do, whatever the plan.
@@ -27,6 +29,11 @@ local function refusal(problem)
   end
   if problem.head_dim % 8 ~= 0 then
     return ("takes a head_dim that is a multiple of 8, got %d (alternating takes any)"):format(problem.head_dim)
+  end
+  for _, name in ipairs { "batch", "heads", "head_dim" } do
+    if problem[name] > SIZE_MAX // (name == "batch" and problem.heads or 1) then
+      return ("takes less than 2^31 batch rows of all heads, got %s = %d"):format(name, problem[name])
+    end
   end
 end
 
@@ -47,6 +54,8 @@ local function check_given(given)
       error(("plan: clustered: expected true or false, got %s"):format(value), 0)
     elseif name ~= "clustered" and math.type(value) ~= "integer" then
       error(("plan: %s: expected an integer, got %s"):format(name, tostring(value)), 0)
+    elseif name ~= "clustered" and (value < -1 or value > FIELD_MAX) then
+      error(("plan: %s: expected an integer from -1 to %d, got %d"):format(name, FIELD_MAX, value), 0)
     end
   end
 end
@@ -97,7 +106,8 @@ local function insert(list, most, entry)
   list[most + 1] = nil
 end
 
--- The quickest `most` plans, how many fit, and for each scope why nothing of it is the first, as a function.
+-- The quickest `most` plans, how many fit of those looked at (a scope in which nothing can be quicker is not), and for
+-- each scope why nothing of it is the first, as a function.
 local function search(q, chip, given, most)
   local list, feasible, passed, numbers = {}, 0, {}, numbers_of(given)
   for _, scope in ipairs(given.scope and { given.scope } or in_order) do
@@ -162,8 +172,8 @@ end
 -- chip = { architecture =, multiprocessors =, shared_bytes = } (core.fused_chip), at most `count`, those first that are
 -- predicted to be the quickest. Returns a list of { plan =, details = (core.fused_details), arguments = (for
 -- core.recurrence), predicted_us = of a step of training both ways, forward_us =, backward_us =, feasible = how many
--- plans fit, passed() = a list of why other scopes were not taken }, or nil and why there is none, which goes on from
--- "fused".
+-- plans fit of those looked at, passed() = a list of why other scopes were not taken }, or nil and why there is none,
+-- which goes on from "fused".
 function fused.ranked(problem, chip, count) return ranked(problem, chip, count) end
 
 --- The first of these, of the plans that have the fields `given` (nil: of all), or nil and why there is none.

@@ -18,7 +18,7 @@ end
 -- to 18 multiprocessors.
 local function groups_at_once(s, plan, scope, chip)
   local multiprocessors = chip.multiprocessors
-  if scope == "grid" then return multiprocessors // plan.blocks end
+  if scope == "grid" then return multiprocessors * plan.resident // plan.blocks end
   if scope == "block" then return multiprocessors * resident(s, chip) end
   return (multiprocessors // 18 * (18 // plan.blocks) + multiprocessors % 18 // plan.blocks) * resident(s, chip)
 end

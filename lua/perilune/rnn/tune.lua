@@ -150,8 +150,8 @@ end
 
 --- The plan for a problem on a chip (see fused.choose): what is remembered, or else measured, or, with tuning off or
 -- where `measure` is false because the chip is not here, what the model thinks best. Beside what fused.choose returns
--- it has chosen = { by = "remembered", "measured" or "model", predicted_us =, feasible = (how many plans fit),
--- measured_us = and tried = (how many were measured), forgotten = (why it could not be remembered) }.
+-- it has chosen = { by = "remembered", "measured" or "model", predicted_us =, feasible = (how many plans were looked
+-- at), measured_us = and tried = (how many were measured), forgotten = (why it could not be remembered) }.
 function tune.choose(problem, chip, measure)
   local found = on and tune.remembered(problem, chip)
   if found then return found end
@@ -171,7 +171,7 @@ end
 -- ---- explaining -----------------------------------------------------------------------------------------------------
 
 local function measurement(how)
-  return ("%.2f us a step (model %.2f), the best of %d measured of %d that fit"):format(how.measured_us,
+  return ("%.2f us a step (model %.2f), the best of %d measured of %d looked at"):format(how.measured_us,
     how.predicted_us, how.tried, how.feasible)
 end
 
@@ -182,7 +182,7 @@ local sentences = {
   end,
   remembered = function(how) return "remembered measurement: " .. measurement(how) end,
   model = function(how)
-    local line = ("chosen by the model: predicted %.2f us a step, of %d that fit")
+    local line = ("chosen by the model: predicted %.2f us a step, of %d looked at")
       :format(how.predicted_us, how.feasible)
     return how.failure and ("%s; measuring failed: %s"):format(line, tostring(how.failure)) or line
   end,
