@@ -113,12 +113,22 @@ static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape 
   PL_TRY(compile_shape(c, q, &variant, shape, log));
   /* As host/cuda/fused.c goes on. */
   bool main = strcmp(kernels[c->kernel].file, "fused_pack.cu") != 0;
-  while (main && pl_fused_cut_registers(q, &variant, (int)texts_largest(log->data, " bytes stack frame"),
-                                        (size_t)chips[c->chip].chip.shared_bytes, shape)) {
+  size_t shared_bytes = (size_t)chips[c->chip].chip.shared_bytes;
+  long local_bytes = texts_largest(log->data, " bytes stack frame"), before;
+  do {
+    pl_fused_shape kept = *shape;
+    before = local_bytes;
+    if (!main || !pl_fused_cut_registers(q, &variant, (int)local_bytes, shared_bytes, shape)) break;
     counts[CUT_AGAIN]++;
     pl_text_release(log);
     PL_TRY(compile_shape(c, q, &variant, shape, log));
-  }
+    local_bytes = texts_largest(log->data, " bytes stack frame");
+    if (local_bytes >= before) {
+      *shape = kept;
+      pl_text_release(log);
+      PL_TRY(compile_shape(c, q, &variant, shape, log));
+    }
+  } while (local_bytes < before);
   return PL_OK;
 }
 
