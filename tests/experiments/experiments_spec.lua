@@ -119,7 +119,7 @@ describe("experiments", function()
   end)
 
   it("list their options and refuse others", function()
-    for _, name in ipairs { "parity", "speed", "bandwidth" } do
+    for _, name in ipairs { "parity", "speed", "bandwidth", "constrint" } do
       local status, text = run(name, "--help")
       assert.are.equal(0, status)
       assert.matches("usage: perilune experiments/" .. name, text)
@@ -127,6 +127,18 @@ describe("experiments", function()
       assert.are.equal(1, status)
       assert.matches("unknown option '%-%-stepz'", text)
     end
+  end)
+
+  it("constrint plans for a chip that is not here, and counts plans without each family of constraints", function()
+    local path = folder .. "/constrint.jsonl"
+    local status, text = run("constrint", "--chip A100 --shapes lstm:4x1x64 --out " .. path)
+    assert.are.equal(0, status, text)
+    local shapes, families = records(path, "shape"), records(path, "families")
+    assert.are.equal(1, #shapes)
+    assert.is_true(shapes[1].feasible > 1 and shapes[1].predicted_us > 0 and shapes[1].planning_ms > 0)
+    assert.are.equal(7, #families)
+    assert.are.same({ shapes[1].feasible, 0 }, { families[1].plans, families[1].refused })
+    for _, row in ipairs(families) do assert.is_true(row.plans >= families[1].plans, row.without) end
   end)
 
   it("speed prints a row per size, work and pass, and writes them", function()

@@ -5,9 +5,8 @@
 local constrint = require "perilune.constrint"
 local sizes = require "perilune.rnn.sizes"
 
-local all, any, divides, eq, implies, le, min, no =
-  constrint.all, constrint.any, constrint.divides, constrint.eq, constrint.implies, constrint.le, constrint.min,
-  constrint.no
+local all, any, divides, eq, implies, le, min =
+  constrint.all, constrint.any, constrint.divides, constrint.eq, constrint.implies, constrint.le, constrint.min
 
 local constraints = {}
 
@@ -159,7 +158,7 @@ local function within_clusters(chip) return chip.multiprocessors // 18 * 16 end
 local function require_residency(p, q, plan, scope, s, chip)
   if scope == "cluster" then
     p:require(("clusters of blocks are there from sm_90 on, and this is sm_%d"):format(chip.architecture),
-      le(90, plan.blocks * 0 + chip.architecture), "residency")
+      le(plan.blocks, chip.architecture >= 90 and 16 or 0), "residency")
     p:require("blocks: clusters of 16 are there from sm_90 to sm_119, else of 8",
       le(plan.blocks, chip.architecture < 120 and 16 or 8), "residency")
   elseif scope == "grid" then
@@ -206,7 +205,7 @@ function constraints.state(q, chip, scope, given)
   if free then require_use(p, q, plan, scope, s) end
   if q.recurrents == 0 and scope == "grid" then
     p:require("scope: nothing is fed back through R, so blocks have nothing to send each other",
-      no(eq(plan.rows, plan.rows)), "shape")
+      le(plan.rows, 0), "shape")
   end
   return p
 end
