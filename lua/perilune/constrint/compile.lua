@@ -214,7 +214,7 @@ end
 -- Makes a constraint hold. One of a single variable with a list of values is applied to the list and done with.
 local function post(m, c, variables)
   if c.op == "join" and c.sense == 0 then
-    for _, part in ipairs(c.parts) do post(m, part, expression.variables(part, {})) end
+    for _, part in ipairs(c.parts) do post(m, part, expression.variables(part)) end
     return
   end
   local i = #variables == 1 and m.numbers[variables[1]]

@@ -319,20 +319,24 @@ Constraint.__tostring = Expression.__tostring
 
 -- ---- variables ------------------------------------------------------------------------------------------------------
 
---- Adds the variables of an expression or constraint to `found`, a list and a set in one.
-function expression.variables(e, found)
+local function add_variables(e, list, seen)
+  if seen[e] then return end
+  seen[e] = true
   if e.op == "variable" then
-    if not found[e] then
-      found[#found + 1] = e
-      found[e] = true
-    end
-    return found
+    list[#list + 1] = e
+    return
   end
-  for _, part in ipairs { e.a or false, e.b or false, e.c or false } do
-    if part then expression.variables(part, found) end
-  end
-  for _, part in ipairs(e.terms or e.parts or {}) do expression.variables(part, found) end
-  return found
+  if e.a then add_variables(e.a, list, seen) end
+  if e.b then add_variables(e.b, list, seen) end
+  if e.c then add_variables(e.c, list, seen) end
+  for _, part in ipairs(e.terms or e.parts or {}) do add_variables(part, list, seen) end
+end
+
+--- The variables of an expression or constraint, in the order in which they occur.
+function expression.variables(e)
+  local list = {}
+  add_variables(e, list, {})
+  return list
 end
 
 return expression

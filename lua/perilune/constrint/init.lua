@@ -105,7 +105,7 @@ function Problem:require(words, constraint, family)
       and "a constraint (== and ~= make none; write constrint.eq or ne)" or "a constraint")
   end
   if family ~= nil and type(family) ~= "string" then argument("require: argument 3", family, "a family's name") end
-  local variables = expression.variables(constraint, {})
+  local variables = expression.variables(constraint)
   for _, variable in ipairs(variables) do
     if not rawequal(variable.problem, self) then
       at_caller("require: the variable '%s' belongs to another problem", variable.name)
@@ -181,7 +181,7 @@ end
 
 local function function_or_expression(problem, value, where)
   if expression.is_expression(value) then
-    for _, variable in ipairs(expression.variables(value, {})) do
+    for _, variable in ipairs(expression.variables(value)) do
       if not rawequal(variable.problem, problem) then
         at_caller("%s: the variable '%s' belongs to another problem", where, variable.name)
       end

@@ -5,15 +5,15 @@
 local constrint = require "perilune.constrint"
 local sizes = require "perilune.rnn.sizes"
 
-local all, any, divides, eq, implies, le, min =
-  constrint.all, constrint.any, constrint.divides, constrint.eq, constrint.implies, constrint.le, constrint.min
+local all, any, divides, eq, implies, le, max, min = constrint.all, constrint.any, constrint.divides, constrint.eq,
+  constrint.implies, constrint.le, constrint.max, constrint.min
 
 local constraints = {}
 
 -- Fields of a plan in the order in which they are tried, and for each scope the values worth trying. -1 fragments: as
 -- many as registers hold.
 local fields <const> = {
-  "groups", "blocks", "parts", "clustered", "rows", "splits", "writers_forward", "writers_backward", "ring", "resident",
+  "groups", "parts", "blocks", "rows", "clustered", "splits", "writers_forward", "writers_backward", "ring", "resident",
   "registers_forward", "registers_backward",
 }
 constraints.fields = fields
@@ -51,14 +51,17 @@ local choices <const> = {
   end,
 }
 
--- The values of a field: those worth trying, or the one that is given, which the constraints judge.
-local function declare(p, q, chip, scope, given)
+-- The values of a field: those worth trying, or the one that is given, which the constraints judge. With `united`, a
+-- field that others always equal has their variable.
+local function declare(p, q, chip, scope, given, united)
   local plan, worth = {}, choices[scope](q, chip)
   worth.resident, worth.registers_forward, worth.registers_backward = { 1 }, { -1 }, { -1 }
   if scope ~= "grid" and given.blocks then worth.parts = { given.blocks } end
   for _, name in ipairs(fields) do
     local value = given[name]
-    if value == nil then
+    if united and name == "writers_backward" and next(given) == nil then
+      plan.writers_backward = plan.writers_forward
+    elseif value == nil then
       plan[name] = p:integer(name, worth[name], words_of(name, worth[name]))
     else
       plan[name] = p:integer(name, { value }, ("%s = %d is given"):format(name, value))
@@ -75,36 +78,43 @@ end
 
 local function between(x, least, most) return all { le(least, x), le(x, most) } end
 
--- What each field may be in a scope, whatever the problem.
-local function require_shape(p, plan, scope, s)
+-- What each field may be in a scope, whatever the problem. What is tried without being given is right by itself, so
+-- words that begin with a field's name and a colon are said where it is given only.
+local function require_shape(p, q, plan, scope, s, given)
   local function must(words, constraint) p:require(words, constraint, "shape") end
+  local function where_given(name, words, constraint)
+    if given[name] then must(name .. ": " .. words, constraint) end
+  end
   if scope == "grid" then
-    must("rows: expected 4, 8 or 16 of a block in the grid scope", one_of(plan.rows, { 4, 8, 16 }))
-    must("blocks: expected an even number in the grid scope", all { le(2, plan.blocks), divides(2, plan.blocks) })
-    must("parts: expected an even number in the grid scope", all { le(2, plan.parts), divides(2, plan.parts) })
+    where_given("rows", "expected 4, 8 or 16 of a block in the grid scope", one_of(plan.rows, { 4, 8, 16 }))
+    where_given("blocks", "expected an even number in the grid scope",
+      all { le(2, plan.blocks), divides(2, plan.blocks) })
+    where_given("parts", "expected an even number in the grid scope", all { le(2, plan.parts), divides(2, plan.parts) })
+    where_given("splits", "expected at least 2 in the grid scope", le(2, plan.splits))
     must("parts: expected a divisor of blocks", divides(plan.parts, plan.blocks))
-    must("splits: expected at least 2 in the grid scope", le(2, plan.splits))
-    must("blocks: all units of a head must find a place in blocks times groups times 8", le(s.units, 8 * plan.groups))
+    must("blocks: all units of a head must find a place in blocks times groups times 8", le(q.dim, s.padded))
   else
-    must("rows: expected 4 or 8 of a block", one_of(plan.rows, { 4, 8 }))
+    where_given("rows", "expected 4 or 8 of a block", one_of(plan.rows, { 4, 8 }))
+    where_given("clustered", "is said in the grid scope only", eq(plan.clustered, 0))
     must("parts: expected as many as blocks in this scope", eq(plan.parts, plan.blocks))
     must("splits: expected a divisor of groups times a fourth of the rows",
       divides(plan.splits, plan.groups * (plan.rows // 4)))
-    must("clustered: is said in the grid scope only", eq(plan.clustered, 0))
   end
   if scope == "block" then
-    must("blocks: expected 1 in the block scope", eq(plan.blocks, 1))
-    must("groups, splits: in one block, a team is a warp of 2 groups of units", all { eq(plan.groups, 2),
-                                                                                      eq(plan.splits, 1) })
+    where_given("blocks", "expected 1 in the block scope", eq(plan.blocks, 1))
+    where_given("groups", "expected 2 in the block scope: a team is a warp of 2 groups of units", eq(plan.groups, 2))
+    where_given("splits", "expected 1 in the block scope: a team is a warp", eq(plan.splits, 1))
   elseif scope == "cluster" then
-    must("blocks: expected 2, 4, 8 or 16 in a cluster", one_of(plan.blocks, { 2, 4, 8, 16 }))
+    where_given("blocks", "expected 2, 4, 8 or 16 in a cluster", one_of(plan.blocks, { 2, 4, 8, 16 }))
   end
-  must("groups: expected 1 to 8", between(plan.groups, 1, 8))
-  must("writers: expected 0 to 8", all { between(plan.writers_forward, 0, 8), between(plan.writers_backward, 0, 8) })
-  must("ring: expected 4 or 8", one_of(plan.ring, { 4, 8 }))
-  must("resident: expected 1 to 4", between(plan.resident, 1, 4))
-  must("registers: expected -1 (as many as there are) to 64 fragments", all {
-    between(plan.registers_forward, -1, 64), between(plan.registers_backward, -1, 64) })
+  where_given("groups", "expected 1 to 8", between(plan.groups, 1, 8))
+  where_given("writers_forward", "expected 0 to 8", between(plan.writers_forward, 0, 8))
+  where_given("writers_backward", "expected 0 to 8", between(plan.writers_backward, 0, 8))
+  where_given("ring", "expected 4 or 8", one_of(plan.ring, { 4, 8 }))
+  where_given("resident", "expected 1 to 4", between(plan.resident, 1, 4))
+  for _, name in ipairs { "registers_forward", "registers_backward" } do
+    where_given(name, "expected -1 (as many as there are) to 64 fragments", between(plan[name], -1, 64))
+  end
 end
 
 local function require_tiles(p, plan, s)
@@ -176,10 +186,12 @@ end
 -- Not wrong, but of no use.
 local function require_use(p, q, plan, scope, s)
   if scope == "grid" then
-    p:require("blocks: no more than what units, tiles and parts take",
-      le(s.padded, q.dim + 8 * plan.groups * plan.parts + 16 * plan.splits - 1), "use")
+    p:require("blocks: no more than what units, tiles and parts take", le(s.padded + 1, q.dim
+      + max(8 * plan.groups * plan.parts, sizes.TILE_BYTES // q.multiplied * plan.splits)), "use")
     p:require("rows: no more than the batch fills", any { eq(plan.rows, 4), le(plan.rows, 2 * q.batch - 1) }, "use")
-    p:require("writers: the same both ways", eq(plan.writers_forward, plan.writers_backward), "use")
+    if not rawequal(plan.writers_forward, plan.writers_backward) then
+      p:require("writers: the same both ways", eq(plan.writers_forward, plan.writers_backward), "use")
+    end
     local reach = 384 * plan.splits -- bytes of h, of one row: the registers hold no more of 16 rows
     p:require("rows: 16 only where the registers hold their h",
       any { le(plan.rows, 8), le(s.padded * q.multiplied, reach) }, "use")
@@ -190,24 +202,46 @@ local function require_use(p, q, plan, scope, s)
   end
 end
 
---- The problem of all plans of `scope` for a recurrence (perilune.rnn.sizes.problem) on a chip. `given` fixes fields,
--- and what is only of no use is then allowed.
-function constraints.state(q, chip, scope, given)
+-- The constraints on how a plan cuts the recurrence: all but those on memory. Returns the problem, its variables by
+-- field, and the sizes of the cut.
+local function state_cuts(q, chip, scope, given, united)
   local p = constrint.problem()
-  local plan = declare(p, q, chip, scope, given)
-  local s = sizes.of(q, chip, scope, plan, constrint)
-  require_shape(p, plan, scope, s)
+  local plan = declare(p, q, chip, scope, given, united)
+  local s = sizes.cut(q, scope, plan, constrint)
+  require_shape(p, q, plan, scope, s, given)
   require_tiles(p, plan, s)
   require_warps(p, plan, s)
   require_residency(p, q, plan, scope, s, chip)
-  local free = next(given) == nil
-  require_memory(p, q, plan, s, chip, free)
-  if free then require_use(p, q, plan, scope, s) end
+  if next(given) == nil then require_use(p, q, plan, scope, s) end
   if q.recurrents == 0 and scope == "grid" then
     p:require("scope: nothing is fed back through R, so blocks have nothing to send each other",
       le(plan.rows, 0), "shape")
   end
+  return p, plan, s
+end
+
+--- The problem of all plans of `scope` for a recurrence (perilune.rnn.sizes.problem) on a chip. `given` fixes fields,
+-- and what is only of no use is then allowed.
+function constraints.state(q, chip, scope, given)
+  local p, plan, s = state_cuts(q, chip, scope, given)
+  require_memory(p, q, plan, sizes.fill(s, q, chip, scope, plan, constrint), chip, next(given) == nil)
   return p
+end
+
+--- Calls visit(plan, s) for every plan that this problem has, s being its sizes in numbers; both tables are used again
+-- for the next plan.
+function constraints.each(q, chip, scope, given, visit)
+  local free = next(given) == nil
+  local p = state_cuts(q, chip, scope, given, true)
+  p:best {
+    values = { ring = "descending" },
+    cost = function(plan)
+      plan.writers_backward = free and plan.writers_forward or plan.writers_backward
+      local s = sizes.of(q, chip, scope, plan)
+      if constraints.fits_memory(q, s, plan, chip, free) then visit(plan, s) end
+      return 0 -- all are visited
+    end,
+  }
 end
 
 --- Why no plan of the scope is left, as a list of limits in words. What values are tried is left out: it follows from

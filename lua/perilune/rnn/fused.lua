@@ -72,24 +72,6 @@ end
 
 -- ---- choosing -------------------------------------------------------------------------------------------------------
 
--- Calls visit(plan, forward_us, backward_us) for every plan of a scope, a table that is the same for all; returns how
--- many there are.
-local function each_plan(q, chip, scope, given, visit)
-  local count, free = 0, next(given) == nil
-  constraints.state(q, chip, scope, given):best {
-    order = constraints.fields, values = { ring = "descending" }, without = { "memory" },
-    cost = function(plan)
-      local s = sizes.of(q, chip, scope, plan)
-      if constraints.fits_memory(q, s, plan, chip, free) then
-        count = count + 1
-        visit(plan, model.step_us(q, s, plan, scope, chip))
-      end
-      return 0 -- all are visited
-    end,
-  }
-  return count
-end
-
 local function copy(plan, scope)
   local made = { scope = scope }
   for _, name in ipairs(constraints.fields) do made[name] = plan[name] end
@@ -116,15 +98,16 @@ local function search(q, chip, given, most)
     if #list == most and list[most].predicted_us <= least then
       passed[place] = { scope, function() return ("no step of it is predicted below %.2f us"):format(least) end }
     else
-      local count = each_plan(q, chip, scope, numbers, function(plan, forward_us, backward_us)
+      constraints.each(q, chip, scope, numbers, function(plan, s)
+        local forward_us, backward_us = model.step_us(q, s, plan, scope, chip)
         local us = forward_us + backward_us
+        feasible = feasible + 1
         quickest = math.min(quickest or us, us)
         if #list < most or us < list[most].predicted_us then
           insert(list, most, { plan = copy(plan, scope), predicted_us = us, forward_us = forward_us,
                                backward_us = backward_us })
         end
       end)
-      feasible = feasible + count
       passed[place] = { scope, function()
         if quickest then return ("its best plan is predicted to take %.2f us a step"):format(quickest) end
         return table.concat(constraints.conflict(q, chip, scope, numbers), "; ")

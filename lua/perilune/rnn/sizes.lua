@@ -7,6 +7,7 @@
 local sizes = {}
 
 local LANES <const>, TILE_BYTES <const>, PADDING <const>, HEADER <const>, ALIGNMENT <const> = 32, 32, 16, 128, 128
+sizes.TILE_BYTES = TILE_BYTES -- of h, of one row, that one instruction multiplies
 local FRAGMENT_BYTES <const> = 512 -- of R, of a warp: 16 bytes a lane
 local WRITER_REGISTERS <const>, REGISTERS_MAX <const> = 56, 255
 
@@ -125,37 +126,47 @@ local function shared_backward(q, s, plan, scope, m)
   return used + m.when(m.eq(plan.clustered, 1), slots, aligned(s.warps * s.items * LANES * 4, m))
 end
 
---- The sizes of `plan`, whose fields are numbers or, with `m` = perilune.constrint, expressions (clustered is 1 or 0):
--- for both ways { forward, backward } the tiles, depth, fragments of R, those in registers, registers of a thread that
--- multiplies and the fragments that these have room for (both about), and bytes of shared memory.
-function sizes.of(q, chip, scope, plan, m)
+--- How `plan` cuts a recurrence, its fields being numbers or, with `m` = perilune.constrint, expressions (clustered is
+-- 1 or 0): units of a block, teams, warps, and for both ways { forward, backward } threads.
+function sizes.cut(q, scope, plan, m)
   m = m or numbers
   local s = { rows = plan.rows, groups = plan.groups, parts = plan.parts, blocks = plan.blocks }
   s.columns, s.row_tiles = plan.rows // 4, m.ceil_div(plan.rows, 8)
-  local unit = scope == "grid" and 8 * plan.groups or 16
-  s.units = unit * m.ceil_div(q.dim, unit * plan.blocks)
+  if scope == "grid" then -- a team; that all units find a place is a constraint of its own
+    s.units, s.teams = 8 * plan.groups, 1
+  else
+    s.units = 16 * m.ceil_div(q.dim, 16 * plan.blocks)
+    s.teams = m.max(1, s.units // (8 * plan.groups)) -- 0 is excluded by a constraint of its own
+  end
   s.padded = s.units * plan.blocks
-  s.teams = m.max(1, s.units // (8 * plan.groups)) -- 0 is excluded by a constraint of its own
   s.warps = s.teams * plan.splits
   s.along = s.padded * q.multiplied // TILE_BYTES
+  s.eights = plan.parts * (s.units // 8)
+  s.tiles_of_rows = m.ceil_div(q.batch, plan.rows)
+  s.threads = { (s.warps + plan.writers_forward) * LANES, (s.warps + plan.writers_backward) * LANES }
+  return s
+end
+
+--- Adds what a cut takes: elements of a thread, records, and for both ways tiles, depth and fragments of R, those in
+-- registers, registers of a thread that multiplies and the fragments that these have room for (both about), and bytes
+-- of shared memory.
+function sizes.fill(s, q, chip, scope, plan, m)
+  m = m or numbers
   s.items = plan.groups * s.columns
   s.elements = m.ceil_div(s.items, plan.splits)
   s.records = m.when(m.eq(plan.splits, 1), s.warps, s.teams * m.min(s.items, plan.splits))
   s.record_words = (q.saved * s.elements * q.stored + 3) // 4
   s.sets = plan.blocks // plan.parts
-  s.eights = plan.parts * s.units // 8
   if q.recurrents > 0 then
     s.tiles = { (q.recurrents * plan.groups + 1) // 2, (s.eights // s.warps + 1) // 2 }
     s.depth = { s.along // plan.splits, m.ceil_div(q.recurrents * s.units * s.sets * q.multiplied, TILE_BYTES) }
   else
     s.tiles, s.depth = { 0, 0 }, { 0, 0 }
   end
-  s.tiles_of_rows = m.ceil_div(q.batch, plan.rows)
   local shared = { shared_forward(q, s, plan, scope, m), shared_backward(q, s, plan, scope, m) }
-  s.fragments, s.in_registers, s.registers, s.room, s.threads, s.shared = {}, {}, {}, {}, {}, {}
+  s.fragments, s.in_registers, s.registers, s.room, s.shared = {}, {}, {}, {}, {}
   for way, direction in ipairs { "forward", "backward" } do
     local writers, asked = plan["writers_" .. direction], plan["registers_" .. direction]
-    s.threads[way] = (s.warps + writers) * LANES
     s.fragments[way] = s.tiles[way] * s.depth[way]
     local others = other_registers(q, s, way, scope, m)
     local room = (registers_of(s, plan, writers, chip, m) - others) // 4
@@ -165,5 +176,8 @@ function sizes.of(q, chip, scope, plan, m)
   end
   return s
 end
+
+--- All sizes of a plan in numbers.
+function sizes.of(q, chip, scope, plan) return sizes.fill(sizes.cut(q, scope, plan), q, chip, scope, plan) end
 
 return sizes
