@@ -1,5 +1,6 @@
 -- What experiments share: the folder of the results, their file of JSON lines, and the line that says where they ran.
 local core = require "perilune.core"
+local tune = require "perilune.rnn.tune"
 
 local experiment = {}
 
@@ -33,15 +34,15 @@ local function command_line()
   return table.concat(words, " ")
 end
 
---- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options }. Without a
--- path, something to write to that keeps nothing.
+--- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options, tuning =
+-- (pl.tuning) }. Without a path, something to write to that keeps nothing.
 function experiment.results(path, options)
   if not path then return setmetatable({}, Results) end
   local file, message = io.open(path, "w")
   if not file then error("cannot write the results: " .. message, 0) end
   local results = setmetatable({ file = file, path = path }, Results)
   results:write { kind = "run", command = command_line(), date = os.date("!%Y-%m-%dT%H:%M:%SZ"),
-                  device = experiment.device_line(options.device), options = options }
+                  device = experiment.device_line(options.device), options = options, tuning = tune.tuning() }
   return results
 end
 

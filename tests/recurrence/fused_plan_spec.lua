@@ -110,7 +110,7 @@ describe("a forced fused plan", function()
     refused({ head_dim = 2048 }, { scope = "grid", blocks = 256 }, "at once; 132 multiprocessors.*; blocks = 256")
     refused({ head_dim = 768 }, { scope = "grid", clustered = true }, "at most 8 blocks, from sm_90 on", "A100")
     refused({}, { ring = 3 }, "ring: expected 4 or 8; ring = 3 is given")
-    refused({}, { registers_forward = 1000 }, "registers_forward: expected %-1 .* 64 fragments; registers_forward = 1000")
+    refused({}, { registers_forward = 1000 }, "expected %-1 .* to 64 fragments; registers_forward = 1000")
     refused({ batch = 1 << 50, heads = 1 << 20 }, nil, "takes less than 2^31 batch rows of all heads, got batch = ")
   end)
 

@@ -7,6 +7,7 @@ local message_of = require "tests.message_of"
 local new_folder = require "tests.new_folder"
 local pl = require "perilune"
 local plan = require "perilune.rnn.plan"
+local probe = require "perilune.rnn.probe"
 local program = require "tests.bind.program"
 local tune = require "perilune.rnn.tune"
 local tuned = require "perilune.rnn.tuned"
@@ -55,8 +56,9 @@ local folder, before
 before_each(function()
   folder = new_folder()
   before = { ranked = fused.ranked, measure = tune.measure, chip = core.fused_chip, cache = core.cache_folder,
-             time = core.time, tuning = pl.tuning(true) }
+             time = core.time, scaled = probe.scaled, tuning = pl.tuning(true) }
   fused.ranked, tune.measure = ranked, is_not_measured
+  probe.scaled = function(of) return of end
   core.fused_chip = function() return chip end
   core.cache_folder = function() return folder end
 end)
@@ -64,6 +66,7 @@ end)
 after_each(function()
   fused.ranked, tune.measure, core.fused_chip, core.cache_folder, core.time = before.ranked, before.measure,
     before.chip, before.cache, before.time
+  probe.scaled = before.scaled
   pl.tuning(before.tuning)
   os.execute("rm -rf " .. folder)
 end)
@@ -171,7 +174,7 @@ describe("what was measured", function()
     tune.measured(problem(), chip, times(1, 2, 3, 4))
     tune.measured(problem(), chip, times(4, 3, 2, 0.75))
     assert.equal(0.75, remembered().chosen.measured_us)
-    local record = tuned.find(tuned.identity(problem(), chip))
+    local record = tuned:find(tuned.subject(problem(), chip))
     record.measured_us = 0.5
     program.write(folder .. "/line", core.json_encode(record) .. "\n")
     assert(os.execute(("cat %s/line >> %s/plans.jsonl"):format(folder, folder)))
@@ -198,9 +201,9 @@ describe("what was measured", function()
     local function change(field)
       tune.measured(problem(), chip, times(1, 2, 3, 4))
       assert.truthy(remembered())
-      local record = tuned.find(tuned.identity(problem(), chip))
+      local record = tuned:find(tuned.subject(problem(), chip))
       field(record.plan)
-      assert(tuned.add { record })
+      assert(tuned:add { record })
       assert.is_nil(remembered())
     end
     change(function(p) p.rows = 5 end)
@@ -235,20 +238,20 @@ describe("several processes", function()
       record.name = ("x"):rep(5000)
       for batch = 1, 100 do
         record.batch = batch
-        assert(tuned.add { record })
+        assert(tuned:add { record })
       end
     ]]):format(record))
     assert(os.execute(("for i in 1 2 3 4; do XDG_CACHE_HOME=%s %s %s/append.lua $i 2>>%s/errors & done; wait"):format(
       folder, program.path, folder, folder)))
     assert.equal("", program.read(folder .. "/errors"))
     local path, count = folder .. "/perilune/plans.jsonl", 0
-    tuned.scan(program.read(path), function(_, number, why_not)
+    tuned:scan(program.read(path), function(_, number, why_not)
       assert.is_nil(why_not, "line " .. number)
       count = count + 1
     end)
     assert.equal(400, count)
     core.cache_folder = function() return folder .. "/perilune" end
-    assert.equal(400, #tuned.all())
+    assert.equal(400, #tuned:all())
   end)
 end)
 
@@ -273,6 +276,87 @@ describe("a plan tells how it was chosen:", function()
     assert.matches("\nforced: predicted %d+%.%d%d us a step\n", reason { scope = "block", rows = 8 })
     local found = plan.choose(problem(), nil, { rows = 8 }).fused
     assert.same({ 8, "forced" }, { found.plan.rows, found.chosen.by })
+  end)
+end)
+
+-- A measuring function by which plans of each scope take that many times what the model says, and the scopes it saw.
+local function slower(times_of_scope, seen)
+  return function(of, candidate)
+    seen[#seen + 1] = candidate.plan.scope
+    local plain = fused.choose(of, { architecture = 90, multiprocessors = 132, shared_bytes = 227 * 1024 },
+      { scope = candidate.plan.scope })
+    return plain.predicted_us * times_of_scope[candidate.plan.scope]
+  end
+end
+
+describe("a probe", function()
+  local number = 0
+  local new_chip
+
+  before_each(function()
+    fused.ranked, probe.scaled = before.ranked, before.scaled
+    number = number + 1 -- what was found is known in this process, by the chip's name
+    new_chip = { model = "Probed GPU " .. number, architecture = 90, multiprocessors = 132, shared_bytes = 227 * 1024 }
+  end)
+
+  it("measures one plan of each scope once, before the first tuning, and is remembered", function()
+    local seen = {}
+    local found = tune.measured(problem(), new_chip, slower({ block = 2, cluster = 3, grid = 4 }, seen))
+    local scopes = { table.unpack(seen, 1, 3) }
+    table.sort(scopes)
+    assert.same({ "block", "cluster", "grid" }, scopes)
+    assert.equal("block", found.plan.scope)
+    local scale = probe.scaled(new_chip).scale
+    assert.near(2, scale.block, 1e-12)
+    assert.near(3, scale.cluster, 1e-12)
+    assert.near(4, scale.grid, 1e-12)
+    local before_second = #seen
+    tune.measured(problem { batch = 8 }, new_chip, slower({ block = 2, cluster = 3, grid = 4 }, seen))
+    assert.is_true(#seen - before_second <= 4)
+    assert.matches('"block": 2%.0', program.read(folder .. "/probes.jsonl"))
+  end)
+
+  it("moves what the model predicts, and so what it chooses", function()
+    local plain = fused.choose(problem { heads = 6, head_dim = 128 }, new_chip)
+    assert.equal("cluster", plain.plan.scope)
+    probe.measure("cuda:0", new_chip, slower({ block = 0.1, cluster = 2, grid = 1 }, {}))
+    local found = fused.choose(problem { heads = 6, head_dim = 128 }, probe.scaled(new_chip))
+    assert.equal("block", found.plan.scope)
+    local cluster = fused.choose(problem { heads = 6, head_dim = 128 }, probe.scaled(new_chip), { scope = "cluster" })
+    assert.near(2 * plain.predicted_us, cluster.predicted_us, 1e-9)
+  end)
+
+  it("leaves a scope that cannot be measured, or that the chip has not, as the model has it", function()
+    local old = { model = new_chip.model, architecture = 80, multiprocessors = 108, shared_bytes = 163 * 1024 }
+    probe.measure("cuda:0", old, function(_, candidate)
+      if candidate.plan.scope == "grid" then error("no room", 0) end
+      return 3 * candidate.predicted_us
+    end)
+    local scale = probe.scaled(old).scale
+    assert.near(3, scale.block, 1e-12)
+    assert.is_nil(scale.cluster)
+    assert.is_nil(scale.grid)
+    assert.is_true(fused.choose(problem { head_dim = 512 }, probe.scaled(old)).predicted_us > 0)
+  end)
+
+  it("is neither made nor used with tuning off", function()
+    probe.measure("cuda:0", new_chip, slower({ block = 7, cluster = 7, grid = 7 }, {}))
+    local on = tune.choose(problem(), new_chip, false)
+    pl.tuning(false)
+    local off = tune.choose(problem(), new_chip, is_not_measured)
+    assert.near(7 * off.predicted_us, on.predicted_us, 1e-9)
+    assert.matches("chosen by the model, adjusted to this device: predicted", tune.explain(on.chosen), 1, true)
+    assert.matches("chosen by the model: predicted", tune.explain(off.chosen), 1, true)
+  end)
+
+  it("is used, too, where it cannot be written, and lines that are none are passed over", function()
+    core.cache_folder = function() return "/proc/nowhere" end
+    probe.measure("cuda:0", new_chip, slower({ block = 2, cluster = 2, grid = 2 }, {}))
+    assert.near(2, probe.scaled(new_chip).scale.block, 1e-12)
+    core.cache_folder = function() return folder end
+    program.write(folder .. "/probes.jsonl", '{"device": "another"}\n{"device": 3, "block": -1}\nnonsense\n')
+    assert.near(2, probe.scaled(new_chip).scale.block, 1e-12)
+    assert.is_nil(probe.scaled({ model = "another", architecture = 90, multiprocessors = 1, shared_bytes = 1 }).scale)
   end)
 end)
 
@@ -331,7 +415,7 @@ local function command(words, more)
     fused.ranked = function(problem, chip, count)
       local list = {}
       for i, rows in ipairs { 4, 8 } do
-        local found, why_not = fused.choose(problem, chip, { rows = rows })
+        local found, why_not = fused.choose(problem, chip, { scope = 'block', rows = rows })
         if not found then return nil, why_not end
         found.predicted_us, found.feasible = 1 + i / 100, 37
         if i <= count then list[i] = found end
@@ -353,6 +437,7 @@ describe("perilune tune", function()
     assert.matches("tune 100%% 4/4", errors)
     assert.matches("lstm 16x12x64 +block, 8 rows +1%.02 +4%.00 +measured +rows 4\n", out)
     assert.matches("gru 2x1x12 +not fused: it takes a head_dim that is a multiple of 8, got 12", out)
+    assert.matches("on this device: block %d+%.%d%d, cluster %d+%.%d%d, grid %d+%.%d%d\n", out)
     assert.matches("lstm 16x12x64 .* remembered ", (command "16x12x64"))
     assert.matches("lstm 16x12x64 .* measured ", (command "16x12x64 --again"))
     assert.matches("lstm 16x12x64 .* measured ", (command "16x12x64 --product float16"))
@@ -388,6 +473,10 @@ describe("perilune tune", function()
       (command("--import " .. file)))
     assert.matches("lstm 8x12x64 .* remembered ", (command "8x12x64"))
     assert.matches("^imported 0 .* 2 were not newer", (command("--import " .. file)))
+    program.write(file, (records:gsub('"date": "%d+', '"date": "2001')) .. records) -- of two of a problem, the newer
+    os.execute("rm -r " .. folder .. "/perilune")
+    assert.matches("^imported 2 ", (command("--import " .. file)))
+    assert.is_nil(program.read(folder .. "/perilune/plans.jsonl"):find "2001")
     local newer, bad = records:gsub('"date": "%d+', '"date": "9999', 1), records:gsub('"batch": %d+', '"batch": -1')
     program.write(file, newer .. "nonsense\n" .. bad:match "[^\n]+")
     local errors

@@ -4,7 +4,9 @@ local cells = require "perilune.cells"
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
 local options = require "perilune.options"
+local probe = require "perilune.rnn.probe"
 local progress = require "perilune.progress"
+local records = require "perilune.rnn.records"
 local tune = require "perilune.rnn.tune"
 local tuned = require "perilune.rnn.tuned"
 
@@ -32,21 +34,25 @@ local declaration <const> = {
 
 -- ---- sharing --------------------------------------------------------------------------------------------------------
 
--- Adds the records of a file, but for those that are older than what is here. Returns whether all of them were records
--- and could be kept.
+-- Adds the records of a file, of each problem the newest, but for those that are no newer than what is here. Returns
+-- whether all of them were records and could be kept.
 local function import(path)
   local file <close> = options.attempt("import", function() return assert(io.open(path, "rb")) end)
-  local content, new, older, refused = options.attempt("import", function() return assert(file:read "a") end), {}, 0, 0
-  tuned.scan(content, function(record, number, why_not)
+  local content = options.attempt("import", function() return assert(file:read "a") end)
+  local newest, new, older, refused = {}, {}, 0, 0
+  tuned:scan(content, function(record, number, why_not)
     if not record then
       refused = refused + 1
       io.stderr:write(("%s:%d: refused: %s\n"):format(path, number, why_not))
       return
     end
-    local known = tuned.find(record)
-    if known and known.date >= record.date then older = older + 1 else new[#new + 1] = record end
+    local key = tuned:key(record)
+    local known = newest[key] or tuned:find(record)
+    if known and known.date >= record.date then older = older + 1 else newest[key] = record end
   end)
-  local kept, why_not = tuned.add(new)
+  for _, record in pairs(newest) do new[#new + 1] = record end
+  table.sort(new, function(a, b) return tuned:key(a) < tuned:key(b) end)
+  local kept, why_not = tuned:add(new)
   if not kept then options.fail("option --import: %s", why_not) end
   print(("imported %d from %s; %d were not newer than what is here, %d were refused"):format(#new, path, older,
     refused))
@@ -54,9 +60,9 @@ local function import(path)
 end
 
 local function export(path)
-  local records = tuned.all()
-  options.attempt("export", core.write_file, path, tuned.lines(records))
-  print(("exported %d to %s"):format(#records, path))
+  local all = tuned:all()
+  options.attempt("export", core.write_file, path, records.lines(all))
+  print(("exported %d to %s"):format(#all, path))
 end
 
 -- ---- measuring ------------------------------------------------------------------------------------------------------
@@ -112,7 +118,7 @@ local function measure(problem, chip, again)
   elseif found.chosen.failure then
     row.failure = tostring(found.chosen.failure)
   else
-    local how, first = found.chosen, fused.ranked(problem, chip, 1)[1]
+    local how, first = found.chosen, fused.ranked(problem, probe.scaled(chip), 1)[1]
     row[2], row[3], row[4] = in_words(found.plan), ("%.2f"):format(how.predicted_us), ("%.2f"):format(how.measured_us)
     row[5], row[6] = how.by, difference(found.plan, first.plan)
     row.forgotten = how.forgotten
@@ -122,9 +128,20 @@ end
 
 local columns <const> = "%-20s %-32s %9s %8s  %-10s  %s"
 
+-- What a probe found, in words: times over those of the model.
+local function scale_in_words(scale)
+  local words = {}
+  for _, scope in ipairs { "block", "cluster", "grid" } do
+    if scale[scope] then words[#words + 1] = ("%s %.2f"):format(scope, scale[scope]) end
+  end
+  return #words > 0 and table.concat(words, ", ") or "none could be measured"
+end
+
 -- Returns whether everything was measured and is remembered.
-local function measure_all(problems, chip, again)
+local function measure_all(problems, chip, device, again)
   local rows, forgotten, failed = {}, nil, false
+  if again then probe.measure(device, chip, tune.measure) end
+  local probed = probe.scaled(chip, device, tune.measure)
   for i, bar in progress(1, #problems, "tune") do
     bar:message("%s %s", problems[i].cell.name, problems[i].shape)
     rows[i] = measure(problems[i], chip, again)
@@ -140,6 +157,7 @@ local function measure_all(problems, chip, again)
     end
   end
   print "Times are microseconds of a step, forward and backward."
+  print("Those predicted are the model's times, on this device: " .. scale_in_words(probed.scale))
   if forgotten then io.stderr:write("what was measured is not remembered: ", forgotten, "\n") end
   return not failed and not forgotten
 end
@@ -150,7 +168,7 @@ return function(arguments)
   local measures = option.shapes or not (option.import or option.export)
   local problems, chip = problems_of(option), measures and chip_of(option.device)
   local fine = not option.import or import(option.import)
-  if measures then fine = measure_all(problems, chip, option.again) and fine end
+  if measures then fine = measure_all(problems, chip, option.device, option.again) and fine end
   if option.export then export(option.export) end
   if not fine then os.exit(1, true) end
 end

@@ -18,6 +18,12 @@ for i, row in ipairs(rows) do
   chips.list[i], chips.known[row[1]] = chip, chip
 end
 
+--- What a chip is known by, where something is remembered of it.
+function chips.identity(chip)
+  return ("%s, sm_%d, %d multiprocessors, %d bytes"):format(chip.model or chip.name or "no model", chip.architecture,
+    chip.multiprocessors, chip.shared_bytes)
+end
+
 --- The chip of that name. Another name is an error.
 function chips.named(name)
   if chips.known[name] then return chips.known[name] end

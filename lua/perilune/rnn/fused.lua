@@ -93,13 +93,15 @@ end
 local function search(q, chip, given, most)
   local list, feasible, passed, numbers = {}, 0, {}, numbers_of(given)
   for _, scope in ipairs(given.scope and { given.scope } or in_order) do
-    local least, quickest = model.least_us(scope), nil
+    local scale, quickest = chip.scale and chip.scale[scope] or 1, nil
+    local least = scale * model.least_us(scope)
     local place = #passed + 1
     if #list == most and list[most].predicted_us <= least then
       passed[place] = { scope, function() return ("no step of it is predicted below %.2f us"):format(least) end }
     else
       constraints.each(q, chip, scope, numbers, function(plan, s)
         local forward_us, backward_us = model.step_us(q, s, plan, scope, chip)
+        forward_us, backward_us = scale * forward_us, scale * backward_us
         local us = forward_us + backward_us
         feasible = feasible + 1
         quickest = math.min(quickest or us, us)
@@ -152,11 +154,11 @@ local function ranked(problem, chip, count, given)
 end
 
 --- The plans for problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product =, forward_clip = } on
--- chip = { architecture =, multiprocessors =, shared_bytes = } (core.fused_chip), at most `count`, those first that are
--- predicted to be the quickest. Returns a list of { plan =, details = (core.fused_details), arguments = (for
--- core.recurrence), predicted_us = of a step of training both ways, forward_us =, backward_us =, feasible = how many
--- plans fit of those looked at, passed() = a list of why other scopes were not taken }, or nil and why there is none,
--- which goes on from "fused".
+-- chip = { architecture =, multiprocessors =, shared_bytes = (core.fused_chip), scale = (perilune.rnn.probe), or nil },
+-- at most `count`, those first that are predicted to be the quickest. Returns a list of { plan =, details =
+-- (core.fused_details), arguments = (for core.recurrence), predicted_us = of a step of training both ways,
+-- forward_us =, backward_us =, feasible = how many plans fit of those looked at, passed() = a list of why other scopes
+-- were not taken }, or nil and why there is none, which goes on from "fused".
 function fused.ranked(problem, chip, count) return ranked(problem, chip, count) end
 
 --- The first of these, of the plans that have the fields `given` (nil: of all), or nil and why there is none.

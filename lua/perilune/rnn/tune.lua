@@ -3,6 +3,7 @@
 
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
+local probe = require "perilune.rnn.probe"
 local tuned = require "perilune.rnn.tuned"
 
 local tune = {}
@@ -100,7 +101,7 @@ end
 --- What was measured for the problem on that chip before, by whatever process; nil where nothing was, or where this
 -- program does not know that plan.
 function tune.remembered(problem, chip)
-  local record = tuned.find(tuned.identity(problem, chip))
+  local record = tuned:find(tuned.subject(problem, chip))
   if not record then return nil end
   local known, found = pcall(fused.choose, problem, chip, record.plan) -- a field of another version is an error
   if not known or not found then return nil end
@@ -127,23 +128,26 @@ local function quickest(problem, ranked, measure)
   return best, best_us, tried, failure
 end
 
-local function by_model(best, failure)
-  return chosen(best, { by = "model", predicted_us = best.predicted_us, feasible = best.feasible, failure = failure })
+local function by_model(best, chip, failure)
+  return chosen(best, { by = "model", predicted_us = best.predicted_us, feasible = best.feasible, failure = failure,
+                        probed = chip.scale and true or nil })
 end
 
 --- Measures anew and remembers. `measure` (default: tune.measure) gives the time of a plan or raises an error; when it
 -- raises one for every plan, as when little memory is free, the model chooses, and chosen.failure is the first error.
 -- nil and why not where there is no plan.
 function tune.measured(problem, chip, measure)
-  local ranked, why_not = fused.ranked(problem, chip, TRIED_MAX)
+  measure = measure or tune.measure
+  local probed = probe.scaled(chip, problem.device, measure)
+  local ranked, why_not = fused.ranked(problem, probed, TRIED_MAX)
   if not ranked then return nil, why_not end
-  local best, us, tried, failure = quickest(problem, ranked, measure or tune.measure)
-  if not best then return by_model(ranked[1], failure) end
-  local record = tuned.identity(problem, chip)
+  local best, us, tried, failure = quickest(problem, ranked, measure)
+  if not best then return by_model(ranked[1], probed, failure) end
+  local record = tuned.subject(problem, chip)
   record.plan, record.measured_us, record.tried = best.plan, us, tried
   record.predicted_us, record.feasible = best.predicted_us, best.feasible
   record.date = os.date "!%Y-%m-%dT%H:%M:%SZ"
-  local kept, why_not_kept = tuned.add { record }
+  local kept, why_not_kept = tuned:add { record }
   return chosen(best, { by = "measured", predicted_us = best.predicted_us, measured_us = us, feasible = best.feasible,
                         tried = tried, forgotten = not kept and why_not_kept or nil })
 end
@@ -156,9 +160,10 @@ function tune.choose(problem, chip, measure)
   local found = on and tune.remembered(problem, chip)
   if found then return found end
   if on and measure ~= false then return tune.measured(problem, chip, measure) end
-  local ranked, why_not = fused.ranked(problem, chip, 1)
+  local probed = on and probe.scaled(chip) or chip
+  local ranked, why_not = fused.ranked(problem, probed, 1)
   if not ranked then return nil, why_not end
-  return by_model(ranked[1])
+  return by_model(ranked[1], probed)
 end
 
 --- The plan with the fields `given`, as fused.choose; chosen.by is "forced".
@@ -182,8 +187,8 @@ local sentences = {
   end,
   remembered = function(how) return "remembered measurement: " .. measurement(how) end,
   model = function(how)
-    local line = ("chosen by the model: predicted %.2f us a step, of %d looked at")
-      :format(how.predicted_us, how.feasible)
+    local line = ("chosen by the model%s: predicted %.2f us a step, of %d looked at")
+      :format(how.probed and ", adjusted to this device" or "", how.predicted_us, how.feasible)
     return how.failure and ("%s; measuring failed: %s"):format(line, tostring(how.failure)) or line
   end,
   forced = function(how) return ("forced: predicted %.2f us a step"):format(how.predicted_us) end,
