@@ -70,8 +70,9 @@ static void read_options(lua_State *L, int index, const char *function, form *f)
   }
 }
 
-/* Sizes and options from one table at index, { 2, 3, dtype = .. }. */
-static form read_form(lua_State *L, int index, const char *function, pl_dtype dtype) {
+/* Sizes and options from one table at index, { 2, 3, dtype = .. }, and options from the table at `options`, if any,
+ * which is the last argument. */
+static form read_form(lua_State *L, int index, int options, const char *function, pl_dtype dtype) {
   form f = {.dtype = dtype, .device = pl_device_at(0)};
   if (!lua_istable(L, index))
     pl_error(L, "%s: shape: expected a table of sizes, got %s", function, luaL_typename(L, index));
@@ -88,6 +89,7 @@ static form read_form(lua_State *L, int index, const char *function, pl_dtype dt
     lua_pop(L, 1);
   }
   read_options(L, index, function, &f);
+  read_options(L, options, function, &f);
   return f;
 }
 
@@ -138,38 +140,40 @@ static int full(lua_State *L) {
   const char *name = luaL_optstring(L, 4, "full");
   if (lua_type(L, 2) != LUA_TNUMBER && !lua_isboolean(L, 2))
     return pl_error(L, "%s: value: expected a number, got %s", name, luaL_typename(L, 2));
-  filling x = {.f = read_form(L, 1, name, PL_F32)};
-  read_options(L, 3, name, &x.f);
+  filling x = {.f = read_form(L, 1, 3, name, PL_F32)};
   if (lua_isboolean(L, 2)) lua_pushinteger(L, lua_toboolean(L, 2)), lua_replace(L, 2);
   x.value.array = pl_check_number(L, 2, x.f.dtype, name, "value");
   return finish(L, "full", run_full, &x);
 }
 
 static int rand_(lua_State *L) {
-  filling x = {.f = read_form(L, 1, "rand", PL_F32), .kind = PL_UNIFORM, .p0 = 0, .p1 = 1};
+  lua_settop(L, 2);
+  filling x = {.f = read_form(L, 1, 2, "rand", PL_F32), .kind = PL_UNIFORM, .p0 = 0, .p1 = 1};
   require_float(L, &x.f, "rand");
   return finish(L, "rand", run_random, &x);
 }
 
 static int randn(lua_State *L) {
-  filling x = {.f = read_form(L, 1, "randn", PL_F32), .kind = PL_NORMAL, .p0 = 0, .p1 = 1};
+  lua_settop(L, 2);
+  filling x = {.f = read_form(L, 1, 2, "randn", PL_F32), .kind = PL_NORMAL, .p0 = 0, .p1 = 1};
   require_float(L, &x.f, "randn");
   return finish(L, "randn", run_random, &x);
 }
 
 static int bernoulli(lua_State *L) {
+  lua_settop(L, 3);
   double p = check_number(L, 1, "bernoulli", "p");
   if (!(p >= 0 && p <= 1)) return pl_error(L, "bernoulli: p: expected 0 <= p <= 1, got %f", p);
-  filling x = {.f = read_form(L, 2, "bernoulli", PL_F32), .kind = PL_BERNOULLI, .p0 = p};
+  filling x = {.f = read_form(L, 2, 3, "bernoulli", PL_F32), .kind = PL_BERNOULLI, .p0 = p};
   return finish(L, "bernoulli", run_random, &x);
 }
 
 static int randint(lua_State *L) {
-  lua_settop(L, 3);
+  lua_settop(L, 4);
   lua_Integer low = pl_check_integer(L, 1, "randint", "low"), high = pl_check_integer(L, 2, "randint", "high");
   if (low > high) return pl_error(L, "randint: low %I is above high %I", low, high);
   if (low < -(1LL << 53) || high > 1LL << 53) return pl_error(L, "randint: bounds past 2^53 are not supported");
-  filling x = {.f = read_form(L, 3, "randint", PL_I64), .kind = PL_INTEGER, .p0 = (double)low, .p1 = (double)high};
+  filling x = {.f = read_form(L, 3, 4, "randint", PL_I64), .kind = PL_INTEGER, .p0 = (double)low, .p1 = (double)high};
   return finish(L, "randint", run_random, &x);
 }
 

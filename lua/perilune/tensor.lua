@@ -7,8 +7,8 @@ local tensor = {}
 
 -- Constructors -------------------------------------------------------------------------------------------------------
 
-function tensor.zeros(form) return core.full(form, 0, nil, "zeros") end
-function tensor.ones(form) return core.full(form, 1, nil, "ones") end
+function tensor.zeros(form, options) return core.full(form, 0, options, "zeros") end
+function tensor.ones(form, options) return core.full(form, 1, options, "ones") end
 
 local function like(name, make)
   return function(t, options)

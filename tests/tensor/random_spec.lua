@@ -89,6 +89,25 @@ describe("a seed", function()
     end
   end)
 
+  it("does not mind whether options stand among the sizes or behind them", function()
+    local double = { dtype = "float64" }
+    local function both(first, second)
+      pl.seed(3)
+      local expected = first()
+      pl.seed(3)
+      local got = second()
+      assert.same({ expected.dtype, expected.shape, expected:totable() }, { got.dtype, got.shape, got:totable() })
+    end
+    both(function() return pl.rand { 2, 3, dtype = "float64" } end, function() return pl.rand({ 2, 3 }, double) end)
+    both(function() return pl.randn { 2, dtype = "float64" } end, function() return pl.randn({ 2 }, double) end)
+    both(function() return pl.bernoulli(0.5, { 9, dtype = "float64" }) end,
+      function() return pl.bernoulli(0.5, { 9 }, double) end)
+    both(function() return pl.randint(1, 9, { 4, dtype = "int32" }) end,
+      function() return pl.randint(1, 9, { 4 }, { dtype = "int32" }) end)
+    both(function() return pl.zeros { 2, dtype = "float64" } end, function() return pl.zeros({ 2 }, double) end)
+    both(function() return pl.ones { 2, dtype = "float64" } end, function() return pl.ones({ 2 }, double) end)
+  end)
+
   it("moves on with every draw", function()
     pl.seed(5)
     local a, b = pl.rand { 100 }, pl.rand { 100 }
