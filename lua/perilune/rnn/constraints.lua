@@ -5,8 +5,8 @@
 local constrint = require "perilune.constrint"
 local sizes = require "perilune.rnn.sizes"
 
-local all, any, divides, eq, implies, le, max, min = constrint.all, constrint.any, constrint.divides, constrint.eq,
-  constrint.implies, constrint.le, constrint.max, constrint.min
+local all, any, divides, eq, implies, le, max = constrint.all, constrint.any, constrint.divides, constrint.eq,
+  constrint.implies, constrint.le, constrint.max
 
 local constraints = {}
 
@@ -51,16 +51,24 @@ local choices <const> = {
   end,
 }
 
--- The values of a field: those worth trying, or the one that is given, which the constraints judge. With `united`, a
--- field that others always equal has their variable.
+-- Fields that equal another one in every plan worth trying.
+local equals <const> = {
+  block = { blocks = "parts", writers_backward = "writers_forward" },
+  cluster = { blocks = "parts", writers_backward = "writers_forward" },
+  grid = { writers_backward = "writers_forward" },
+}
+
+-- The values of a field: those worth trying, or the one that is given, which the constraints judge. With `united`,
+-- fields that are equal have one variable, of which a search goes through the values once.
 local function declare(p, q, chip, scope, given, united)
   local plan, worth = {}, choices[scope](q, chip)
   worth.resident, worth.registers_forward, worth.registers_backward = { 1 }, { -1 }, { -1 }
   if scope ~= "grid" and given.blocks then worth.parts = { given.blocks } end
   for _, name in ipairs(fields) do
     local value = given[name]
-    if united and name == "writers_backward" and next(given) == nil then
-      plan.writers_backward = plan.writers_forward
+    local equal = united and value == nil and equals[scope][name]
+    if equal and given[equal] == nil then
+      plan[name] = plan[equal]
     elseif value == nil then
       plan[name] = p:integer(name, worth[name], words_of(name, worth[name]))
     else
@@ -96,7 +104,9 @@ local function require_shape(p, q, plan, scope, s, given)
   else
     where_given("rows", "expected 4 or 8 of a block", one_of(plan.rows, { 4, 8 }))
     where_given("clustered", "is said in the grid scope only", eq(plan.clustered, 0))
-    must("parts: expected as many as blocks in this scope", eq(plan.parts, plan.blocks))
+    if not rawequal(plan.parts, plan.blocks) then
+      must("parts: expected as many as blocks in this scope", eq(plan.parts, plan.blocks))
+    end
     must("splits: expected a divisor of groups times a fourth of the rows",
       divides(plan.splits, plan.groups * (plan.rows // 4)))
   end
@@ -177,9 +187,10 @@ local function require_residency(p, q, plan, scope, s, chip)
     local clustered = eq(plan.clustered, 1)
     p:require("clustered: clusters of at most 8 blocks, from sm_90 on",
       implies(clustered, le(plan.parts, chip.architecture >= 90 and 8 or 0)), "residency")
-    local at_once = min(s.tiles_of_rows * q.heads, chip.multiprocessors // plan.blocks)
+    local within = within_clusters(chip)
     p:require(("clustered: the blocks that run at once must find clusters, which have %d of the multiprocessors")
-      :format(within_clusters(chip)), implies(clustered, le(at_once * plan.blocks, within_clusters(chip))), "residency")
+      :format(within), any { eq(plan.clustered, 0), le(s.tiles_of_rows * q.heads * plan.blocks, within),
+                             le(chip.multiprocessors // plan.blocks * plan.blocks, within) }, "residency")
   end
 end
 
@@ -232,11 +243,13 @@ end
 -- for the next plan.
 function constraints.each(q, chip, scope, given, visit)
   local free = next(given) == nil
-  local p = state_cuts(q, chip, scope, given, true)
+  local p, variable = state_cuts(q, chip, scope, given, true)
   p:best {
     values = { ring = "descending" },
     cost = function(plan)
-      plan.writers_backward = free and plan.writers_forward or plan.writers_backward
+      for name, equal in pairs(equals[scope]) do
+        if rawequal(variable[name], variable[equal]) then plan[name] = plan[equal] end
+      end
       local s = sizes.of(q, chip, scope, plan)
       if constraints.fits_memory(q, s, plan, chip, free) then visit(plan, s) end
       return 0 -- all are visited

@@ -88,9 +88,18 @@ local function insert(list, most, entry)
   list[most + 1] = nil
 end
 
+-- Holds garbage collection up until it is closed. A search leaves a megabyte of small tables, and collecting them while
+-- it makes more takes a fifth of its time.
+local function collect_later()
+  local running = collectgarbage "isrunning"
+  if running then collectgarbage "stop" end
+  return setmetatable({}, { __close = function() if running then collectgarbage "restart" end end })
+end
+
 -- The quickest `most` plans, how many fit of those looked at (a scope in which nothing can be quicker is not), and for
 -- each scope why nothing of it is the first, as a function.
 local function search(q, chip, given, most)
+  local _ <close> = collect_later()
   local list, feasible, passed, numbers = {}, 0, {}, numbers_of(given)
   for _, scope in ipairs(given.scope and { given.scope } or in_order) do
     local scale, quickest = chip.scale and chip.scale[scope] or 1, nil
