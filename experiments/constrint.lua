@@ -6,8 +6,8 @@
 --   perilune experiments/constrint.lua --chip A100                         no GPU: plans and constraints only
 --   perilune experiments/constrint.lua --plot constrint.jsonl
 --
--- "plan ms" is the first planning of a shape, "again us" what it takes to find the plan once more. A plan's time is that
--- of a step of training, forward and backward with the gradients of everything, as
+-- "plan ms" is the first planning of a shape, "again us" what it takes to find the plan once more. A plan's time is
+-- that of a step of training, forward and backward with the gradients of everything, as
 -- `perilune tune` measures it. "tuned" is the best of the four that the model thinks best. "without" counts the plans
 -- that fit when a family of constraints is left out, and how many of those a launch would refuse.
 local pl = require "perilune"
