@@ -435,7 +435,7 @@ describe("perilune tune", function()
     local out, errors, status = command "16x12x64 2x1x12 --cell lstm,gru"
     assert.equal(0, status, out .. errors)
     assert.matches("tune 100%% 4/4", errors)
-    assert.matches("lstm 16x12x64 +cluster of 4, 8 rows, 1 groups +1%.02 +4%.00 +measured +[^\n]*rows 4, scope block\n",
+    assert.matches("lstm 16x12x64 +block, 8 rows +1%.02 +4%.00 +measured +rows 4\n",
       out)
     assert.matches("gru 2x1x12 +not fused: it takes a head_dim that is a multiple of 8, got 12", out)
     assert.matches("on this device: block %d+%.%d%d, cluster %d+%.%d%d, grid %d+%.%d%d\n", out)
