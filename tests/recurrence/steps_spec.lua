@@ -106,3 +106,36 @@ describe("the cut of a step", function()
                   backward = { product = 1, warps = 8, rows = 1, unit_tiles = 2 } }, found.arguments)
   end)
 end)
+
+describe("a plan of an alternating recurrence", function()
+  local function says(said, words) assert.matches(words, said, 1, true) end
+
+  local function text(given)
+    given.cell, given.backend, given.chip = given.cell or "lstm", "alternating", given.chip or "A100"
+    return tostring(pl.rnn_plan(given))
+  end
+
+  it("says how the steps are cut, and what they are predicted to take", function()
+    local said = text { head_dim = 64, heads = 12, batch = 16, dtype = "bfloat16", chip = "H200" }
+    says(said, "alternating: asked for; one kernel, or a matrix product and a kernel, per time step")
+    assert.matches("predicted 4%.%d%d us a step, both ways", said)
+    says(said, "forward: a kernel that multiplies, in blocks of 16 batch rows, 8 units and 8 warps; predicted 2.")
+    assert.matches(" us %(not blas: predicted 4%.%d+ us%)\n", said)
+    says(said, "backward: a kernel that multiplies, in blocks of 16 batch rows, 16 units and 8 warps")
+  end)
+
+  it("says why the step's own kernel does not multiply", function()
+    says(text { head_dim = 12, dtype = "float64" },
+      "(not inside: product: the step's own takes 16 bits and float32, not float64)")
+    says(text { head_dim = 20000 }, "(not inside: product: the step's own adds up at most 512 chunks of 64 bytes)")
+    says(text { head_dim = 8, heads = 1 << 16 }, "(not inside: product: the step's own takes at most 65535 heads)")
+    says(text { head_dim = 8, batch = 1 << 24 }, "(not inside: rows: at most 65535 blocks share the batch)")
+    assert.matches("a product of cuBLAS, then a kernel; predicted [%d.]+ us %(not inside: predicted [%d.]+ us%)",
+      text { head_dim = 768, batch = 512 })
+    local cell
+    for _, entry in ipairs(zoo) do
+      if entry.cell:count "recurrent" == 0 then cell = entry.cell end
+    end
+    assert.matches("forward: no product; predicted [%d.]+ us\n", text { cell = cell, head_dim = 8 })
+  end)
+end)
