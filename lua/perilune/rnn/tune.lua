@@ -65,7 +65,8 @@ local function median_us(problem, candidate)
   local row = problem.batch * math.max(problem.cell:count "input", 1) * problem.heads * problem.head_dim
   local steps = math.max(STEPS_MIN, math.min(STEPS_MAX, ELEMENTS // row))
   local x, leaves = inputs_of(problem, steps)
-  local options = { outputs = "h", cut = false, product = problem.product, fused = candidate.arguments }
+  local options = { outputs = "h", cut = false, product = problem.product }
+  options[candidate.backend or "fused"] = candidate.arguments
   local seed = scattered({ 1, problem.batch, steps, problem.heads, problem.head_dim }, 1, problem.dtype, problem.device)
   local function run()
     local _ <close> = core.scope()
@@ -84,8 +85,8 @@ local function median_us(problem, candidate)
   return 1000 * times[(REPEATS + 1) // 2] / steps
 end
 
---- Microseconds of a step, forward and backward, of a plan (see fused.ranked) on problem.device, whatever the caller
--- has set: gradients on or off, autocast, the state of the random numbers.
+--- Microseconds of a step, forward and backward, of a plan (fused.ranked's or steps.choose's) on problem.device,
+-- whatever the caller has set: gradients on or off, autocast, the state of the random numbers.
 function tune.measure(problem, candidate) return core.with_grad(median_us, problem, candidate) end
 
 -- ---- choosing -------------------------------------------------------------------------------------------------------
