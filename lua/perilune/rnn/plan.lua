@@ -18,7 +18,9 @@ end
 
 local function fused_explained(made) return ("%s\n%s"):format(tune.explain(made.chosen), fused.explain(made)) end
 
-local function steps_plan(problem) return steps.choose(problem, problem.chip or core.fused_chip(problem.device)) end
+local function steps_plan(problem)
+  return steps.choose(problem, tune.scaled(problem.chip or core.fused_chip(problem.device)))
+end
 
 -- In order of preference. `device` is the kind of device a way runs on; nil: any. `plan` makes what the way needs
 -- beside its name, or returns nil and why it cannot run a problem; `explain` puts that in words.
@@ -57,16 +59,36 @@ local function result(backend, reason, made)
   }
 end
 
+-- The time of a step, both ways, of a way { backend =, made = } that has a plan, in us, and how it is known.
+-- Alternating may have been measured beside fused plans.
+local function time_of(way, fused_way)
+  local how = fused_way and fused_way.made.chosen or {}
+  local measured = how[way == fused_way and "measured_us" or "alternating_us"]
+  return measured or way.made.predicted_us, measured and "measured" or "predicted"
+end
+
+-- The first that can run the problem; of those that have plans, which are quicker than others, the quickest.
 local function best(problem)
-  local passed = {}
+  local passed, ways, quickest = {}, {}, nil
   for _, backend in ipairs(backends) do
+    if quickest and not backend.plan then break end
     local made, why_not = fit(backend, problem)
-    if made ~= false then
-      passed[#passed + 1] = ("%s: %s"):format(backend.name, backend.what)
-      return result(backend, table.concat(passed, "\n"), made)
+    if made == false then
+      passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
+    else
+      local way = { backend = backend, made = made }
+      ways[#ways + 1] = way
+      if made then way.us, way.known = time_of(way, ways[1].backend.name == "fused" and ways[1]) end
+      if not quickest or way.us < quickest.us then quickest = way end
     end
-    passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
   end
+  for _, way in ipairs(ways) do
+    if way ~= quickest then
+      passed[#passed + 1] = ("not %s: %s %.2f us a step"):format(way.backend.name, way.known, way.us)
+    end
+  end
+  passed[#passed + 1] = ("%s: %s"):format(quickest.backend.name, quickest.backend.what)
+  return result(quickest.backend, table.concat(passed, "\n"), quickest.made)
 end
 
 local function asked_for(problem, wanted, given)

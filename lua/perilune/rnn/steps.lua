@@ -174,7 +174,8 @@ local function named(plan)
 end
 
 --- How the steps of problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (of the products),
--- forward_clip = } are cut on chip = { multiprocessors = } (core.fused_chip). Returns { forward =, backward =,
+-- forward_clip = } are cut on chip = { multiprocessors = (core.fused_chip), scale = (perilune.rnn.probe), or nil }.
+-- Returns { forward =, backward =,
 -- forward_us =, backward_us = (predicted, of a step of training), predicted_us = (of both), backend = "alternating",
 -- arguments = (for core.recurrence), passed() = for each way why the product does not come from elsewhere, or nil }.
 -- Each way is { product = "inside" (the step's kernel multiplies, on tensor cores), "blas" (cuBLAS does, in front of
@@ -183,14 +184,15 @@ end
 function steps.choose(problem, chip)
   local q, passed = problem_of(problem), {}
   local found = { backend = "alternating", predicted_us = 0, arguments = {} }
+  local scale = chip.scale and chip.scale.alternating or 1
   for way, name in ipairs { "forward", "backward" } do
     local plan, us, us_of = quickest(q, way, chip)
-    found[name], found[name .. "_us"], found.arguments[name] = named(plan), us, plan
-    found.predicted_us = found.predicted_us + us
+    found[name], found[name .. "_us"], found.arguments[name] = named(plan), scale * us, plan
+    found.predicted_us = found.predicted_us + scale * us
     passed[way] = function()
       local other = plan.product == INSIDE and BLAS or INSIDE
       if plan.product == NONE then return nil end
-      if us_of[other] then return ("predicted %.2f us"):format(us_of[other]) end
+      if us_of[other] then return ("predicted %.2f us"):format(scale * us_of[other]) end
       local reasons = {}
       for _, words in ipairs(state(q, way):explain("product", other)) do
         if not words:find " is tried " then reasons[#reasons + 1] = words end
