@@ -66,21 +66,24 @@ static int cluster_size(const fused_call *call) {
 static pl_status load_main(pl_cuda *cuda, fused_call *call, pl_cu_function *function) {
   const char *file = call->variant.backward ? "fused_backward.cu" : "fused_forward.cu",
              *name = call->variant.backward ? "fused_backward" : "fused_forward";
-  int local_bytes, before;
+  int local_bytes, least;
   PL_TRY(load(cuda, call, file, name, function));
   PL_CUDA_TRY(pl_cu.FuncGetAttribute(&local_bytes, PL_CU_FUNCTION_LOCAL_BYTES, *function));
-  do {
-    pl_fused_shape kept = call->shape;
-    before = local_bytes;
-    if (!pl_fused_cut_registers(call->q, &call->variant, local_bytes, (size_t)cuda->shared_bytes_max, &call->shape))
-      break;
+  pl_fused_shape best = call->shape;
+  least = local_bytes;
+  for (int cut = 0; cut < PL_FUSED_CUTS_MAX && pl_fused_cut_registers(call->q, &call->variant, local_bytes,
+                                                                      (size_t)cuda->shared_bytes_max, &call->shape);
+       cut++) {
     PL_TRY(load(cuda, call, file, name, function));
     PL_CUDA_TRY(pl_cu.FuncGetAttribute(&local_bytes, PL_CU_FUNCTION_LOCAL_BYTES, *function));
-    if (local_bytes >= before) { /* what is in memory is not there for want of registers */
-      call->shape = kept;
-      PL_TRY(load(cuda, call, file, name, function));
-    }
-  } while (local_bytes < before);
+    if (local_bytes >= least) continue;
+    best = call->shape;
+    least = local_bytes;
+  }
+  if (local_bytes > least) {
+    call->shape = best;
+    PL_TRY(load(cuda, call, file, name, function));
+  }
   PL_CUDA_TRY(pl_cu.FuncSetAttribute(*function, PL_CU_FUNCTION_DYNAMIC_SHARED_BYTES_MAX, (int)call->shape.map.total));
   if (cluster_size(call) > 8)
     PL_CUDA_TRY(pl_cu.FuncSetAttribute(*function, PL_CU_FUNCTION_NON_PORTABLE_CLUSTER_ALLOWED, 1));

@@ -54,6 +54,10 @@ bool pl_fused_clustered(const pl_fused_plan *plan);
 pl_status pl_fused_shape_of(const pl_recurrence *q, const pl_fused_variant *v, pl_fused_shape *shape);
 pl_status pl_fused_shape_check(const pl_recurrence *q, const pl_fused_shape *shape, const pl_fused_limits *limits);
 
+/* How often a kernel is compiled again for want of registers. What the compiler keeps in memory does not only shrink as
+ * R leaves registers: one step may take more of it, and the next one all. */
+enum { PL_FUSED_CUTS_MAX = 4 };
+
 /* A kernel of this shape keeps `local_bytes` of a thread in memory: cuts less of R into registers, which nobody but the
  * compiler can count, as far as shared memory holds the rest. False when nothing can be cut, or the plan says how much.
  */

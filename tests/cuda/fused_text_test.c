@@ -114,21 +114,22 @@ static pl_status compile(const place *c, const pl_recurrence *q, pl_fused_shape 
   /* As host/cuda/fused.c goes on. */
   bool main = strcmp(kernels[c->kernel].file, "fused_pack.cu") != 0;
   size_t shared_bytes = (size_t)chips[c->chip].chip.shared_bytes;
-  long local_bytes = texts_largest(log->data, " bytes stack frame"), before;
-  do {
-    pl_fused_shape kept = *shape;
-    before = local_bytes;
-    if (!main || !pl_fused_cut_registers(q, &variant, (int)local_bytes, shared_bytes, shape)) break;
+  long local_bytes = texts_largest(log->data, " bytes stack frame"), least = local_bytes;
+  pl_fused_shape best = *shape;
+  for (int cut = 0;
+       main && cut < PL_FUSED_CUTS_MAX && pl_fused_cut_registers(q, &variant, (int)local_bytes, shared_bytes, shape);
+       cut++) {
     counts[CUT_AGAIN]++;
     pl_text_release(log);
     PL_TRY(compile_shape(c, q, &variant, shape, log));
     local_bytes = texts_largest(log->data, " bytes stack frame");
-    if (local_bytes >= before) {
-      *shape = kept;
-      pl_text_release(log);
-      PL_TRY(compile_shape(c, q, &variant, shape, log));
-    }
-  } while (local_bytes < before);
+    if (local_bytes < least) best = *shape, least = local_bytes;
+  }
+  if (local_bytes > least) {
+    *shape = best;
+    pl_text_release(log);
+    PL_TRY(compile_shape(c, q, &variant, shape, log));
+  }
   return PL_OK;
 }
 
