@@ -69,11 +69,14 @@ local chip = option.chip and options.attempt("chip", chips.named, option.chip)
 
 local function problem_of(shape)
   local cell, batch, heads, units = shape:match "^(%w+):([1-9]%d*)x([1-9]%d*)x([1-9]%d*)$"
-  if not cell then options.fail("option --shapes: expected CELL:BATCHxHEADSxUNITS, got '%s'", shape) end
+  batch, heads, units = math.tointeger(batch), math.tointeger(heads), math.tointeger(units)
+  if not (cell and batch and heads and units) then
+    options.fail("option --shapes: expected CELL:BATCHxHEADSxUNITS, got '%s'", shape)
+  end
   return {
-    cell = options.attempt("shapes", function() return pl.cells[cell] end), batch = math.tointeger(batch),
-    heads = math.tointeger(heads), head_dim = math.tointeger(units), dtype = option.dtype, product = option.dtype,
-    device = option.device or option.chip, chip = option.chip and chip or nil, forward_clip = 0,
+    cell = options.attempt("shapes", function() return pl.cells[cell] end), batch = batch,
+    heads = heads, head_dim = units, dtype = option.dtype, product = option.dtype,
+    device = option.device or option.chip, chip = option.chip and chip or nil,
   }
 end
 
@@ -126,7 +129,7 @@ local function plan_shape(shape, problem)
   local first, why_not = fused.choose(problem, chip)
   local planning_ms = 1e3 * (pl.time() - began_s)
   if not first then
-    print(("%-16s not fused: it %s"):format(shape, why_not))
+    print(("%-16s not fused: it %s"):format(shape, why_not()))
     return
   end
   local list = fused.ranked(problem, chip, math.maxinteger - 1)

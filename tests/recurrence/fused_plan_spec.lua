@@ -13,7 +13,11 @@ local function problem(changes)
   return given
 end
 
-local function choose(chip, changes, given) return fused.choose(problem(changes), chips.named(chip), given) end
+-- A plan, or nil and why there is none.
+local function choose(chip, changes, given)
+  local found, why_not = fused.choose(problem(changes), chips.named(chip), given)
+  return found, why_not and why_not()
+end
 
 describe("the choice of a fused plan", function()
   it("takes the scope that a head needs", function()
@@ -111,7 +115,7 @@ describe("a forced fused plan", function()
     refused({ head_dim = 768 }, { scope = "grid", clustered = true }, "at most 8 blocks, from sm_90 on", "A100")
     refused({}, { ring = 3 }, "ring: expected 4 or 8; ring = 3 is given")
     refused({}, { registers_forward = 1000 }, "expected %-1 .* to 64 fragments; registers_forward = 1000")
-    refused({ batch = 1 << 50, heads = 1 << 20 }, nil, "takes less than 2^31 batch rows of all heads, got batch = ")
+    refused({ batch = 1 << 50, heads = 1 << 20 }, nil, "takes at most 2^31 batch rows of all heads, got batch = ")
   end)
 
   it("is checked for its names and types", function()

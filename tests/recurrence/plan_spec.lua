@@ -23,7 +23,8 @@ describe("the choice of a backend", function()
       assert.equal(backend, chosen.backend)
       assert.is_table(chosen[backend])
       assert.is_nil(chosen[other])
-      local us = chosen.reason():match("not " .. other .. ": predicted ([%d.]+) us a step\n" .. backend .. ": ")
+      local us = chosen.reason():match("not " .. other .. ": predicted ([%d.]+) us a step\n" .. backend
+        .. ": predicted [%d.]+ us a step; ")
       assert.is_true(tonumber(us) > (chosen[backend].predicted_us))
     end
     is("fused", "alternating", { heads = 12 })

@@ -101,9 +101,22 @@ describe("the tuner", function()
     assert.near(alternating_us, tune.remembered(large, chip).chosen.alternating_us, 1e-9)
     local made = plan.choose(large)
     assert.equal("alternating", made.backend)
-    assert.matches(("not fused: measured 64.00 us a step\nalternating: one kernel"), made.reason(), 1, true)
+    assert.matches(("not fused: measured 64.00 us a step\nalternating: measured "), made.reason(), 1, true)
     assert.equal("fused", plan.choose(large, "fused").backend)
     assert.is_nil(tune.measured(problem(), chip, measure).chosen.alternating_us)
+  end)
+
+  it("leaves it to the alternating backend where no fused plan could be measured", function()
+    local large = problem { batch = 512, heads = 1, head_dim = 760 }
+    fused.ranked = before.ranked
+    tune.measure = function(_, candidate)
+      if candidate.backend ~= "alternating" then error("no room", 0) end
+      return 1000
+    end
+    local made = plan.choose(large)
+    assert.equal("alternating", made.backend)
+    assert.matches("not fused: measuring failed: no room\nalternating: measured 1000.00 us a step; ", made.reason(), 1,
+      true)
   end)
 
   it("begins no plan that would end past two seconds, but always measures one", function()
@@ -144,7 +157,7 @@ describe("the tuner", function()
   it("says why there is no plan", function()
     local found, why_not = tune.choose(problem { head_dim = 1024 }, chip, is_not_measured)
     assert.is_nil(found)
-    assert.matches("scope block", why_not)
+    assert.matches("scope block", why_not())
   end)
 
   it("measures nothing where it is switched off, or the chip is not here", function()
@@ -298,13 +311,18 @@ describe("a plan tells how it was chosen:", function()
   end)
 end)
 
--- A measuring function by which plans of each scope take that many times what the model says, and the scopes it saw.
-local function slower(times_of_scope, seen)
+-- A measuring function by which plans of each scope, and alternating ones, take that many times what the model says,
+-- and what it saw.
+local function slower(times_of, seen)
   return function(of, candidate)
-    seen[#seen + 1] = candidate.plan.scope
+    local name = candidate.backend or candidate.plan.scope
+    seen[#seen + 1] = name
+    if candidate.backend then
+      return steps.choose(of, { multiprocessors = 132 }).predicted_us * (times_of.alternating or 1)
+    end
     local plain = fused.choose(of, { architecture = 90, multiprocessors = 132, shared_bytes = 227 * 1024 },
       { scope = candidate.plan.scope })
-    return plain.predicted_us * times_of_scope[candidate.plan.scope]
+    return plain.predicted_us * times_of[name]
   end
 end
 
@@ -320,15 +338,17 @@ describe("a probe", function()
 
   it("measures one plan of each scope once, before the first tuning, and is remembered", function()
     local seen = {}
-    local found = tune.measured(problem(), new_chip, slower({ block = 2, cluster = 3, grid = 4 }, seen))
-    local scopes = { table.unpack(seen, 1, 3) }
-    table.sort(scopes)
-    assert.same({ "block", "cluster", "grid" }, scopes)
+    local slow = { block = 2, cluster = 3, grid = 4, alternating = 5 }
+    local found = tune.measured(problem(), new_chip, slower(slow, seen))
+    assert.same({ "block", "cluster", "grid", "alternating" }, { table.unpack(seen, 1, 4) })
     assert.equal("block", found.plan.scope)
     local scale = probe.scaled(new_chip).scale
     assert.near(2, scale.block, 1e-12)
     assert.near(3, scale.cluster, 1e-12)
     assert.near(4, scale.grid, 1e-12)
+    assert.near(5, scale.alternating, 1e-12)
+    local plain = steps.choose(problem(), { multiprocessors = 132 })
+    assert.near(5 * plain.predicted_us, steps.choose(problem(), probe.scaled(new_chip)).predicted_us, 1e-9)
     local before_second = #seen
     tune.measured(problem { batch = 8 }, new_chip, slower({ block = 2, cluster = 3, grid = 4 }, seen))
     assert.is_true(#seen - before_second <= 4)
@@ -348,7 +368,7 @@ describe("a probe", function()
   it("leaves a scope that cannot be measured, or that the chip has not, as the model has it", function()
     local old = { model = new_chip.model, architecture = 80, multiprocessors = 108, shared_bytes = 163 * 1024 }
     probe.measure("cuda:0", old, function(_, candidate)
-      if candidate.plan.scope == "grid" then error("no room", 0) end
+      if candidate.plan and candidate.plan.scope == "grid" then error("no room", 0) end
       return 3 * candidate.predicted_us
     end)
     local scale = probe.scaled(old).scale
@@ -356,6 +376,9 @@ describe("a probe", function()
     assert.is_nil(scale.cluster)
     assert.is_nil(scale.grid)
     assert.is_true(fused.choose(problem { head_dim = 512 }, probe.scaled(old)).predicted_us > 0)
+    assert.is_nil(io.open(folder .. "/probes.jsonl")) -- another process tries again
+    local grid = tune.choose(problem { heads = 1, head_dim = 512 }, old, false)
+    assert.matches("^chosen by the model: predicted", tune.explain(grid.chosen)) -- this scope was not adjusted
   end)
 
   it("is neither made nor used with tuning off", function()

@@ -73,9 +73,10 @@ local function problems_of(option)
     local cell = options.attempt("cell", function() return cells[name] end)
     for _, shape in ipairs(option.shapes or shapes) do
       local batch, heads, units = shape:match "^([1-9]%d*)x([1-9]%d*)x([1-9]%d*)$"
-      if not batch then options.fail("shape '%s': expected BATCHxHEADSxUNITS, such as 16x12x64", shape) end
+      local numbers = { math.tointeger(batch), math.tointeger(heads), math.tointeger(units) }
+      if #numbers < 3 then options.fail("shape '%s': expected BATCHxHEADSxUNITS, such as 16x12x64", shape) end
       list[#list + 1] = {
-        cell = cell, batch = math.tointeger(batch), heads = math.tointeger(heads), head_dim = math.tointeger(units),
+        cell = cell, batch = numbers[1], heads = numbers[2], head_dim = numbers[3],
         dtype = option.dtype, product = option.product or option.dtype, device = option.device, shape = shape,
       }
     end
@@ -114,7 +115,7 @@ local function measure(problem, chip, again)
   if not ok then
     row.failure = tostring(found)
   elseif not found then
-    row[2] = "not fused: it " .. why_not
+    row[2] = "not fused: it " .. why_not()
   elseif found.chosen.failure then
     row.failure = tostring(found.chosen.failure)
   else

@@ -15,9 +15,6 @@ local within_limit, refuse = expression.within_limit, expression.refuse
 -- A variable of at most so many values has them in a list, and so may lose any one of them.
 local most_values <const> = 1024
 
--- The range of a variable whose range does not count.
-local unbounded <const> = 1 << 31
-
 local build = {}
 
 local function node(m, e)
@@ -244,10 +241,10 @@ end
 
 -- ---- problems -------------------------------------------------------------------------------------------------------
 
-local function add_variable(m, range, counts, given)
+local function add_variable(m, range, counts, given, reach)
   local i
   if not counts then
-    i = m.new(given or -unbounded, given or unbounded)
+    i = m.new(given or -reach, given or reach)
   elseif range.values then
     i = m.new(range.least, range.most, range.values)
   elseif range.most - range.least < most_values then
@@ -272,9 +269,10 @@ end
 local compile = {}
 
 --- A model of the constraints and ranges of `problem` for which counts(item) is true, with variables fixed as in
--- `given`, a table by name, narrowed as far as rules can. m.number_of[name] is a variable's number. Returns nil when
+-- `given`, a table by name, narrowed as far as rules can; one whose range does not count is from -reach to reach
+-- (default: 2^31). m.number_of[name] is a variable's number. Returns nil when
 -- the rules alone find that there is no solution; nil and a reason when a constraint is refused.
-function compile.problem(problem, given, counts)
+function compile.problem(problem, given, counts, reach)
   local m, tests = empty_model(), {}
   -- A test of all that is said of a variable when the others have values that the rules have seen: the rules may rest.
   -- Where they were stopped, it is a test of all that is said.
@@ -283,7 +281,9 @@ function compile.problem(problem, given, counts)
     tests[i] = tests[i] or source.test(m.constraints_of[i] or m.constraints, m.number_of, m.lo)
     return tests[i]
   end
-  for _, range in ipairs(problem.ranges) do add_variable(m, range, counts(range), given[range.variable.name]) end
+  for _, range in ipairs(problem.ranges) do
+    add_variable(m, range, counts(range), given[range.variable.name], reach or 1 << 31)
+  end
   for name, value in pairs(given) do m.fix(m.number_of[name], value) end
   local waiting = {}
   for _, item in ipairs(problem.constraints) do

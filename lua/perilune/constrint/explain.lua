@@ -2,6 +2,7 @@
 -- without any one of them there is a solution (or at least none of the searches found that there is none).
 
 local compile = require "perilune.constrint.compile"
+local expression = require "perilune.constrint.expression"
 local search = require "perilune.constrint.search"
 
 local explain = {}
@@ -25,10 +26,9 @@ local function smallest_first(m)
   return variables
 end
 
--- Whether the items for which counts(item) is true exclude every solution: true, false, or nil when that is not found
--- within `nodes`, or a constraint is refused.
-local function excludes(problem, given, nodes, counts)
-  local m, refusal = compile.problem(problem, given, counts)
+-- As `excludes`, where variables whose ranges do not count are from -reach to reach.
+local function excludes_within(problem, given, nodes, counts, reach)
+  local m, refusal = compile.problem(problem, given, counts, reach)
   if not m then return not refusal or nil end
   local found = false
   local exhausted = search.run(m, smallest_first(m), nodes, function()
@@ -37,6 +37,22 @@ local function excludes(problem, given, nodes, counts)
   end)
   if exhausted then return nil end
   return not found
+end
+
+-- What stands for no range: constraints that multiply are refused past the first, and values may be as large as the
+-- last.
+local reaches <const> = { 1 << 31, 1 << 45, expression.limit }
+
+-- Whether the items for which counts(item) is true exclude every solution: true, false, or nil when that is not found
+-- within `nodes`, or a constraint is refused. A solution beyond a reach that is refused is not found.
+local function excludes(problem, given, nodes, counts)
+  local excluded = excludes_within(problem, given, nodes, counts, reaches[1])
+  local whole = true
+  for _, range in ipairs(problem.ranges) do whole = whole and counts(range) end
+  for k = 2, whole and 0 or #reaches do
+    if excluded and excludes_within(problem, given, nodes, counts, reaches[k]) == false then return false end
+  end
+  return excluded
 end
 
 -- The reasons why there is no solution with the `given` values, which are no reasons themselves; `counts` says which

@@ -164,7 +164,11 @@ end
 --- The type of the products for Wx of type `dtype` when `wanted`, or nil, is asked for.
 function arguments.product(dtype, wanted)
   local work = work_types[dtype]
-  return work and check_product({ dtype = dtype, work = work }, "product", wanted) or dtype
+  if not work then
+    fail("dtype: expected float32, float64, bfloat16 or float16, got %s",
+      type(dtype) == "string" and dtype or got(dtype))
+  end
+  return check_product({ dtype = dtype, work = work }, "product", wanted)
 end
 
 local outputs = { all = true, h = true, last = true }

@@ -104,6 +104,7 @@ local function require_shape(p, q, plan, scope, s, given)
   else
     where_given("rows", "expected 4 or 8 of a block", one_of(plan.rows, { 4, 8 }))
     where_given("clustered", "is said in the grid scope only", eq(plan.clustered, 0))
+    where_given("splits", "expected at least 1", le(1, plan.splits))
     if not rawequal(plan.parts, plan.blocks) then
       must("parts: expected as many as blocks in this scope", eq(plan.parts, plan.blocks))
     end
@@ -177,7 +178,13 @@ end
 -- chip.
 local function within_clusters(chip) return chip.multiprocessors // 18 * 16 end
 
+local BLOCKS_MAX <const> = (1 << 31) - 1 -- of a launch
+
 local function require_residency(p, q, plan, scope, s, chip)
+  if q.batch * q.heads * 256 > BLOCKS_MAX then -- what is far from it need not be looked at for every plan
+    p:require("batch, heads: a launch takes less than 2^31 blocks",
+      le(s.tiles_of_rows * q.heads * plan.blocks, BLOCKS_MAX), "residency")
+  end
   if scope == "cluster" then
     p:require(("clusters of blocks are there from sm_90 on, and this is sm_%d"):format(chip.architecture),
       le(plan.blocks, chip.architecture >= 90 and 16 or 0), "residency")
@@ -233,13 +240,15 @@ local function state_cuts(q, chip, scope, given, united)
   return p, plan, s
 end
 
---- The problem of all plans of `scope` for a recurrence (perilune.rnn.sizes.problem) on a chip. `given` fixes fields,
--- and what is only of no use is then allowed.
-function constraints.state(q, chip, scope, given)
-  local p, plan, s = state_cuts(q, chip, scope, given)
+local function state_all(q, chip, scope, given, united)
+  local p, plan, s = state_cuts(q, chip, scope, given, united)
   require_memory(p, q, plan, sizes.fill(s, q, chip, scope, plan, constrint), chip, next(given) == nil)
   return p
 end
+
+--- The problem of all plans of `scope` for a recurrence (perilune.rnn.sizes.problem) on a chip. `given` fixes fields,
+-- and what is only of no use is then allowed.
+function constraints.state(q, chip, scope, given) return state_all(q, chip, scope, given, false) end
 
 --- Calls visit(plan, s) for every plan that this problem has, s being its sizes in numbers; both tables are used again
 -- for the next plan.
@@ -263,7 +272,7 @@ end
 -- the kernels.
 function constraints.conflict(q, chip, scope, given)
   local reasons = {}
-  for _, words in ipairs(constraints.state(q, chip, scope, given):conflict()) do
+  for _, words in ipairs(state_all(q, chip, scope, given, true):conflict()) do
     if not words:find " is tried " then reasons[#reasons + 1] = words end
   end
   return reasons

@@ -32,7 +32,8 @@ local function refusal(problem)
   end
   for _, name in ipairs { "batch", "heads", "head_dim" } do
     if problem[name] > SIZE_MAX // (name == "batch" and problem.heads or 1) then
-      return ("takes less than 2^31 batch rows of all heads, got %s = %d"):format(name, problem[name])
+      return ("takes at most 2^31 batch rows of all heads, got batch = %d, heads = %d, head_dim = %d"):format(
+        problem.batch, problem.heads, problem.head_dim)
     end
   end
 end
@@ -146,13 +147,15 @@ end
 
 local function ranked(problem, chip, count, given)
   local why_not = refusal(problem)
-  if why_not then return nil, why_not end
+  if why_not then return nil, function() return why_not end end
   if given then check_given(given) end
   local q, handle = sizes.problem(problem), problem.cell:compile { forward_clip = problem.forward_clip }
   local list, feasible, passed = search(q, chip, given or {}, count)
   if #list == 0 then
-    return nil, ("has no plan that fits sm_%d with %d multiprocessors; limits of scope %s"):format(chip.architecture,
-      chip.multiprocessors, table.concat(reasons(passed), "; scope "))
+    return nil, function()
+      return ("has no plan that fits sm_%d with %d multiprocessors; limits of scope %s"):format(chip.architecture,
+        chip.multiprocessors, table.concat(reasons(passed), "; scope "))
+    end
   end
   for _, found in ipairs(list) do
     found.arguments, found.feasible = arguments_of(found.plan), feasible
@@ -167,7 +170,7 @@ end
 -- at most `count`, those first that are predicted to be the quickest. Returns a list of { plan =, details =
 -- (core.fused_details), arguments = (for core.recurrence), predicted_us = of a step of training both ways,
 -- forward_us =, backward_us =, feasible = how many plans fit of those looked at, passed() = a list of why other scopes
--- were not taken }, or nil and why there is none, which goes on from "fused".
+-- were not taken }, or nil and a function that returns why there is none, going on from "fused".
 function fused.ranked(problem, chip, count) return ranked(problem, chip, count) end
 
 --- The first of these, of the plans that have the fields `given` (nil: of all), or nil and why there is none.

@@ -43,7 +43,8 @@ local function counts(q, s, plan, scope, way, turns, sharing)
   local carried = s.rows * s.units * (way == 1 and q.inputs + 1 or q.inputs + q.others + 1) * q.stored
   local records = way == 2 and s.records * s.record_words * 128 or 0
   local last = scope == "grid" and way == 2
-  local pieces = (plan.groups % 2 == 0 and q.multiplied == 2 and plan.groups // 2 or plan.groups) * s.row_tiles
+  local paired = q.product == "bfloat16" and plan.groups % 2 == 0 and s.eights // s.warps % 2 == 0
+  local pieces = (paired and plan.groups // 2 or plan.groups) * s.row_tiles
   local carries = plan[way == 1 and "writers_forward" or "writers_backward"] == 0
   return {
     step = 1,

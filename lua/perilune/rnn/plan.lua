@@ -41,62 +41,77 @@ end
 
 local function kind(problem) return problem.chip and "cuda" or problem.device:match("^%a+") end
 
--- Whether a backend can run a problem: what it needs beside its name, or nil; or false and why it cannot.
+-- Whether a backend can run a problem: what it needs beside its name, or nil; or false and a function that says why it
+-- cannot.
 local function fit(backend, problem, given)
   if backend.device and backend.device ~= kind(problem) then
-    return false, ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
+    return false, function()
+      return ("runs on %s only, and the device is %s"):format(backend.device, problem.device)
+    end
   end
   if not backend.plan then return nil end
   local made, why_not = backend.plan(problem, given)
   return made or false, why_not
 end
 
--- `reason` is a function: who only runs a recurrence need not wait for it.
-local function result(backend, reason, made)
+-- What plan.choose returns. The reason is put together when somebody asks for it, once: it takes far longer than the
+-- choice.
+local function result(backend, made, in_words)
+  local reason
   return {
     backend = backend.name, [backend.name] = made,
-    reason = function() return made and ("%s\n%s"):format(reason, backend.explain(made)) or reason end,
+    reason = function()
+      reason = reason or in_words() .. (made and "\n" .. backend.explain(made) or "")
+      return reason
+    end,
   }
 end
 
--- The time of a step, both ways, of a way { backend =, made = } that has a plan, in us, and how it is known.
--- Alternating may have been measured beside fused plans.
-local function time_of(way, fused_way)
+-- Sets the time of a step, both ways, of a way { backend =, made = } that has a plan (us), and how it is known (known).
+-- Alternating may have been measured beside fused plans, and these may have failed to run.
+local function time(way, fused_way)
   local how = fused_way and fused_way.made.chosen or {}
   local measured = how[way == fused_way and "measured_us" or "alternating_us"]
-  return measured or way.made.predicted_us, measured and "measured" or "predicted"
+  way.us = measured or way.made.predicted_us
+  way.known = ("%s %.2f us a step"):format(measured and "measured" or "predicted", way.us)
+  if way == fused_way and how.failure and how.alternating_us then
+    way.us, way.known = math.huge, "measuring failed: " .. tostring(how.failure)
+  end
 end
 
 -- The first that can run the problem; of those that have plans, which are quicker than others, the quickest.
 local function best(problem)
-  local passed, ways, quickest = {}, {}, nil
+  local refused, ways, quickest = {}, {}, nil
   for _, backend in ipairs(backends) do
     if quickest and not backend.plan then break end
     local made, why_not = fit(backend, problem)
     if made == false then
-      passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
+      refused[#refused + 1] = { backend.name, why_not }
     else
       local way = { backend = backend, made = made }
       ways[#ways + 1] = way
-      if made then way.us, way.known = time_of(way, ways[1].backend.name == "fused" and ways[1]) end
+      if made then time(way, ways[1].backend.name == "fused" and ways[1]) end
       if not quickest or way.us < quickest.us then quickest = way end
     end
   end
-  for _, way in ipairs(ways) do
-    if way ~= quickest then
-      passed[#passed + 1] = ("not %s: %s %.2f us a step"):format(way.backend.name, way.known, way.us)
+  return result(quickest.backend, quickest.made, function()
+    local lines = {}
+    for _, entry in ipairs(refused) do lines[#lines + 1] = ("not %s: it %s"):format(entry[1], entry[2]()) end
+    for _, way in ipairs(ways) do
+      if way ~= quickest then lines[#lines + 1] = ("not %s: %s"):format(way.backend.name, way.known) end
     end
-  end
-  passed[#passed + 1] = ("%s: %s"):format(quickest.backend.name, quickest.backend.what)
-  return result(quickest.backend, table.concat(passed, "\n"), quickest.made)
+    lines[#lines + 1] = ("%s: %s%s"):format(quickest.backend.name, quickest.known and quickest.known .. "; " or "",
+      quickest.backend.what)
+    return table.concat(lines, "\n")
+  end)
 end
 
 local function asked_for(problem, wanted, given)
   for _, backend in ipairs(backends) do
     if backend.name == wanted then
       local made, why_not = fit(backend, problem, given)
-      if made == false then error(("backend: '%s' %s"):format(wanted, why_not), 0) end
-      return result(backend, ("%s: asked for; %s"):format(wanted, backend.what), made)
+      if made == false then error(("backend: '%s' %s"):format(wanted, why_not()), 0) end
+      return result(backend, made, function() return ("%s: asked for; %s"):format(wanted, backend.what) end)
     end
   end
   error(("backend: expected one of %s, got %s"):format(names(), type(wanted) == "string" and
@@ -134,7 +149,12 @@ end
 -- ---- plans as objects -------------------------------------------------------------------------------------------
 
 local Plan = { __name = "plan" }
-Plan.__index = Plan
+
+-- The field reason is a text, made when it is asked for.
+function Plan:__index(name)
+  if name == "reason" then return self.chosen.reason() end
+  return Plan[name]
+end
 
 function Plan:__tostring()
   local head = ("%s for cell %s, batch %d, heads %d, head_dim %d, %s on %s"):format(self.backend, self.cell.name,
@@ -182,7 +202,7 @@ function plan.make(given)
   self.device = core.full({ 1 }, 0, { dtype = self.dtype, device = not chip and self.device or nil }).device
   if chip then self.device = chip end
   local chosen = plan.choose(self, given.backend, given.plan)
-  self.backend, self.reason = chosen.backend, chosen.reason()
+  self.backend = chosen.backend
   self.plan, self.chosen = nil, chosen
   if chosen.fused then
     self.fused, self.details = {}, chosen.fused.details

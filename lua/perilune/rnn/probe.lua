@@ -21,9 +21,9 @@ local problems <const> = {
 --- What is scaled, in the order in which it is told.
 probe.names = { "block", "cluster", "grid", "alternating" }
 
--- A chip without clusters has no number for them.
+-- A chip without clusters has no number for them. What is far from 1 was no measurement.
 local scale = records.optional(function(value)
-  return type(value) == "number" and value > 0 and value < math.huge, "a number above 0"
+  return type(value) == "number" and value > 1e-3 and value < 1e3, "a number from 0.001 to 1000"
 end)
 
 --- The file of all probes: for each device, measured times over predicted ones.
@@ -40,22 +40,27 @@ local function known(chip)
 end
 
 --- Measures anew on `device`, whose chip this is, and remembers. measure(problem, candidate) gives microseconds of a
--- step (see perilune.rnn.tune) or raises an error; what cannot be measured keeps the model's constants.
+-- step (see perilune.rnn.tune) or raises an error; what cannot be measured keeps the model's constants, and another
+-- process tries again.
 function probe.measure(device, chip, measure)
   local record = { device = chips.identity(chip), date = os.date "!%Y-%m-%dT%H:%M:%SZ" }
   local plain = { architecture = chip.architecture, multiprocessors = chip.multiprocessors,
                   shared_bytes = chip.shared_bytes }
+  local whole = true
   for _, name in ipairs(probe.names) do
     local sizes = problems[name]
     local problem = { cell = cells.lstm, dtype = "bfloat16", product = "bfloat16", device = device,
                       batch = sizes.batch, heads = sizes.heads, head_dim = sizes.head_dim }
     local found = name == "alternating" and steps.choose(problem, plain)
       or fused.choose(problem, plain, { scope = name })
-    local ok, us = pcall(measure, problem, found)
-    if found and ok then record[name] = us / found.predicted_us end
+    if found then
+      local ok, us = pcall(measure, problem, found)
+      record[name] = ok and us / found.predicted_us or nil
+      whole = whole and ok
+    end
   end
   here[record.device] = record
-  probe.file:add { record }
+  if whole and not probe.file:complaint(record) then probe.file:add { record } end
   return record
 end
 

@@ -59,11 +59,13 @@ end
 --- Calls each(record, number) for the records among the lines of a text, and each(nil, number, why_not) for others.
 function File:scan(lines, each)
   local number = 0
-  for line in lines:gmatch "[^\n]+" do
+  for line in (lines .. "\n"):gmatch "(.-)\n" do
     number = number + 1
-    local ok, record = pcall(core.json_decode, line)
-    local why_not = not ok and "it is no JSON" or self:complaint(record)
-    each(not why_not and record or nil, number, why_not)
+    if line ~= "" then
+      local ok, record = pcall(core.json_decode, line)
+      local why_not = not ok and "it is no JSON" or self:complaint(record)
+      each(not why_not and record or nil, number, why_not)
+    end
   end
 end
 
@@ -74,7 +76,7 @@ function File:path()
   return folder .. "/" .. self.name
 end
 
--- The records by key, read again when the file has changed its size: it only ever grows.
+-- The records by key, read again when the file has changed its size: as long as nobody removes it, it only ever grows.
 local function current(self)
   local path = self:path()
   local file <close> = path and io.open(path, "rb") or nil

@@ -53,7 +53,7 @@ function sizes.problem(given)
   end
   return {
     batch = given.batch, heads = given.heads, dim = given.head_dim,
-    stored = bytes_of[given.dtype], multiplied = bytes_of[given.product],
+    stored = bytes_of[given.dtype], multiplied = bytes_of[given.product], product = given.product,
     gates = #cell.gates, states = #cell.states, params = #cell.params,
     inputs = cell:count "input", recurrents = cell:count "recurrent",
     others = others, -- gates whose gradient of the input needs a place of its own

@@ -142,9 +142,12 @@ local function quickest(problem, candidates, measure)
   return found
 end
 
-local function by_model(best, chip, failure)
-  return chosen(best, { by = "model", predicted_us = best.predicted_us, feasible = best.feasible, failure = failure,
-                        probed = chip.scale and true or nil })
+-- `found`: of quickest, where measuring was tried.
+local function by_model(best, chip, found)
+  found = found or {}
+  return chosen(best, { by = "model", predicted_us = best.predicted_us, feasible = best.feasible,
+                        failure = found.failure, alternating_us = found.alternating_us,
+                        probed = chip.scale and chip.scale[best.plan.scope] and true or nil })
 end
 
 --- Measures anew and remembers. `measure` (default: tune.measure) gives the time of a plan or raises an error; when it
@@ -157,7 +160,7 @@ function tune.measured(problem, chip, measure)
   if not ranked then return nil, why_not end
   local found = quickest(problem, candidates_of(ranked, steps.choose(problem, probed)), measure)
   local best = found.best
-  if not best then return by_model(ranked[1], probed, found.failure) end
+  if not best then return by_model(ranked[1], probed, found) end
   local record = tuned.subject(problem, chip)
   record.plan, record.measured_us, record.tried = best.plan, found.us, found.tried
   record.predicted_us, record.feasible, record.alternating_us = best.predicted_us, best.feasible, found.alternating_us
