@@ -41,7 +41,7 @@ static pl_status write_pieces(int file, const char *path, const pl_piece *pieces
   return PL_OK;
 }
 
-pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+static pl_status replace_file(const char *path, const pl_piece *pieces, int count) {
   pl_text name = {0};
   pl_text_print(&name, "%s.XXXXXX", path);
   int file = mkstemp(name.data);
@@ -61,6 +61,13 @@ pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
     if (status != PL_OK) unlink(name.data);
   }
   pl_text_release(&name);
+  return status;
+}
+
+pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+  char *target = realpath(path, NULL); /* a symbolic link stays, and the file it names is replaced */
+  pl_status status = replace_file(target ? target : path, pieces, count);
+  free(target);
   return status;
 }
 
