@@ -5,6 +5,7 @@
 #include "host/jupyter/language.h"
 #include "host/jupyter/notebook_file.h"
 #include "host/jupyter/outputs.h"
+#include "host/jupyter/process.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -165,6 +166,7 @@ static pl_status run_session(runner *r, pl_notebook_file *file) {
   sigaction(SIGALRM, &action, NULL);
   run_cells(r, file);
   pl_session_free(r->session);
+  pl_children_end();
   pl_outputs_release(&r->outputs);
   return PL_OK;
 }
@@ -215,6 +217,7 @@ static pl_status make_absolute(const char *path, pl_text *absolute) {
 static pl_status run_file(runner *r, pl_notebook_file *file, const char *output) {
   PL_TRY(check_writable(output));
   PL_TRY(enter_folder(r->path));
+  pl_children_mark();
   PL_TRY(run_session(r, file));
   json_t *language_info = pl_language_info();
   pl_status status = pl_notebook_file_write(file, output, language_info);
@@ -224,6 +227,7 @@ static pl_status run_file(runner *r, pl_notebook_file *file, const char *output)
 
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure) {
   pl_notebook_file file;
+  pl_process_open_standard_files();
   PL_TRY(pl_notebook_file_read(path, &file));
   runner r = {.path = path, .options = options, .failure = failure};
   pl_text target = {0};

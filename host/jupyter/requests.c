@@ -202,7 +202,7 @@ static json_t *interrupt(pl_kernel *k, const pl_request *request) {
 static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   json_t *reply = json_pack("{s:s, s:b}", "status", "ok", "restart", flag(request->content, "restart", false));
   pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply); /* other front ends learn of it */
-  atomic_store(&k->stopping, true);
+  pl_kernel_stop(k);
   return reply;
 }
 

@@ -122,8 +122,8 @@ describe("notebook run", function()
       local function language()
         return (info:gsub('([{,]) ?"', '%1\n   "'):gsub("}", "\n  }"):gsub(": ", ":"))
       end
-      local text = '{\n "cells":[\n  {\n   "cell_type":"code",\n   "id":"c",\n   "metadata":{},%s\n   "source":"1"\n  }\n'
-        .. ' ],\n "metadata":{%s},\n "nbformat":4,\n "nbformat_minor":5\n}\n'
+      local text = '{\n "cells":[\n  {\n   "cell_type":"code",\n   "id":"c",\n   "metadata":{},%s\n'
+        .. '   "source":"1"\n  }\n ],\n "metadata":{%s},\n "nbformat":4,\n "nbformat_minor":5\n}\n'
       local outputs = '\n   "outputs":[\n    {\n     "data":{\n      "text/plain":[\n       "1"\n      ]\n     },\n'
         .. '     "execution_count":1,\n     "metadata":{},\n     "output_type":"execute_result"\n    }\n   ],'
       local after = text:format(outputs, '\n  "kernelspec":{},\n  "language_info":' .. language() .. '\n ')
