@@ -1,66 +1,58 @@
 /* The notebook runner. Which cells run, and what becomes of them, is as in nbclient; so are the words in which it tells
  * that a cell failed. */
 #include "host/jupyter/notebook.h"
+#include "host/base/clock.h"
 #include "host/bind/session.h"
 #include "host/jupyter/language.h"
 #include "host/jupyter/notebook_file.h"
 #include "host/jupyter/outputs.h"
 #include "host/jupyter/process.h"
+#include "host/jupyter/thread.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
-#include <stdatomic.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct {
-  const char *path;
+  const char *path, *output;
   const pl_notebook_options *options;
   pl_session *session;
-  pl_outputs outputs;
+  pl_notebook_file *file;
   long execution_count;
   pl_text *failure;
+
+  pthread_mutex_t lock; /* of what follows: the thread that keeps the time limit writes the file if it must */
+  pthread_cond_t changed;
+  pl_outputs outputs;
+  pl_notebook_cell *running; /* NULL between cells */
+  double deadline_ms;        /* of the running cell, by pl_now_ms */
+  bool timed_out, over;
 } runner;
 
 /* ---- the session's front end ---- */
 
 static void stream(void *context, const char *name, const char *data, size_t length) {
   runner *r = context;
+  pthread_mutex_lock(&r->lock);
   pl_outputs_stream(&r->outputs, name, data, length);
+  pthread_mutex_unlock(&r->lock);
 }
 
 static void display(void *context, const char *type, json_t *content) {
   runner *r = context;
+  pthread_mutex_lock(&r->lock);
   pl_outputs_display(&r->outputs, type, content);
+  pthread_mutex_unlock(&r->lock);
 }
 
 static pl_status input(void *context, const char *prompt, bool password, pl_text *answer) {
   (void)context, (void)prompt, (void)password, (void)answer;
   return PL_FAIL("this front end does not support input"); /* as the kernel says it to nbclient */
-}
-
-/* ---- time limit of a cell ---- */
-
-static pl_session *timed_session;
-static atomic_bool timed_out;
-
-static void on_alarm(int number) {
-  (void)number;
-  atomic_store(&timed_out, true);
-  pl_session_interrupt(timed_session);
-}
-
-/* seconds 0 takes the alarm away. It repeats, for the first one may come while the interrupt cannot be heard yet. */
-static void set_alarm(double seconds) {
-  struct itimerval timer = {
-      .it_value = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
-  if (seconds > 0) timer.it_interval.tv_usec = 100000;
-  if (seconds > 0 && timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0) timer.it_value.tv_usec = 1;
-  setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 /* ---- what is said about a cell that failed ---- */
@@ -113,10 +105,70 @@ static void describe_error(runner *r, const pl_notebook_cell *cell, const pl_out
 
 static void describe_failure(runner *r, const pl_notebook_cell *cell, const pl_outcome *outcome) {
   pl_text_print(r->failure, "'%s', In [%ld]: ", r->path, r->execution_count);
-  if (timed_out)
+  if (r->timed_out)
     describe_timeout(r, cell);
   else
     describe_error(r, cell, outcome);
+}
+
+static pl_status write_result(const runner *r) {
+  json_t *language_info = pl_language_info();
+  pl_status status = pl_notebook_file_write(r->file, r->output, language_info);
+  json_decref(language_info);
+  return status;
+}
+
+/* ---- time limit of a cell ---- */
+
+/* An interrupt is repeated, for the first one may come while it cannot be heard yet. Code that does not heed it at all,
+ * a long search by string.find say, is given up with the process. */
+enum { REPEAT_MS = 100, PATIENCE_MS = 10000 };
+
+/* With the lock held: writes what there is, and ends. */
+static void give_up(runner *r) {
+  pl_outcome outcome = {.ename = json_string("Interrupted"),
+                        .evalue = json_string("interrupted"),
+                        .traceback = json_pack("[s]", "interrupted: the code did not heed it, and the process ended")};
+  pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
+  describe_failure(r, r->running, &outcome);
+  if (write_result(r) != PL_OK) fprintf(stderr, "perilune: %s\n", pl_message());
+  fprintf(stderr, "perilune: %s\n", r->failure->data);
+  pl_children_end();
+  _exit(1);
+}
+
+/* With the lock held: waits for a change, no longer than until `until_ms`. */
+static void wait_until(runner *r, double until_ms) {
+  double left_ms = until_ms - pl_now_ms();
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  if (left_ms < 0) left_ms = 0;
+  until.tv_sec += (time_t)(left_ms / 1e3);
+  until.tv_nsec += (long)(fmod(left_ms, 1e3) * 1e6);
+  if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+  pthread_cond_timedwait(&r->changed, &r->lock, &until);
+}
+
+/* The thread's whole life. */
+static void *keep_time(void *data) {
+  runner *r = data;
+  pthread_mutex_lock(&r->lock);
+  while (!r->over) {
+    double now_ms = pl_now_ms();
+    if (!r->running)
+      pthread_cond_wait(&r->changed, &r->lock);
+    else if (now_ms < r->deadline_ms)
+      wait_until(r, r->deadline_ms);
+    else if (now_ms >= r->deadline_ms + PATIENCE_MS)
+      give_up(r);
+    else {
+      r->timed_out = true;
+      pl_session_interrupt(r->session);
+      wait_until(r, now_ms + REPEAT_MS);
+    }
+  }
+  pthread_mutex_unlock(&r->lock);
+  return NULL;
 }
 
 /* ---- one cell ---- */
@@ -124,7 +176,8 @@ static void describe_failure(runner *r, const pl_notebook_cell *cell, const pl_o
 /* Returns whether the run is to go on. */
 static bool judge(runner *r, const pl_notebook_cell *cell, const pl_outcome *outcome) {
   if (outcome->ok) return true;
-  bool stopped = !timed_out && strcmp(json_string_value(outcome->ename), "Interrupted") == 0; /* Ctrl-C ends the run */
+  bool stopped =
+      !r->timed_out && strcmp(json_string_value(outcome->ename), "Interrupted") == 0; /* Ctrl-C ends the run */
   if (!stopped && (r->options->allow_errors || pl_notebook_cell_has_tag(cell, "raises-exception"))) return true;
   describe_failure(r, cell, outcome);
   return false;
@@ -135,40 +188,62 @@ static bool is_to_run(const pl_notebook_cell *cell) {
          !pl_notebook_cell_has_tag(cell, "skip-execution");
 }
 
+/* From now on the time counts; NULL: no longer. With the lock held. */
+static void set_running(runner *r, pl_notebook_cell *cell) {
+  r->running = cell;
+  if (cell) r->timed_out = false;
+  r->deadline_ms = pl_now_ms() + 1e3 * r->options->timeout_s;
+  pthread_cond_signal(&r->changed);
+}
+
 static bool run_cell(runner *r, pl_notebook_cell *cell) {
+  char name[32];
+  pl_outcome outcome;
+  pthread_mutex_lock(&r->lock);
   cell->outputs = json_incref(pl_outputs_begin(&r->outputs));
   cell->execution_count = ++r->execution_count;
-  char name[32];
+  set_running(r, cell);
+  pthread_mutex_unlock(&r->lock);
   snprintf(name, sizeof name, "In [%ld]", r->execution_count);
-  pl_outcome outcome;
-  atomic_store(&timed_out, false);
-  set_alarm(r->options->timeout_s);
   pl_session_execute(r->session, cell->source.data, cell->source.length, name, &outcome);
-  set_alarm(0);
+  pthread_mutex_lock(&r->lock);
+  set_running(r, NULL);
   pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
+  pthread_mutex_unlock(&r->lock);
   bool go_on = judge(r, cell, &outcome);
   pl_outcome_release(&outcome);
   return go_on;
 }
 
-static void run_cells(runner *r, pl_notebook_file *file) {
+static void run_cells(runner *r) {
   bool go_on = true;
-  for (size_t i = 0; i < file->count && go_on; i++)
-    if (is_to_run(&file->cells[i])) go_on = run_cell(r, &file->cells[i]);
+  for (size_t i = 0; i < r->file->count && go_on; i++)
+    if (is_to_run(&r->file->cells[i])) go_on = run_cell(r, &r->file->cells[i]);
 }
 
-static pl_status run_session(runner *r, pl_notebook_file *file) {
+static pl_status run_timed(runner *r) {
+  pthread_t thread;
+  if (r->options->timeout_s > 0) PL_TRY(pl_thread_start(&thread, keep_time, r));
+  run_cells(r);
+  if (r->options->timeout_s > 0) {
+    pthread_mutex_lock(&r->lock);
+    r->over = true;
+    pthread_cond_signal(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(thread, NULL);
+  }
+  return PL_OK;
+}
+
+static pl_status run_session(runner *r) {
   pl_frontend frontend = {.context = r, .stream = stream, .display = display, .input = input};
   PL_TRY(pl_session_new(&frontend, &r->session));
   pl_outputs_open(&r->outputs);
-  timed_session = r->session;
-  struct sigaction action = {.sa_handler = on_alarm};
-  sigaction(SIGALRM, &action, NULL);
-  run_cells(r, file);
+  pl_status status = run_timed(r);
   pl_session_free(r->session);
   pl_children_end();
   pl_outputs_release(&r->outputs);
-  return PL_OK;
+  return status;
 }
 
 /* ---- files and folders ---- */
@@ -214,25 +289,35 @@ static pl_status make_absolute(const char *path, pl_text *absolute) {
   return PL_OK;
 }
 
-static pl_status run_file(runner *r, pl_notebook_file *file, const char *output) {
-  PL_TRY(check_writable(output));
+static pl_status run_file(runner *r) {
+  PL_TRY(check_writable(r->output));
   PL_TRY(enter_folder(r->path));
   pl_children_mark();
-  PL_TRY(run_session(r, file));
-  json_t *language_info = pl_language_info();
-  pl_status status = pl_notebook_file_write(file, output, language_info);
-  json_decref(language_info);
-  return status;
+  PL_TRY(run_session(r));
+  return write_result(r);
+}
+
+static void open_lock(runner *r) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&r->changed, &attributes);
+  pthread_condattr_destroy(&attributes);
+  pthread_mutex_init(&r->lock, NULL);
 }
 
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure) {
   pl_notebook_file file;
   pl_process_open_standard_files();
   PL_TRY(pl_notebook_file_read(path, &file));
-  runner r = {.path = path, .options = options, .failure = failure};
+  runner r = {.path = path, .options = options, .file = &file, .failure = failure};
   pl_text target = {0};
+  open_lock(&r);
   pl_status status = make_absolute(output, &target);
-  if (status == PL_OK) status = run_file(&r, &file, target.data);
+  r.output = target.data;
+  if (status == PL_OK) status = run_file(&r);
+  pthread_cond_destroy(&r.changed);
+  pthread_mutex_destroy(&r.lock);
   pl_text_release(&target);
   pl_notebook_file_release(&file);
   return status;

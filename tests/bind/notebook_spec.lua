@@ -185,6 +185,16 @@ describe("notebook run", function()
     assert.equal("Interrupted", result.cells[1].outputs[1].ename)
   end)
 
+  it("gives up a cell that heeds no interrupt, with what there is", function()
+    notebook { "'before'", "print 'a'; (('x'):rep(1000000)):find(('.-'):rep(60) .. 'y')", "'never'" }
+    local result, err, status = run "--timeout 0.3 --allow-errors"
+    assert.equal(1, status)
+    assert.matches("In %[2%]: it took longer than %-%-timeout allows\nCellTimeoutError: ", err)
+    assert.equal("execute_result", result.cells[1].outputs[1].output_type)
+    assert.same({ "a\n", "Interrupted" }, { result.cells[2].outputs[1].text[1], result.cells[2].outputs[2].ename })
+    assert.equal("stale", result.cells[3].outputs[1].output_type)
+  end)
+
   it("is not ended by a cell", function()
     notebook { "os.exit(0)" }
     local result, _, status = run()
