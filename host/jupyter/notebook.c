@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -259,6 +260,12 @@ static void folder_of(const char *path, pl_text *folder) {
 
 /* A run may take hours: that its result can be written is looked at before. */
 static pl_status check_writable(const char *output) {
+  struct stat found;
+  if (stat(output, &found) == 0 && !S_ISREG(found.st_mode)) {
+    PL_REQUIRE(access(output, W_OK) == 0, "cannot write '%s': %s", output, strerror(errno));
+    PL_REQUIRE(!S_ISDIR(found.st_mode), "cannot write '%s': it is a folder", output);
+    return PL_OK;
+  }
   pl_text folder = {0};
   folder_of(output, &folder);
   pl_status status = PL_OK;

@@ -142,6 +142,10 @@ describe("notebook run", function()
     local _, err, status = program.run { args = ("notebook run %s -o /nonexistent/x.ipynb"):format(path) }
     assert.equal(1, status)
     assert.matches("cannot write '/nonexistent/x.ipynb': '/nonexistent': No such file", err)
+    err = select(2, program.run { args = ("notebook run %s -o /tmp"):format(path) })
+    assert.matches("cannot write '/tmp': it is a folder", err)
+    local pipe <close> = assert(io.popen(("%s notebook run %s -o /dev/stdout"):format(program.path, path)))
+    assert.same({ "ran\n" }, { table.unpack(core.json_decode(pipe:read "a").cells[1].outputs[1].text) })
   end)
 
   it("joins and repairs characters", function()

@@ -728,6 +728,16 @@ class LifeCycle(unittest.TestCase):
             self.assertEqual(kernel.process.wait(8), 0)
             self.assertEqual(sleepers(mark), [])
 
+    def test_leaves_what_is_to_outlive_it(self):
+        with contextlib.closing(Kernel()) as kernel:
+            mark = f"3000.{os.getpid()}"
+            kernel.run(f"os.execute('env -u PERILUNE_KERNEL setsid -f sleep {mark}')")
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(5), 0)
+            left = sleepers(mark)
+            self.assertEqual(len(left), 1)
+            os.kill(left[0], signal.SIGKILL)
+
     def test_leaves_others_alone(self):
         stranger = subprocess.Popen(["sleep", "1000"])
         try:
