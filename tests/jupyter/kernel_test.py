@@ -765,7 +765,8 @@ class LifeCycle(unittest.TestCase):
     def test_closed_files(self):
         for closing in "<&-", ">&-", "2>&-", "<&- >&- 2>&-":
             with self.subTest(closing):
-                with contextlib.closing(Kernel(before=["sh", "-c", 'exec "$@" ' + closing, "sh"])) as kernel:
+                with contextlib.closing(Kernel(before=["sh", "-c", 'exec "$@" ' + closing, "sh"],
+                                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)) as kernel:
                     self.assert_works(kernel)
 
     def test_readers_of_its_output_vanish(self):
