@@ -106,9 +106,10 @@ static bool read_options(int argc, char **argv, int first, const option *options
     const option *found = find_option(options, argv[i], &value);
     if (!found && argv[i][0] != '-' && word && !*word)
       *word = argv[i];
-    else if (!found)
-      return misused(argv[i], usage) == 0;
-    else if (found->flag)
+    else if (!found) {
+      misused(argv[i], usage);
+      return false;
+    } else if (found->flag)
       *found->flag = true;
     else if (!value && i + 1 == argc) {
       fprintf(stderr, "perilune: %s needs a value\nusage: %s", argv[i], usage);
