@@ -37,11 +37,11 @@ static pl_status write_pieces(int file, const char *path, const pl_piece *pieces
       left -= (size_t)put;
     }
   }
-  PL_REQUIRE(fsync(file) == 0, "cannot write '%s': %s", path, strerror(errno));
+  PL_REQUIRE(fsync(file) == 0 || errno == EINVAL, "cannot write '%s': %s", path, strerror(errno)); /* a pipe has none */
   return PL_OK;
 }
 
-pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+static pl_status replace_file(const char *path, const pl_piece *pieces, int count) {
   pl_text name = {0};
   pl_text_print(&name, "%s.XXXXXX", path);
   int file = mkstemp(name.data);
@@ -61,6 +61,25 @@ pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
     if (status != PL_OK) unlink(name.data);
   }
   pl_text_release(&name);
+  return status;
+}
+
+/* For pipes and devices, /dev/stdout among them, in whose place no file may come. */
+static pl_status write_in_place(const char *path, const pl_piece *pieces, int count) {
+  int file = open(path, O_WRONLY | O_CLOEXEC);
+  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  pl_status status = write_pieces(file, path, pieces, count);
+  if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
+  return status;
+}
+
+pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+  struct stat found;
+  if (stat(path, &found) == 0 && !S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode))
+    return write_in_place(path, pieces, count);
+  char *target = realpath(path, NULL); /* a symbolic link stays, and the file it names is replaced */
+  pl_status status = replace_file(target ? target : path, pieces, count);
+  free(target);
   return status;
 }
 

@@ -8,7 +8,8 @@
 /* Reads all of `path` into *text (which is overwritten). */
 pl_status pl_file_read(const char *path, pl_text *text);
 
-/* Writes the pieces, one after the other, as the new content of `path`: either all of them or nothing. */
+/* Writes the pieces, one after the other, as the new content of `path`: either all of them or nothing, unless it is a
+ * pipe or a device. Symbolic links are followed. */
 typedef struct {
   const void *data;
   size_t bytes;

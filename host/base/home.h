@@ -5,8 +5,8 @@
 #include "host/base/text.h"
 
 /* Finds the folder that holds lua/perilune: $PERILUNE_HOME (then nothing else), the source tree the program was built
- * from,
- * ../share/perilune beside the program, or the install prefix. The text is overwritten. */
+ * from, ../share/perilune beside the program, the tree in whose build folder the program lies (it may have been moved),
+ * or the install prefix. The text is overwritten. */
 pl_status pl_home_find(pl_text *home);
 
 /* The absolute path of the running program. */

@@ -220,7 +220,10 @@ static bool load_with_return(lua_State *L, const scanner *s, const char *name, b
     bool likely = statement ? t->kind == NAME || is(s, t, "(") : starts_expression(s, t);
     if (t->depth != 0 || !likely || !at_boundary(s, i) || is_ambiguous(s, i) != ambiguous) continue;
     trials--;
-    if (compile(L, s->code, s->length, name, t->start, give_back) == LUA_OK) return true;
+    if (compile(L, s->code, s->length, name, t->start, give_back) == LUA_OK) {
+      source->result = t->start;
+      return true;
+    }
     source->incomplete |= ended_early(L);
     lua_pop(L, 1);
   }
@@ -230,8 +233,9 @@ static bool load_with_return(lua_State *L, const scanner *s, const char *name, b
 int pl_source_load(lua_State *L, const char *code, size_t length, const char *name, pl_source *source) {
   scanner s = {.code = code, .length = length};
   while (next_token(&s)) continue;
-  *source = (pl_source){.silent = s.count > 0 && is(&s, &s.tokens[s.count - 1], ";")};
+  *source = (pl_source){.silent = s.count > 0 && is(&s, &s.tokens[s.count - 1], ";"), .result = PL_NO_RESULT};
   int status = pl_source_load_expression(L, code, length, name);
+  if (status == LUA_OK && s.count > 0) source->result = s.tokens[0].start;
   if (status == LUA_ERRSYNTAX) {
     bool early = source->incomplete = ended_early(L);
     if (compile(L, code, length, name, 0, "") == LUA_OK) {

@@ -4,10 +4,15 @@
 
 #include <lua.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PL_NO_RESULT SIZE_MAX
 
 typedef struct {
   bool silent;     /* ends in ';': the result is not to be shown */
   bool incomplete; /* did not compile, but more text could make it compile */
+  size_t result;   /* where the last expression begins, PL_NO_RESULT when the last statement is none */
 } pl_source;
 
 /* Compiles `code` as chunk "=name" so that it returns the value of its last expression: `return` is put before that

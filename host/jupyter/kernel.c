@@ -181,22 +181,55 @@ static pl_status run_session(pl_kernel *k) {
     serve(k);
   }
   pl_session_free(k->session); /* finalizers may still print */
+  pl_children_end();
   atomic_store(&k->ended, true);
   if (status == PL_OK) pthread_join(control, NULL);
   return status;
 }
 
+/* ---- the end ---- */
+
+void pl_kernel_stop(pl_kernel *k) {
+  uint64_t one = 1;
+  atomic_store(&k->stopping, true);
+  while (write(k->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+static pl_kernel *_Atomic stopped_by_signal;
+
+static void on_termination(int number) {
+  (void)number;
+  int error = errno;
+  pl_kernel *k = atomic_load(&stopped_by_signal);
+  if (k) pl_kernel_stop(k);
+  errno = error;
+}
+
+/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. */
+static void heed_signals(pl_kernel *k) {
+  struct sigaction action = {.sa_handler = on_termination};
+  atomic_store(&stopped_by_signal, k);
+  sigaction(SIGTERM, &action, NULL);
+  if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup wants it ignored */
+  signal(SIGPIPE, SIG_IGN); /* the front end that reads our standard output may vanish */
+}
+
 pl_status pl_kernel_run(const char *connection_file) {
   pl_connection connection;
+  pl_process_open_standard_files();
   PL_TRY(pl_connection_read(connection_file, &connection));
-  signal(SIGPIPE, SIG_IGN); /* the front end that reads our standard output may vanish */
   pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC), .history = json_array(), .wire = pl_wire_new(connection.key)};
+  pl_starters_watch(&k.starters);
+  pl_children_mark();
+  heed_signals(&k);
   void *context = zmq_ctx_new();
   pl_status status = open_sockets(&k, context, &connection);
   if (status == PL_OK) status = run_session(&k);
   close_sockets(&k);
   while (zmq_ctx_term(context) < 0 && errno == EINTR) continue;
+  atomic_store(&stopped_by_signal, NULL);
   close(k.wake);
+  pl_starters_release(&k.starters);
   for (size_t i = 0; i < k.waiting_count; i++) pl_request_release(&k.waiting[i]);
   free(k.waiting);
   json_decref(k.history);

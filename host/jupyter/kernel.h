@@ -5,6 +5,7 @@
 
 #include "host/bind/session.h"
 #include "host/jupyter/connection.h"
+#include "host/jupyter/process.h"
 #include "host/jupyter/publisher.h"
 
 #include <stdatomic.h>
@@ -19,8 +20,9 @@ typedef struct {
   pl_publisher *publisher;
   pl_session *session;
   void *shell, *control, *stdin_socket, *heartbeat;
-  int wake;             /* eventfd: the main thread is to look at `stopping` */
-  atomic_bool stopping; /* a shutdown was asked for */
+  pl_starters starters;
+  int wake;             /* eventfd: both threads are to look at `stopping`; never read, so that it stays set */
+  atomic_bool stopping; /* a shutdown was asked for, by a message, a signal or the end of the front end */
   atomic_bool ended;    /* the main thread has left the session */
 
   /* ---- of the main thread ---- */
@@ -34,6 +36,9 @@ typedef struct {
 
 /* Says busy, answers, says idle: the life of every request, on either thread. */
 void pl_kernel_handle(pl_kernel *kernel, pl_channel channel, void *socket, const pl_request *request);
+
+/* Asks both threads to end; also from a signal handler. */
+void pl_kernel_stop(pl_kernel *kernel);
 
 /* Sends a message on iopub that belongs to the request being executed, behind the streams so far. */
 void pl_kernel_publish(pl_kernel *kernel, const char *type, const json_t *content);

@@ -1,5 +1,6 @@
 /* Answers to requests. To know another message type: one function and one row in the table at the end. */
 #include "host/jupyter/kernel.h"
+#include "host/jupyter/language.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -17,12 +18,10 @@ static json_t *refuse(const char *ename, const char *evalue) {
 
 static json_t *kernel_info(pl_kernel *k, const pl_request *request) {
   (void)k, (void)request;
-  return json_pack("{s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:s, s:[{s:s, s:s}], s:[]}", "status", "ok",
-                   "protocol_version", PL_PROTOCOL, "implementation", "perilune", "implementation_version",
-                   PERILUNE_VERSION, "language_info", "name", "lua", "version", pl_session_language_version(),
-                   "mimetype", "text/x-lua", "file_extension", ".lua", "pygments_lexer", "lua", "codemirror_mode",
-                   "lua", "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4", "help_links", "text", "Lua 5.4", "url",
-                   "https://www.lua.org/manual/5.4/", "supported_features");
+  return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:[{s:s, s:s}], s:[]}", "status", "ok", "protocol_version",
+                   PL_PROTOCOL, "implementation", "perilune", "implementation_version", PERILUNE_VERSION,
+                   "language_info", pl_language_info(), "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4",
+                   "help_links", "text", "Lua 5.4", "url", "https://www.lua.org/manual/5.4/", "supported_features");
 }
 
 /* ---- execute ---- */
@@ -203,7 +202,7 @@ static json_t *interrupt(pl_kernel *k, const pl_request *request) {
 static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   json_t *reply = json_pack("{s:s, s:b}", "status", "ok", "restart", flag(request->content, "restart", false));
   pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply); /* other front ends learn of it */
-  atomic_store(&k->stopping, true);
+  pl_kernel_stop(k);
   return reply;
 }
 

@@ -5,17 +5,21 @@ Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is 
 import contextlib
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+from xml.etree import ElementTree
 
 try:
     import zmq
-    from jupyter_client import BlockingKernelClient
+    from jupyter_client import BlockingKernelClient, KernelManager
     from jupyter_client.connect import write_connection_file
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.session import Session
 except ImportError as missing:
     print(f"skipped: {missing}")
@@ -28,13 +32,13 @@ TIMEOUT = 20
 class Kernel:
     """One kernel process with a connected client."""
 
-    def __init__(self, key=b"a key", transport="tcp", environment=None):
+    def __init__(self, key=b"a key", transport="tcp", environment=None, before=(), **options):
         self.folder = tempfile.TemporaryDirectory()
         self.file = os.path.join(self.folder.name, "connection.json")
         ip = os.path.join(self.folder.name, "ipc") if transport == "ipc" else "127.0.0.1"
         write_connection_file(self.file, key=key, transport=transport, ip=ip)
-        self.process = subprocess.Popen([PROGRAM, "kernel", "--connection-file", self.file],
-                                        env={**os.environ, **(environment or {})})
+        self.process = subprocess.Popen([*before, PROGRAM, "kernel", "--connection-file", self.file],
+                                        env={**os.environ, **(environment or {})}, **options)
         self.client = BlockingKernelClient(connection_file=self.file)
         self.client.load_connection_file()
         self.client.session.key = key
@@ -87,6 +91,40 @@ def text_of(messages, name="stdout"):
 
 def result_of(messages):
     return [c["data"]["text/plain"] for c in content_of(messages, "execute_result")]
+
+
+def status_of(process):
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", "0"]
+
+
+def is_running(process):
+    return status_of(process)[0] not in "XZ"
+
+
+def parent_of(process):
+    return int(status_of(process)[1])
+
+
+def processes():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and is_running(name)]
+
+
+def sleepers(text):
+    """Running processes `sleep TEXT`."""
+    found = []
+    for process in processes():
+        try:
+            with open(f"/proc/{process}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if words[:2] == [b"sleep", text.encode()]:
+            found.append(process)
+    return found
 
 
 class KernelTest(unittest.TestCase):
@@ -561,22 +599,182 @@ class LifeCycle(unittest.TestCase):
         with contextlib.closing(Kernel(transport="ipc")) as kernel:
             self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
 
-    def test_orphans_end(self):
-        with contextlib.closing(Kernel()) as kernel:
-            file = kernel.file + ".2"
+    def start_through(self, starter, **options):
+        """Runs Python code that starts a kernel as `start()` and ends. Returns the kernel's number and a client of it."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        file = os.path.join(folder.name, "connection.json")
+        write_connection_file(file, key=b"k")
+        code = ("import os, subprocess, sys, threading, time\n"
+                "def start(*before):\n"
+                "    global p\n"
+                "    p = subprocess.Popen([*before, *sys.argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,"
+                "                         env={**os.environ, 'JPY_PARENT_PID': str(os.getpid())})\n"
+                "    print(p.pid, flush=True)\n" + starter)
+        process = subprocess.Popen([sys.executable, "-c", code, PROGRAM, "kernel", "--connection-file", file],
+                                   stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
+        kernel = int(process.stdout.readline())
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.session.key = b"k"
+        client.start_channels()
+        self.addCleanup(client.stop_channels)
+        return process, kernel, client
+
+    def assert_ends(self, kernel, within):
+        deadline = time.time() + within
+        while is_running(kernel) and time.time() < deadline:
+            time.sleep(0.01)
+        self.assertFalse(is_running(kernel))
+
+    def test_ends_with_its_parent(self):
+        for code in None, "while true do pcall(error) end", "os.execute('sleep 1000')", "io.popen('sleep 1000'):read()":
+            with self.subTest(code):
+                process, kernel, client = self.start_through("start(); sys.stdin.read()")
+                client.wait_for_ready(timeout=TIMEOUT)
+                if code:
+                    client.execute(code)
+                    time.sleep(0.2)
+                process.kill()
+                self.assert_ends(kernel, 3)
+
+    def test_ends_with_its_parent_at_once(self):
+        process, kernel, client = self.start_through("start(); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        process.kill()
+        self.assert_ends(kernel, 0.8)
+
+    def test_ends_with_the_front_end_behind_a_shell(self):
+        wrapper = ["sh", "-c", '"$@"; true', "sh"]
+        process, shell, client = self.start_through(f"start(*{wrapper}); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        children = [p for p in processes() if parent_of(p) == shell]
+        self.assertEqual(len(children), 1)
+        process.kill()
+        self.assert_ends(children[0], 3)
+
+    def test_ends_when_its_parent_has_ended_before(self):
+        # The parent ends while the kernel is still being loaded, in many ways of meeting.
+        for delay in 0, 0, 0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01:
+            _, kernel, _ = self.start_through(f"start(); time.sleep({delay}); os._exit(0)")
+            self.assert_ends(kernel, 3)
+
+    def test_outlives_the_thread_that_started_it(self):
+        _, kernel, client = self.start_through(
+            "t = threading.Thread(target=start); t.start(); t.join(); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        time.sleep(0.3)
+        self.assertTrue(is_running(kernel))
+
+    def test_lives_on_without_a_front_end(self):
+        environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "connection.json")
             write_connection_file(file, key=b"k")
-            starter = ("import os, subprocess, sys, time; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL,"
-                       " stderr=subprocess.DEVNULL, env={**os.environ, 'JPY_PARENT_PID': str(os.getpid())});"
-                       " print(p.pid); time.sleep(0.5)")
-            out = subprocess.run([sys.executable, "-c", starter, PROGRAM, "kernel", "--connection-file", file],
-                                 stdout=subprocess.PIPE, check=True, timeout=10).stdout
-            pid, deadline = int(out), time.time() + 5
-            while os.path.exists(f"/proc/{pid}") and time.time() < deadline:
-                with open(f"/proc/{pid}/stat") as stat:
-                    if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
-                        break
-                time.sleep(0.05)
-            self.assertLess(time.time(), deadline)
+            code = ("import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL,"
+                    " stderr=subprocess.DEVNULL).pid)")
+            out = subprocess.run([sys.executable, "-c", code, PROGRAM, "kernel", "--connection-file", file],
+                                 stdout=subprocess.PIPE, check=True, timeout=10, env=environment).stdout
+            time.sleep(1.5)
+            self.assertTrue(is_running(int(out)))
+            os.kill(int(out), signal.SIGTERM)
+            self.assert_ends(int(out), 3)
+
+    # Ways to start a process that a kernel could leave behind.
+    CHILDREN = ("os.execute('sleep %s &')", "p = io.popen('sleep %s')", "os.execute('setsid sleep %s & true')",
+                "os.execute('(setsid nohup sleep %s &) >/dev/null 2>&1')",
+                "os.execute(\"sh -c \\\"trap '' TERM HUP; sleep %s; sleep %s\\\" &\")")
+
+    def start_children(self, client):
+        """Returns what their command lines hold."""
+        mark = f"1000.{os.getpid()}{time.time_ns() % 1000000}"
+        client.wait_for_ready(timeout=TIMEOUT)
+        for code in self.CHILDREN:
+            client.execute(code.replace("%s", mark))
+        deadline = time.time() + 5
+        while len(sleepers(mark)) < len(self.CHILDREN) and time.time() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(len(sleepers(mark)), len(self.CHILDREN))
+        return mark
+
+    def test_leaves_no_children(self):
+        for how in "shutdown", "restart", "signal":
+            with self.subTest(how), contextlib.closing(Kernel()) as kernel:
+                mark = self.start_children(kernel.client)
+                if how == "signal":
+                    kernel.process.terminate()
+                else:
+                    kernel.ask("shutdown_request", {"restart": how == "restart"}, "control")
+                self.assertEqual(kernel.process.wait(5), 0)
+                self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_no_children_when_its_parent_ends(self):
+        process, kernel, client = self.start_through("start(); sys.stdin.read()")
+        mark = self.start_children(client)
+        process.kill()
+        self.assert_ends(kernel, 5)
+        self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_no_children_when_a_cell_cannot_be_interrupted(self):
+        with contextlib.closing(Kernel()) as kernel:
+            mark = self.start_children(kernel.client)
+            kernel.client.execute("(('x'):rep(300000)):find(('.-'):rep(40) .. 'y')")
+            time.sleep(0.2)
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(8), 0)
+            self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_what_is_to_outlive_it(self):
+        with contextlib.closing(Kernel()) as kernel:
+            mark = f"3000.{os.getpid()}"
+            kernel.run(f"os.execute('env -u PERILUNE_KERNEL setsid -f sleep {mark}')")
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(5), 0)
+            left = sleepers(mark)
+            self.assertEqual(len(left), 1)
+            os.kill(left[0], signal.SIGKILL)
+
+    def test_leaves_others_alone(self):
+        stranger = subprocess.Popen(["sleep", "1000"])
+        try:
+            with contextlib.closing(Kernel()) as kernel, contextlib.closing(Kernel()) as other:
+                other.run("os.execute('sleep 2000 &')")
+                kernel.ask("shutdown_request", {"restart": False}, "control")
+                self.assertEqual(kernel.process.wait(5), 0)
+                self.assertEqual(result_of(other.run("1 + 1")[1]), ["2"])
+            self.assertIsNone(stranger.poll())
+        finally:
+            stranger.kill()
+            stranger.wait()
+
+    def assert_works(self, kernel):
+        _, messages = kernel.run("print 'a' io.stderr:write 'b' os.execute 'echo c; cat; echo d >&2'"
+                                 " io.popen('cat; echo to stdout; echo to stderr >&2', 'w'):close()"
+                                 " local f = io.popen 'echo e' return f:read(), io.stdout:flush()")
+        self.assertEqual(text_of(messages)[:4], "a\nc\n")
+        self.assertEqual(text_of(messages, "stderr")[:3], "bd\n")
+        self.assertIn('"e"', result_of(messages)[0])
+        self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
+        kernel.ask("shutdown_request", {"restart": False}, "control")
+        self.assertEqual(kernel.process.wait(5), 0)
+
+    def test_closed_files(self):
+        for closing in "<&-", ">&-", "2>&-", "<&- >&- 2>&-":
+            with self.subTest(closing):
+                with contextlib.closing(Kernel(before=["sh", "-c", 'exec "$@" ' + closing, "sh"],
+                                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)) as kernel:
+                    self.assert_works(kernel)
+
+    def test_readers_of_its_output_vanish(self):
+        read, write = os.pipe()
+        with contextlib.closing(Kernel(stdout=write, stderr=write)) as kernel:
+            os.close(read)
+            os.close(write)
+            self.assert_works(kernel)
 
     def test_broken_connection_files(self):
         for text in "", "[]", "{}", "{\"shell_port\": \"x\"}", None:
@@ -588,23 +786,143 @@ class LifeCycle(unittest.TestCase):
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(name.encode(), done.stderr)
 
-    def test_kernelspec(self):
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([PROGRAM, "kernel", "install", "--prefix", folder, "--name", "moon"], check=True,
-                           stdout=subprocess.DEVNULL)
-            path = os.path.join(folder, "share/jupyter/kernels/moon/kernel.json")
-            with open(path) as file:
-                spec = json.load(file)
-            self.assertEqual((spec["display_name"], spec["language"]), ("Lua 5.4 (Perilune)", "lua"))
-            self.assertTrue(os.path.isabs(spec["argv"][0]))
-            subprocess.run([PROGRAM, "kernel", "uninstall", "--prefix", folder, "--name", "moon"], check=True,
-                           stdout=subprocess.DEVNULL)
-            self.assertFalse(os.path.exists(os.path.dirname(path)))
-            again = subprocess.run([PROGRAM, "kernel", "uninstall", "--prefix", folder, "--name", "moon"],
-                                   stderr=subprocess.PIPE)
-            self.assertEqual(again.returncode, 1)
-            bad = subprocess.run([PROGRAM, "kernel", "install", "--prefix", folder, "--name", "../x"], stderr=subprocess.PIPE)
-            self.assertEqual(bad.returncode, 1)
+
+class Installation(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.data = os.path.join(self.folder.name, "share/jupyter")
+        self.spec = os.path.join(self.data, "kernels/moon/kernel.json")
+
+    def command(self, *words, program=PROGRAM, **environment):
+        done = subprocess.run([program, "kernel", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env={**os.environ, **environment}, timeout=10, text=True, errors="replace")
+        return done.returncode, done.stdout, done.stderr
+
+    def install(self, *words, **options):
+        status, out, err = self.command("install", "--prefix", self.folder.name, "--name", "moon", *words, **options)
+        self.assertEqual((status, err), (0, ""))
+        with open(self.spec) as file:
+            return json.load(file), out
+
+    def uninstall(self):
+        return self.command("uninstall", "--prefix", self.folder.name, "--name", "moon")
+
+    def test_files(self):
+        spec, out = self.install()
+        self.assertEqual(spec, {"argv": [PROGRAM, "kernel", "--connection-file", "{connection_file}"],
+                                "display_name": "Lua 5.4 (Perilune)", "language": "lua", "interrupt_mode": "message",
+                                "kernel_protocol_version": "5.5.0", "metadata": {}})
+        self.assertIn(f"installed in {os.path.dirname(self.spec)}", out)
+        self.assertIn(f"It starts {PROGRAM}: install it again when that has moved.", out)
+        for size in 32, 64:
+            with open(os.path.join(os.path.dirname(self.spec), f"logo-{size}x{size}.png"), "rb") as file:
+                head = file.read(24)
+            self.assertEqual(head[:8], b"\x89PNG\r\n\x1a\n")
+            self.assertEqual(struct.unpack(">II", head[16:]), (size, size))
+        tree = ElementTree.parse(os.path.join(os.path.dirname(self.spec), "logo-svg.svg"))
+        self.assertEqual(tree.getroot().tag, "{http://www.w3.org/2000/svg}svg")
+        self.install()  # again, over what is there
+        self.assertEqual(self.uninstall()[0], 0)
+        self.assertEqual(os.listdir(os.path.join(self.data, "kernels")), [])
+        status, _, err = self.uninstall()
+        self.assertEqual(status, 1)
+        self.assertIn("no kernel 'moon' is installed in '" + os.path.dirname(self.spec), err)
+
+    def test_user_folder(self):
+        for variable, below in (("JUPYTER_DATA_DIR", ""), ("XDG_DATA_HOME", "jupyter"), ("HOME", ".local/share/jupyter")):
+            with self.subTest(variable), tempfile.TemporaryDirectory() as folder:
+                environment = {"JUPYTER_DATA_DIR": "", "XDG_DATA_HOME": "", variable: folder}
+                for words in [], ["--user"]:
+                    self.assertEqual(self.command("install", *words, **environment)[0], 0)
+                    self.assertTrue(os.path.exists(os.path.join(folder, below, "kernels/perilune/kernel.json")))
+                    self.assertEqual(self.command("uninstall", *words, **environment)[0], 0)
+
+    def test_environment(self):
+        spec, _ = self.install("--env", "MOON_A=a=b", "--env=MOON_B=", "--env", "MOON_C=${HOME}/x", "--env", "MOON_A=c")
+        self.assertEqual(spec["env"], {"MOON_A": "c", "MOON_B": "", "MOON_C": "${HOME}/x"})
+        manager = self.manager()
+        manager.start_kernel()
+        client = manager.client()
+        try:
+            client.start_channels()
+            client.wait_for_ready(timeout=TIMEOUT)
+            reply = client.execute("", user_expressions={"x": "os.getenv 'MOON_A' .. os.getenv 'MOON_C'"}, reply=True)
+            self.assertEqual(reply["content"]["user_expressions"]["x"]["data"]["text/plain"],
+                             f'"c{os.environ["HOME"]}/x"')
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel()
+
+    def manager(self):
+        specs = KernelSpecManager(kernel_dirs=[os.path.join(self.data, "kernels")])
+        return KernelManager(kernel_name="moon", kernel_spec_manager=specs)
+
+    def test_a_program_that_has_moved(self):
+        program = os.path.join(self.folder.name, "perilune")
+        shutil.copy(PROGRAM, program)
+        spec, _ = self.install(program=program)
+        self.assertEqual(spec["argv"][0], program)
+        os.rename(program, program + "2")
+        with self.assertRaises(FileNotFoundError) as raised:
+            self.manager().start_kernel()
+        self.assertIn(program, str(raised.exception))
+        self.assertEqual(self.install(program=program + "2")[0]["argv"][0], program + "2")
+        self.assertEqual(self.uninstall()[0], 0)
+
+    def test_kernels_of_others_stay(self):
+        os.makedirs(os.path.dirname(self.spec))
+        for text in '{"argv": ["python3", "-m", "ipykernel_launcher"]}', "no JSON":
+            with open(self.spec, "w") as file:
+                file.write(text)
+            for what in "install", "uninstall":
+                status, _, err = self.command(what, "--prefix", self.folder.name, "--name", "moon")
+                self.assertEqual(status, 1)
+                self.assertIn(f"'{self.spec}' is not a kernel of perilune", err)
+                self.assertIn("python3" if "python3" in text else "nothing", err)
+            with open(self.spec) as file:
+                self.assertEqual(file.read(), text)
+
+    def test_files_of_others_stay(self):
+        self.install()
+        with open(os.path.join(os.path.dirname(self.spec), "kernel.js"), "w"):
+            pass
+        status, _, err = self.uninstall()
+        self.assertEqual(status, 1)
+        self.assertIn(f"its folder '{os.path.dirname(self.spec)}' is not: Directory not empty", err)
+        self.assertEqual(os.listdir(os.path.dirname(self.spec)), ["kernel.js"])
+
+    def test_what_is_wrong(self):
+        file = os.path.join(self.folder.name, "file")
+        with open(file, "w"):
+            pass
+        for words, message in ((["--name", "../x"], "kernel name '../x': letters, digits"),
+                               (["--name", ""], "kernel name ''"),
+                               (["--name"], "--name needs a value"),
+                               (["--prefix", ""], "--prefix: expected a folder, got ''"),
+                               (["--prefix", file], f"cannot create the directory '{file}/share': Not a directory"),
+                               (["--user", "--sys-prefix"], "--user, --prefix and --sys-prefix exclude each other"),
+                               (["--user=yes"], "unexpected '--user=yes'"),
+                               (["--env", "A"], "--env: expected KEY=VALUE with letters, digits and '_' in KEY, got 'A'"),
+                               (["--env", "=x"], "got '=x'"), (["--env", "1A=x"], "got '1A=x'"),
+                               (["--env", b"A=\xff"], "--env: expected valid UTF-8"),
+                               (["--frobnicate"], "unexpected '--frobnicate'"), (["word"], "unexpected 'word'")):
+            status, _, err = self.command("install", *words)
+            self.assertEqual(status, 1)
+            self.assertIn(message, err)
+        status, _, err = self.command("uninstall", "--env", "A=b")
+        self.assertEqual(status, 1)
+        self.assertIn("unexpected '--env'", err)
+        status, _, err = self.command("install", HOME="", JUPYTER_DATA_DIR="", XDG_DATA_HOME="")
+        self.assertEqual(status, 1)
+        self.assertIn("HOME is not set", err)
+
+    def test_help(self):
+        for words in ["--help"], ["install", "--help"], ["uninstall", "-h"]:
+            status, out, _ = self.command(*words)
+            self.assertEqual(status, 0)
+            for word in "--user", "--prefix DIR", "--sys-prefix", "--name NAME", "--env KEY=VALUE", "uninstall":
+                self.assertIn(word, out)
 
 
 if __name__ == "__main__":
