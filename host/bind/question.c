@@ -1,11 +1,10 @@
 /* Questions about code: the names that may stand at the cursor, and what is known of what stands there. The answers are
- * those of lua/perilune/code; no user code runs for them, no hook of the user's and no finalizer either. */
+ * those of lua/perilune/code; no user code runs for them, and no hook of the user's either. */
 #include "host/bind/evaluate.h"
 #include "host/bind/display.h"
 #include "host/bind/json.h"
 
 #include <lauxlib.h>
-#include <stdbool.h>
 
 typedef struct {
   pl_evaluate_part part;
@@ -47,14 +46,11 @@ static int ask(lua_State *L) {
 static void answer(lua_State *L, question *q) {
   lua_Hook hook = lua_gethook(L);
   int mask = lua_gethookmask(L), count = lua_gethookcount(L), top = lua_gettop(L);
-  bool collects = lua_gc(L, LUA_GCISRUNNING);
   lua_sethook(L, NULL, 0, 0);
-  lua_gc(L, LUA_GCSTOP);
   lua_pushcfunction(L, ask);
   lua_pushlightuserdata(L, q);
   lua_pcall(L, 1, 0, 0);
   lua_settop(L, top);
-  if (collects) lua_gc(L, LUA_GCRESTART);
   lua_sethook(L, hook, mask, count);
 }
 

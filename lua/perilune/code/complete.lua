@@ -111,9 +111,8 @@ local function add_options(matches, code, last)
   local open = code:enclosing(last)
   local before = code:word(last)
   if not open or code:word(open) ~= "{" or before ~= "{" and before ~= "," and before ~= ";" then return end
-  local callee = expression.callee(code, open)
-  local inner = callee and code:enclosing(open - 1)
-  if callee and callee ~= open - 1 and (not inner or inner ~= callee + 1) then return end
+  local callee, bracket = expression.callee(code, open)
+  if bracket ~= open and (bracket ~= code:enclosing(open - 1) or code:word(bracket) ~= "(") then return end
   local thing = callee and expression.value(code, callee)
   if not thing then return end
   local given = {}

@@ -223,9 +223,12 @@ local function page_of(value, name, detail, method)
     add_tensor(page, value)
   elseif type(value) == "table" then
     add_table(page, value)
+  elseif type(value) == "string" then
+    page:words(format("string of %d bytes: %s", #value, quoted(value)))
+  elseif type(value) == "number" or type(value) == "boolean" then
+    page:words(type(value) .. " " .. tostring(value))
   else
-    page:words(type(value) == "string" and format("string of %d bytes: %s", #value, quoted(value))
-      or in_words(value) == type(value) and in_words(value) or type(value) .. " " .. in_words(value))
+    page:words(in_words(value))
   end
   return page
 end

@@ -82,15 +82,18 @@ for word in ("local for while if repeat return do end until else elseif goto bre
   statements[word] = true
 end
 
--- A walk over the tokens. `found` lists the declarations, `blocks` those of the blocks that are open; `brackets` counts
--- the open ones. `awaited` is a local statement whose names are not visible yet, `loop` the names of a for before its
--- do, `named` the declaration of a local function before its parameters.
+-- A walk over the tokens. `found` lists the declarations, `named_so` those of each name, `blocks` those of the blocks
+-- that are open; `brackets` counts the open ones. `awaited` is a local statement whose names are not visible yet,
+-- `loops` the names of for statements before their do, `named` the declaration of a local function before its
+-- parameters; `assigned` is the set of the globals that are given a value.
 local Walk = {}
 Walk.__index = Walk
 
 function Walk:declare(name, kind, at, from, value)
   local one = { name = name, kind = kind, at = at, from = from, to = huge, value = value }
   self.found[#self.found + 1] = one
+  self.named_so[name] = self.named_so[name] or {}
+  insert(self.named_so[name], one)
   insert(self.blocks[#self.blocks], one)
   return one
 end
@@ -152,16 +155,15 @@ end
 
 begins["for"] = function(self, i)
   local names, behind = self:names(i + 1)
-  self.loop = { names = names, blocks = #self.blocks }
+  insert(self.loops, { names = names, blocks = #self.blocks })
   return behind
 end
 
 begins["do"] = function(self, i)
-  local loop = self.loop
+  local loop = self.loops[#self.loops]
   self:enter()
   if loop and loop.blocks == #self.blocks - 1 then
-    for _, name in ipairs(loop.names) do self:declare(self.code:word(name), "loop", name, i) end
-    self.loop = nil
+    for _, name in ipairs(remove(self.loops).names) do self:declare(self.code:word(name), "loop", name, i) end
   end
   return i + 1
 end
@@ -214,7 +216,9 @@ end
 -- parameters = { first, last } of a function }; and the set of the names that are assigned without being declared.
 function Text:locals()
   if self.walked then return self.walked.found, self.walked.assigned end
-  local walk = setmetatable({ code = self, found = {}, blocks = { {} }, brackets = 0, assigned = {} }, Walk)
+  local walk = setmetatable({
+    code = self, found = {}, named_so = {}, blocks = { {} }, brackets = 0, loops = {}, assigned = {},
+  }, Walk)
   self.walked = walk
   local i = 1
   while i <= self.count do
@@ -238,10 +242,11 @@ end
 
 --- The declaration that `name` means at token i; nil when it is a global.
 function Text:visible(name, i)
-  local found = self:locals()
+  self:locals()
+  local found = self.walked.named_so[name] or {}
   for k = #found, 1, -1 do
     local one = found[k]
-    if one.name == name and one.from <= i and i < one.to then return one end
+    if one.from <= i and i < one.to then return one end
   end
 end
 
