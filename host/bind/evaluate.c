@@ -41,19 +41,37 @@ static const struct {
              {"perilune.code.help", "at"},
              {"perilune.code.source", "remember"}};
 
-/* Kept aside, because cells may give other values to the global names that lead to them. */
-void pl_evaluate_open(lua_State *L) {
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-    lua_getglobal(L, "require");
-    lua_pushstring(L, parts[i].module);
+static const char require_key;
+
+/* Loads a part, unless it is loaded. */
+static void load_part(lua_State *L, pl_evaluate_part part) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]) == LUA_TNIL) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &require_key);
+    lua_pushstring(L, parts[part].module);
     lua_call(L, 1, 1);
-    lua_getfield(L, -1, parts[i].name);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &parts[i]);
+    lua_getfield(L, -1, parts[part].name);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &parts[part]);
     lua_pop(L, 1);
   }
+  lua_pop(L, 1);
 }
 
-void pl_evaluate_push(lua_State *L, pl_evaluate_part part) { lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]); }
+/* What is here at the start shows that the program finds its files. The rest waits for the first code, so that a kernel
+ * answers soon; not longer, because cells may give other values to the global names that lead to it. */
+void pl_evaluate_open(lua_State *L) {
+  lua_getglobal(L, "require");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &require_key);
+  load_part(L, PL_PART_BUNDLE);
+}
+
+static void load_parts(lua_State *L) {
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) load_part(L, (pl_evaluate_part)i);
+}
+
+void pl_evaluate_push(lua_State *L, pl_evaluate_part part) {
+  load_part(L, part);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]);
+}
 
 /* ---- the result ---- */
 
@@ -82,6 +100,7 @@ static int run(lua_State *L) {
   job *j = lua_touserdata(L, 1);
   pl_source source = {0};
   lua_settop(L, 0);
+  load_parts(L);
   int status = j->kind == PL_CELL ? pl_source_load(L, j->code, j->length, j->name, &source)
                                   : pl_source_load_expression(L, j->code, j->length, j->name);
   if (status != LUA_OK) return lua_error(L);

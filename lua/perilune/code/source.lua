@@ -13,22 +13,27 @@ local source = {}
 -- order of execution. The oldest are forgotten when all together are longer than this.
 local BYTES_MAX <const> = 4 << 20
 local cells, order, bytes = {}, {}, 0
+local ambiguous = {} -- names that several texts had, such as "stdin": nobody knows which one a function is from
+
+local function forget(i)
+  local name = remove(order, i)
+  bytes = bytes - #cells[name]
+  cells[name] = nil
+end
 
 --- Keeps the text of a cell that ran as the chunk `name`, such as "In [3]".
 function source.remember(name, text)
+  if ambiguous[name] or cells[name] == text then return end
   if cells[name] then
+    ambiguous[name] = true
     for i = #order, 1, -1 do
-      if order[i] == name then remove(order, i) end
+      if order[i] == name then forget(i) end
     end
-    bytes = bytes - #cells[name]
+    return
   end
   cells[name], bytes = text, bytes + #text
   order[#order + 1] = name
-  while bytes > BYTES_MAX do
-    local oldest = remove(order, 1)
-    bytes = bytes - #cells[oldest]
-    cells[oldest] = nil
-  end
+  while bytes > BYTES_MAX do forget(1) end
 end
 
 local function read_file(path)
