@@ -132,7 +132,7 @@ describe("completion of names", function()
       state = (state * 1103515245 + 12345) % 2147483648
       return state // 65536 % n + 1
     end
-    for _ = 1, 2000 do
+    for _ = 1, 500 do
       local words = {}
       for k = 1, random(25) do words[k] = pieces[random(#pieces)] end
       local code = table.concat(words, random(2) == 1 and " " or "")

@@ -4,7 +4,7 @@
 local core = require "perilune.core"
 
 -- Cells may give other values to these names.
-local require, type, rawget, ipairs, pairs = require, type, rawget, ipairs, pairs
+local require, type, rawget, ipairs, pairs, getinfo = require, type, rawget, ipairs, pairs, debug.getinfo
 local format, gmatch, gsub, match, rep, concat = string.format, string.gmatch, string.gsub, string.match, string.rep,
   table.concat
 local globals, registry, file_methods = _G, debug.getregistry(), getmetatable(io.stdout).__index
@@ -146,8 +146,12 @@ local function add(f, entry)
   if type(f) == "function" and not entries[f] then entries[f] = entry end
 end
 
+-- A function in Lua in a place that the manual knows is the user's own.
 local function add_rows(rows, holder)
-  for _, entry in ipairs(rows) do add(rawget(holder, match(entry[1], "^[%w_]+")), entry) end
+  for _, entry in ipairs(rows) do
+    local f = rawget(holder, match(entry[1], "^[%w_]+"))
+    if type(f) == "function" and getinfo(f, "S").what == "C" then add(f, entry) end
+  end
 end
 
 -- Where the functions are found. Those in Lua that stand in place of an operation have comments of their own.

@@ -1,5 +1,6 @@
 -- Where functions and modules come from: their place, the comment above them and their text, from the file or the cell
 -- of a notebook that defined them.
+
 -- Cells may give other values to these names.
 local open, getinfo, ipairs, next, type, rawequal = io.open, debug.getinfo, ipairs, next, type, rawequal
 local package, loaded, searchpath = package, package.loaded, package.searchpath
