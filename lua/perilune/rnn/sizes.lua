@@ -28,7 +28,7 @@ local numbers = {
   end,
 }
 
-local bytes_of <const> = { float32 = 4, bfloat16 = 2, float16 = 2 }
+local bytes_of <const> = { float64 = 8, float32 = 4, bfloat16 = 2, float16 = 2 }
 
 -- How many states the cell's backward program reads, before or after the step.
 local function states_kept(spec)
