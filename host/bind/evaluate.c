@@ -31,24 +31,54 @@ void pl_outcome_release(pl_outcome *outcome) {
   *outcome = (pl_outcome){0};
 }
 
-/* ---- the result ---- */
+/* ---- the parts that are written in Lua ---- */
 
-static const char bundle_key;
+/* By pl_evaluate_part; the places of the rows are the keys in the registry. */
+static const struct {
+  const char *module, *name;
+} parts[] = {{"perilune.inspect", "bundle"},
+             {"perilune.code.complete", "at"},
+             {"perilune.code.help", "at"},
+             {"perilune.code.source", "remember"}};
 
-/* Kept aside, because cells may give other values to the global names that lead to it. */
-void pl_evaluate_open(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "perilune.inspect");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "bundle");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &bundle_key);
+static const char require_key;
+
+/* Loads a part, unless it is loaded. */
+static void load_part(lua_State *L, pl_evaluate_part part) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]) == LUA_TNIL) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &require_key);
+    lua_pushstring(L, parts[part].module);
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, parts[part].name);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &parts[part]);
+    lua_pop(L, 1);
+  }
   lua_pop(L, 1);
 }
+
+/* What is here at the start shows that the program finds its files. The rest waits for the first code, so that a kernel
+ * answers soon; not longer, because cells may give other values to the global names that lead to it. */
+void pl_evaluate_open(lua_State *L) {
+  lua_getglobal(L, "require");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &require_key);
+  load_part(L, PL_PART_BUNDLE);
+}
+
+static void load_parts(lua_State *L) {
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) load_part(L, (pl_evaluate_part)i);
+}
+
+void pl_evaluate_push(lua_State *L, pl_evaluate_part part) {
+  load_part(L, part);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]);
+}
+
+/* ---- the result ---- */
 
 /* Turns all values on the stack into a bundle: lua/perilune/inspect.lua makes a table of them, or nil when there is
  * nothing to show. */
 static void show(lua_State *L, job *j) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &bundle_key);
+  pl_evaluate_push(L, PL_PART_BUNDLE);
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);
   if (lua_isnil(L, -1)) return;
@@ -58,13 +88,23 @@ static void show(lua_State *L, job *j) {
   j->outcome->metadata = json_object();
 }
 
+/* Keeps the text of a cell whose functions somebody may ask for later. */
+static void remember(lua_State *L, const job *j) {
+  pl_evaluate_push(L, PL_PART_REMEMBER);
+  lua_pushstring(L, j->name);
+  lua_pushlstring(L, j->code, j->length);
+  lua_call(L, 2, 0);
+}
+
 static int run(lua_State *L) {
   job *j = lua_touserdata(L, 1);
   pl_source source = {0};
   lua_settop(L, 0);
+  load_parts(L);
   int status = j->kind == PL_CELL ? pl_source_load(L, j->code, j->length, j->name, &source)
                                   : pl_source_load_expression(L, j->code, j->length, j->name);
   if (status != LUA_OK) return lua_error(L);
+  if (source.functions) remember(L, j);
   j->stage = RUNNING;
   lua_call(L, 0, LUA_MULTRET);
   pl_raise_unless_ok(L, pl_system_settle()); /* before it is laid at the next cell's door */

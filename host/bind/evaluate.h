@@ -8,6 +8,11 @@
 /* Makes a state ready for the functions below; may raise. */
 void pl_evaluate_open(lua_State *L);
 
+/* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, and what keeps the text
+ * of cells. pl_evaluate_push pushes one. */
+typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER } pl_evaluate_part;
+void pl_evaluate_push(lua_State *L, pl_evaluate_part part);
+
 typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
 
 /* Runs `code` as chunk `name` and fills in *outcome, which the caller releases. A PL_CELL may be statements; a
@@ -18,5 +23,6 @@ void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t leng
 /* The rest as in host/bind/session.h, on a bare state. */
 pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length);
 json_t *pl_evaluate_complete(lua_State *L, const char *code, size_t length, size_t cursor, size_t *start);
+json_t *pl_evaluate_inspect(lua_State *L, const char *code, size_t length, size_t cursor, int detail);
 
 #endif

@@ -68,6 +68,10 @@ json_t *pl_session_complete(pl_session *session, const char *code, size_t length
   return pl_evaluate_complete(session->L, code, length, cursor, start);
 }
 
+json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail) {
+  return pl_evaluate_inspect(session->L, code, length, cursor, detail);
+}
+
 void pl_session_interrupt(pl_session *session) {
   (void)session; /* one session per process: the thread that owns it is known to the signal handler */
   pl_interrupt_request();

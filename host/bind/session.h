@@ -44,8 +44,12 @@ void pl_session_evaluate(pl_session *session, const char *expression, size_t len
 typedef enum { PL_CODE_COMPLETE, PL_CODE_INCOMPLETE, PL_CODE_INVALID } pl_completeness;
 pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length);
 
-/* Names that may stand at byte `cursor`: an array of strings that replace code[*start, cursor). Runs no user code. */
+/* Names that may stand at byte `cursor`: an array of { text, type, signature } (signature may be missing), each to
+ * replace code[*start, cursor). Runs no user code. */
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start);
+/* A MIME bundle of what is known of the name at byte `cursor`, or of the function whose arguments it is among; with
+ * detail 1 also its source. NULL when nothing is known. Runs no user code. */
+json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail);
 
 /* Stops the running code soon, from any thread or a signal handler: it ends with the error "interrupted". Without
  * running code it does nothing. */

@@ -11,6 +11,7 @@
 
 typedef struct {
   bool silent;     /* ends in ';': the result is not to be shown */
+  bool functions;  /* may define functions, of which people ask for the text later */
   bool incomplete; /* did not compile, but more text could make it compile */
   size_t result;   /* where the last expression begins, PL_NO_RESULT when the last statement is none */
 } pl_source;
@@ -23,7 +24,7 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
 
-/* Lua's reserved words in alphabetical order, ended by NULL. */
-extern const char *const pl_source_keywords[];
+/* Sets tokens (the parts of a piece of code) and keywords (a list) in the table on top of the stack. */
+void pl_register_source(lua_State *L);
 
 #endif

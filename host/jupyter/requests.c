@@ -116,20 +116,41 @@ static json_t *is_complete(pl_kernel *k, const pl_request *request) {
   return reply;
 }
 
-/* Positions in messages are code points, in the session bytes. */
+/* The byte that the cursor of a request lies before: positions in messages are code points, in the session bytes. One
+ * outside the code counts as the nearest inside, one that is missing as the end. */
+static size_t cursor_of(const json_t *content, const json_t *code) {
+  const json_t *position = json_object_get(content, "cursor_pos");
+  size_t length = json_string_length(code);
+  if (!json_is_integer(position)) return length;
+  json_int_t wanted = json_integer_value(position);
+  return pl_utf8_offset(json_string_value(code), length, wanted > 0 ? (size_t)wanted : 0);
+}
+
 static json_t *complete(pl_kernel *k, const pl_request *request) {
   const json_t *code = json_object_get(request->content, "code");
-  const json_t *position = json_object_get(request->content, "cursor_pos");
   if (!json_is_string(code)) return refuse("ProtocolError", "complete_request: content has no string `code`");
   const char *text = json_string_value(code);
-  size_t length = json_string_length(code), cursor = length, start;
-  if (json_is_integer(position)) {
-    json_int_t wanted = json_integer_value(position);
-    cursor = pl_utf8_offset(text, length, wanted > 0 ? (size_t)wanted : 0);
+  size_t cursor = cursor_of(request->content, code), start, i;
+  json_t *typed = pl_session_complete(k->session, text, json_string_length(code), cursor, &start), *one;
+  json_int_t from = (json_int_t)pl_utf8_count(text, start), to = (json_int_t)pl_utf8_count(text, cursor);
+  json_t *matches = json_array();
+  json_array_foreach(typed, i, one) {
+    json_array_append(matches, json_object_get(one, "text"));
+    json_object_set_new(one, "start", json_integer(from));
+    json_object_set_new(one, "end", json_integer(to));
   }
-  json_t *matches = pl_session_complete(k->session, text, length, cursor, &start);
-  return json_pack("{s:s, s:o, s:I, s:I, s:{}}", "status", "ok", "matches", matches, "cursor_start",
-                   (json_int_t)pl_utf8_count(text, start), "cursor_end", (json_int_t)pl_utf8_count(text, cursor),
+  return json_pack("{s:s, s:o, s:I, s:I, s:{s:o}}", "status", "ok", "matches", matches, "cursor_start", from,
+                   "cursor_end", to, "metadata", "_jupyter_types_experimental", typed);
+}
+
+static json_t *inspect(pl_kernel *k, const pl_request *request) {
+  const json_t *content = request->content, *code = json_object_get(content, "code");
+  if (!json_is_string(code)) return refuse("ProtocolError", "inspect_request: content has no string `code`");
+  int detail = json_integer_value(json_object_get(content, "detail_level")) > 0;
+  json_t *data = pl_session_inspect(k->session, json_string_value(code), json_string_length(code),
+                                    cursor_of(content, code), detail);
+  bool found = data != NULL;
+  return json_pack("{s:s, s:b, s:o, s:{}}", "status", "ok", "found", found, "data", found ? data : json_object(),
                    "metadata");
 }
 
@@ -213,6 +234,7 @@ static const pl_handler handlers[] = {
     {"execute_request", "execute_reply", SHELL, execute},
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
+    {"inspect_request", "inspect_reply", SHELL, inspect},
     {"history_request", "history_reply", SHELL, history},
     {"comm_info_request", "comm_info_reply", SHELL | CONTROL, comm_info},
     {"comm_open", NULL, SHELL, comm_open},

@@ -1,5 +1,6 @@
 -- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
@@ -184,5 +185,6 @@ function train.loop(options)
   end
   return history
 end
+declared.options(train.loop, known)
 
 return train

@@ -459,8 +459,105 @@ class Code(KernelTest):
         self.assertIn("mylocal", self.complete("local mylocal = 1\nmyl")["matches"])
         self.complete("trap.x.")
         self.assertEqual(self.result("ran"), ["nil"])
-        self.assertEqual(self.complete("string.re", 10000)["cursor_end"], 9)
         self.assertEqual(self.complete("f().x")["matches"], [])
+
+    def test_completion_counts_code_points(self):
+        code = "s = '\U0001f319ü' .. string.\n  re -- \U0001f319"
+        content = self.complete(code, code.index("re") + 2)
+        self.assertEqual(content["matches"], ["rep", "reverse"])
+        self.assertEqual((content["cursor_start"], content["cursor_end"]), (code.index("re"), code.index("re") + 2))
+        for position, end in (10000, 9), (-5, 0), (None, 9):
+            self.assertEqual(self.complete("string.re", position)["cursor_end"], end)
+        message_id = self.kernel.ask("complete_request", {"code": "string.re"})
+        self.assertEqual(self.kernel.reply(message_id)["content"]["matches"], ["rep", "reverse"])
+        self.kernel.iopub(message_id)
+
+    def test_completion_types(self):
+        self.run_code("pl = require 'perilune'")
+        content = self.complete("x = pl.nn.RNN{ hea")
+        self.assertEqual(content["matches"], ["head_dim", "heads"])
+        typed = content["metadata"]["_jupyter_types_experimental"]
+        self.assertEqual(typed[0], {"text": "head_dim", "type": "param", "start": 15, "end": 18})
+        kinds = {"stri": ("string", "module"), "pl.nn.Lin": ("Linear", "class"), "retu": ("return", "keyword"),
+                 "string.upp": ("upper", "function"), "require 'perilune.tra": ("perilune.train", "module")}
+        for code, (text, kind) in kinds.items():
+            content = self.complete(code)
+            self.assertEqual(content["matches"], [text])
+            typed = content["metadata"]["_jupyter_types_experimental"][0]
+            self.assertEqual((typed["text"], typed["type"], typed["end"]), (text, kind, len(code)))
+        self.assertEqual(self.complete("string.upp")["metadata"]["_jupyter_types_experimental"][0]["signature"], "(s)")
+
+    def test_rapid_completion(self):
+        self.run_code("large = {} for i = 1, 1000000 do large[i] = i large['key' .. i] = i end")
+        start = time.time()
+        ids = [self.kernel.client.complete("string.re"[:2 + i % 8]) for i in range(200)]
+        for message_id in ids:
+            self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        self.assertEqual(len(self.complete("large.key")["matches"]), 1000)
+        self.assertLess(time.time() - start, 5)
+        self.run_code("large = nil collectgarbage()")
+
+    def test_questions_run_no_hooks(self):
+        self.run_code("steps = 0 debug.sethook(function() steps = steps + 1 end, 'c')")
+        self.result("local n = steps steps = 0 return n")  # the next cells count what showing this result takes
+        count = self.result("local n = steps steps = 0 return n")
+        for _ in range(20):
+            self.complete("string.")
+            self.inspect("string.rep(")
+        self.assertEqual(self.result("local n = steps steps = 0 return n"), count)
+        self.run_code("debug.sethook()")
+
+    def test_questions_survive_broken_globals(self):
+        with contextlib.closing(Kernel()) as kernel:
+            kernel.run("x = 'text' for _, name in ipairs{'string', 'table', 'math', 'debug', 'io'} do"
+                       " for k in pairs(_G[name]) do _G[name][k] = nil end end"
+                       " for _, name in ipairs{'require', 'type', 'rawget', 'setmetatable', 'ipairs', 'pairs',"
+                       " 'getmetatable', 'pcall', 'tostring'} do _G[name] = nil end")
+            content = kernel.reply(kernel.client.complete("whi"))["content"]
+            self.assertEqual(content["matches"], ["while"])
+            self.assertTrue(kernel.reply(kernel.client.inspect("x"))["content"]["found"])
+
+    def inspect(self, code, position=None, detail=0):
+        return self.kernel.reply(self.kernel.client.inspect(code, position, detail))["content"]
+
+    def test_inspect(self):
+        content = self.inspect("string.rep('x', 3)", 11)
+        self.assertEqual((content["status"], content["found"], content["metadata"]), ("ok", True, {}))
+        self.assertRegex(content["data"]["text/plain"], r"^string\.rep\(s, n \[, separator\]\)\n\nn copies")
+        self.assertIn("```lua\nstring.rep", content["data"]["text/markdown"])
+        for code in "unknown", "", "-- string", "for":
+            self.assertEqual(self.inspect(code), {"status": "ok", "found": False, "data": {}, "metadata": {}})
+        code = "s = '\U0001f319' .. string.rep(s"
+        self.assertIn("string.rep(s, n", self.inspect(code, code.index("(") + 1)["data"]["text/plain"])
+        self.assertTrue(self.inspect("string.rep", 10000)["found"])
+        self.assertFalse(self.inspect("string.rep", -1)["found"] and "rep(" in
+                         self.inspect("string.rep", -1)["data"]["text/plain"])
+
+    def test_inspect_functions_of_cells(self):
+        self.run_code("-- Doubles a number.\nfunction double(x)\n  return 2 * x -- ü\nend")
+        text = self.inspect("double(", detail=0)["data"]["text/plain"]
+        self.assertRegex(text, r"^double\(x\)\n\nDoubles a number\.\n\nDefined in In \[\d+\]:2$")
+        text = self.inspect("double(", detail=1)["data"]["text/plain"]
+        self.assertTrue(text.endswith("function double(x)\n  return 2 * x -- ü\nend"), text)
+
+    def test_inspect_tensors_and_tables(self):
+        self.run_code("m = require 'perilune'.tensor{{1, 2}, {3, 0/0}} t = {1, 2, x = 'y'}")
+        text = self.inspect("m")["data"]["text/plain"]
+        for row in "shape +\\[2, 2\\]", "dtype +float32", "mean +2", "std +1", "min +1", "max +3", "NaN +1":
+            self.assertRegex(text, row)
+        self.assertIn("a sequence of 2, 1 key", self.inspect("t")["data"]["text/plain"])
+        self.run_code("trap = setmetatable({}, {__index = function() ran = true end, __tostring = function() ran = true"
+                      " return '' end, __mime = function() ran = true return {} end})")
+        self.assertTrue(self.inspect("trap")["found"])
+        self.inspect("trap.x")
+        self.assertEqual(self.result("ran"), ["nil"])
+
+    def test_questions_without_code(self):
+        for kind in "complete", "inspect", "is_complete":
+            message_id = self.kernel.ask(f"{kind}_request", {"code": 1})
+            self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "error")
+            states = [c["execution_state"] for c in content_of(self.kernel.iopub(message_id), "status")]
+            self.assertEqual(states, ["busy", "idle"])
 
     def test_history(self):
         self.run_code("first_input()")

@@ -8,6 +8,7 @@
 -- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Options: title, xlabel, ylabel, logx, logy
 -- (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a place
 -- such as "bottom right"). What is wrong with data or options is an error when the figure is made.
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local read = require "perilune.plot.read"
 
@@ -150,13 +151,20 @@ local function script_of(options, series, columns, draw, opening)
   return script
 end
 
+local options_of <const> = {
+  line = read.known {}, scatter = read.known {}, band = read.known {},
+  bar = read.known { logx = true, xrange = true },
+  heatmap = read.known { logx = true, logy = true, xrange = true, yrange = true, legend = true },
+}
+
 -- Each kind reads a specification and returns its options, and a function that writes the script.
 local kinds = {}
 
--- Curves through points; up to 40 points carry markers, so that single measurements can be seen.
+--- plot.line{ { x =, y =, label = }, .., title =, .. }: curves through points; up to 40 points carry markers, so
+-- that single measurements can be seen.
 function kinds.line(spec)
   local series = read.series(spec, { "y" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.line)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one, rows)
@@ -167,9 +175,10 @@ function kinds.line(spec)
   end
 end
 
+--- plot.scatter{ { x =, y =, label = }, .., title =, .. }: points.
 function kinds.scatter(spec)
   local series = read.series(spec, { "y" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.scatter)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one)
@@ -179,10 +188,10 @@ function kinds.scatter(spec)
   end
 end
 
--- A curve y between low and high, each series { x =, y =, low =, high = }.
+--- plot.band{ { x =, y =, low =, high =, label = }, .., title =, .. }: curves y between low and high.
 function kinds.band(spec)
   local series = read.series(spec, { "y", "low", "high" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.band)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y", "low", "high" }, function(i, one)
@@ -205,7 +214,8 @@ local function tics(script, axis, labels)
   script[#script + 1] = ("set %stics (%s)"):format(axis, table.concat(items, ", "))
 end
 
--- Groups of bars: the x of the first series (numbers or words) names the groups; every series has a bar in each.
+--- plot.bar{ { x =, y =, label = }, .., title =, .. }: groups of bars; the x of the first series (numbers or
+-- words) names the groups; every series has a bar in each.
 function kinds.bar(spec)
   local series = read.series(spec, { "y" }, read.words)
   for i, one in ipairs(series) do
@@ -213,7 +223,7 @@ function kinds.bar(spec)
       fail("series %d.y: expected %d values, one per group, got %d", i, #series[1].y, #one.y)
     end
   end
-  local options = read.options(spec, { logx = true, xrange = true })
+  local options = read.options(spec, options_of.bar)
   return options, function()
     local script, elements = preamble(options), {}
     script[#script + 1] = "set style fill solid 0.85 noborder\nset grid noxtics\nset xtics scale 0"
@@ -237,10 +247,11 @@ function kinds.bar(spec)
   end
 end
 
--- A matrix as colours, row 1 at the top: { { z = matrix, x = column labels, y = row labels } }, or the matrix itself.
+--- plot.heatmap(matrix): a matrix as colours, row 1 at the top: { { z = matrix, x = column labels, y = row
+-- labels } }, or the matrix itself.
 function kinds.heatmap(spec)
   local matrix = read.matrix(spec)
-  local options = read.options(spec, { logx = true, logy = true, xrange = true, yrange = true, legend = true })
+  local options = read.options(spec, options_of.heatmap)
   return options, function()
     local script, rows, z = preamble(options), {}, matrix.z
     for i, row in ipairs(z) do
@@ -367,12 +378,14 @@ function Figure:__tostring()
 end
 
 for kind, make in pairs(kinds) do
-  plot[kind] = function(spec)
+  local function draw(spec)
     local options, script = make(spec)
     return setmetatable({
       kind = kind, script = script, size = options.size or { 720, 440 }, title = options.title,
     }, Figure)
   end
+  declared.options(draw, options_of[kind])
+  plot[kind] = declared.document(draw, make)
 end
 
 return plot
