@@ -786,16 +786,19 @@ class LifeCycle(unittest.TestCase):
                 "os.execute('(setsid nohup sleep %s &) >/dev/null 2>&1')",
                 "os.execute(\"sh -c \\\"trap '' TERM HUP; sleep %s; sleep %s\\\" &\")")
 
+    def await_sleepers(self, mark, count):
+        deadline = time.time() + 5
+        while len(sleepers(mark)) < count and time.time() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(len(sleepers(mark)), count)
+
     def start_children(self, client):
         """Returns what their command lines hold."""
         mark = f"1000.{os.getpid()}{time.time_ns() % 1000000}"
         client.wait_for_ready(timeout=TIMEOUT)
         for code in self.CHILDREN:
             client.execute(code.replace("%s", mark))
-        deadline = time.time() + 5
-        while len(sleepers(mark)) < len(self.CHILDREN) and time.time() < deadline:
-            time.sleep(0.01)
-        self.assertEqual(len(sleepers(mark)), len(self.CHILDREN))
+        self.await_sleepers(mark, len(self.CHILDREN))
         return mark
 
     def test_leaves_no_children(self):
@@ -829,6 +832,7 @@ class LifeCycle(unittest.TestCase):
         with contextlib.closing(Kernel()) as kernel:
             mark = f"3000.{os.getpid()}"
             kernel.run(f"os.execute('env -u PERILUNE_KERNEL setsid -f sleep {mark}')")
+            self.await_sleepers(mark, 1) # setsid goes on by itself
             kernel.ask("shutdown_request", {"restart": False}, "control")
             self.assertEqual(kernel.process.wait(5), 0)
             left = sleepers(mark)
