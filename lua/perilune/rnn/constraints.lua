@@ -143,8 +143,8 @@ end
 
 local ROOM_MIN <const> = 2 -- fragments of R for which a thread has registers, as far as sizes can count those
 
--- Rows times groups of a team: with more, what else a thread keeps does not fit, the states above all.
-local function cells_max(q) return 144 // math.max(3, q.states) end
+-- Rows times groups of a team: with more, what else a thread keeps does not fit, states and params above all.
+local function cells_max(q) return 144 // math.max(3, q.states + q.params) end
 
 -- Whether plans must leave a thread the registers that it needs. Who gives fields may have them spilled, and products
 -- in float32 need so many that they do.

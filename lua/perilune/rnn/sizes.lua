@@ -54,7 +54,8 @@ function sizes.problem(given)
   return {
     batch = given.batch, heads = given.heads, dim = given.head_dim,
     stored = bytes_of[given.dtype], multiplied = bytes_of[given.product],
-    gates = #cell.gates, states = #cell.states, inputs = cell:count "input", recurrents = cell:count "recurrent",
+    gates = #cell.gates, states = #cell.states, params = #cell.params,
+    inputs = cell:count "input", recurrents = cell:count "recurrent",
     others = others, -- gates whose gradient of the input needs a place of its own
     saved = spec.saves + states_kept(spec), -- values of a record, for each element
     work = { #spec.forward.code, #spec.backward.code }, -- instructions of the cell's programs
