@@ -1,4 +1,5 @@
-/* Finds where the last expression of a chunk begins. A light tokenizer proposes places; the compiler decides. */
+/* Finds where the last expression of a chunk begins. A light tokenizer proposes places; the compiler decides. The same
+ * tokens are what Lua modules read code by. */
 #include "host/bind/source.h"
 #include "host/base/text.h"
 
@@ -10,6 +11,8 @@
 const char *const pl_source_keywords[] = {"and",      "break",  "do",   "else", "elseif", "end",   "false", "for",
                                           "function", "goto",   "if",   "in",   "local",  "nil",   "not",   "or",
                                           "repeat",   "return", "then", "true", "until",  "while", NULL};
+
+static const char TOKENS[] = "perilune.tokens"; /* an array of them that the collector frees */
 
 typedef enum { NAME, KEYWORD, NUMBER, STRING, SYMBOL } kind;
 
@@ -26,6 +29,7 @@ typedef struct {
   token *tokens;
   size_t count, capacity;
   int depth;
+  const char *open; /* "string" or "comment" that the text ends inside of, else NULL */
 } scanner;
 
 /* ---- tokens ---- */
@@ -38,7 +42,8 @@ static int long_bracket(const scanner *s, size_t at) {
   return at < s->length && s->code[at] == '[' ? level : -1;
 }
 
-static void skip_long(scanner *s, int level) {
+/* `what` is a "string" or a "comment". */
+static void skip_long(scanner *s, int level, const char *what) {
   for (s->at += (size_t)level + 2; s->at < s->length; s->at++) {
     if (s->code[s->at] != ']') continue;
     size_t equals = 0;
@@ -49,6 +54,8 @@ static void skip_long(scanner *s, int level) {
       return;
     }
   }
+  s->at = s->length;
+  s->open = what;
 }
 
 static void skip_blank(scanner *s) {
@@ -59,18 +66,29 @@ static void skip_blank(scanner *s) {
       int level = long_bracket(s, s->at + 2);
       s->at += 2;
       if (level >= 0)
-        skip_long(s, level);
-      else
+        skip_long(s, level, "comment");
+      else {
         while (s->at < s->length && s->code[s->at] != '\n') s->at++;
+        if (s->at == s->length) s->open = "comment";
+      }
     } else
       return;
   }
 }
 
+/* A string that lacks its closing quote ends with its line; "\\z" passes over white space, line ends included. */
 static void skip_string(scanner *s) {
   char quote = s->code[s->at++];
-  while (s->at < s->length && s->code[s->at] != quote) s->at += s->code[s->at] == '\\' ? 2 : 1;
-  s->at = s->at < s->length ? s->at + 1 : s->length;
+  while (s->at < s->length && s->code[s->at] != quote && s->code[s->at] != '\n') {
+    bool blanks = s->length - s->at >= 2 && memcmp(s->code + s->at, "\\z", 2) == 0;
+    s->at += s->code[s->at] == '\\' ? 2 : 1;
+    while (blanks && s->at < s->length && isspace((unsigned char)s->code[s->at])) s->at++;
+  }
+  if (s->at >= s->length) {
+    s->at = s->length;
+    s->open = "string";
+  } else if (s->code[s->at] == quote)
+    s->at++;
 }
 
 static void skip_symbol(scanner *s) {
@@ -110,7 +128,7 @@ static kind skip_token(scanner *s) {
   }
   int level = long_bracket(s, s->at);
   if (level >= 0)
-    skip_long(s, level);
+    skip_long(s, level, "string");
   else if (first == '"' || first == '\'')
     skip_string(s);
   else {
@@ -250,4 +268,40 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
   if (status == LUA_OK) source->incomplete = false;
   free(s.tokens);
   return status;
+}
+
+/* ---- tokens for Lua ---- */
+
+/* tokens(code) -> kinds, firsts, lasts, open: per token its kind ("name", "keyword", "number", "string", "symbol") and
+ * the places of its first and last byte; open is "string" or "comment" when the text ends inside one. */
+static int tokens(lua_State *L) {
+  static const char *const names[] = {"name", "keyword", "number", "string", "symbol"};
+  scanner s = {.code = luaL_checklstring(L, 1, &s.length)};
+  token **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  luaL_setmetatable(L, TOKENS);
+  while (next_token(&s)) *box = s.tokens;
+  for (int table = 0; table < 3; table++) lua_createtable(L, (int)s.count, 0);
+  for (size_t i = 0; i < s.count; i++) {
+    const token *t = &s.tokens[i];
+    lua_pushstring(L, names[t->kind]), lua_rawseti(L, -4, (lua_Integer)i + 1);
+    lua_pushinteger(L, (lua_Integer)t->start + 1), lua_rawseti(L, -3, (lua_Integer)i + 1);
+    lua_pushinteger(L, (lua_Integer)(t->start + t->length)), lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_pushstring(L, s.open);
+  return 4;
+}
+
+static int free_tokens(lua_State *L) {
+  free(*(token **)lua_touserdata(L, 1));
+  return 0;
+}
+
+void pl_register_source(lua_State *L) {
+  lua_pushcfunction(L, tokens);
+  lua_setfield(L, -2, "tokens");
+  luaL_newmetatable(L, TOKENS);
+  lua_pushcfunction(L, free_tokens);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
 }

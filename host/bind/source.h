@@ -21,4 +21,7 @@ int pl_source_load_expression(lua_State *L, const char *code, size_t length, con
 /* Lua's reserved words in alphabetical order, ended by NULL. */
 extern const char *const pl_source_keywords[];
 
+/* Sets tokens (the parts of a piece of code) in the table on top of the stack. */
+void pl_register_source(lua_State *L);
+
 #endif

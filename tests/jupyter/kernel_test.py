@@ -433,6 +433,79 @@ class Code(KernelTest):
         self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
 
 
+class Magics(KernelTest):
+    """Lines of a cell that are no Lua."""
+
+    def test_time(self):
+        reply, messages = self.run_code("local n = 20\n%time n + 1")
+        self.assertEqual(reply["status"], "ok")
+        self.assertRegex(text_of(messages), r"^CPU time: \S+ \S+, wall time: \S+ \S+\n$")
+        self.assertEqual(result_of(messages), ["21"])
+        _, messages = self.run_code("%timeit -n 10 -r 3 1 + 1")
+        self.assertRegex(text_of(messages), r" per loop \(mean ± std\. dev\. of 3 runs, 10 loops each\)\n$")
+        self.assertEqual(result_of(messages), [])
+
+    def test_lines_of_errors(self):
+        for code, line in (("!true\n\nerror 'no'", 3), ("if true then\n  %time error 'no'\nend", 2),
+                           ("%lsmagic\nx = = 1", 2), ("x = 1\n\n%time f(", 3), ("-- what?\n\nerror 'who?'", 3)):
+            self.assertRegex(self.run_code(code)[0]["evalue"], rf"^In \[\d+\]:{line}: ")
+        reply, messages = self.run_code("print 'not this'\nx = 1;\n%frobnicate 3")
+        self.assertEqual(reply["ename"], "SyntaxError")
+        self.assertRegex(reply["evalue"], r":3: there is no magic '%frobnicate'; the magics are %load, %lsmagic, ")
+        self.assertEqual(text_of(messages), "")
+
+    def test_lua_is_left_alone(self):
+        self.assertEqual(self.result("a, b = 17, 5\nlocal c = a\n% b\nreturn c, '?', [[\n!ls\n%time\n]] -- who?"),
+                         ['2\t"?"\t"!ls\\n%time\\n"'])
+
+    def test_is_complete(self):
+        for code, expected in (("%time f(x)", "complete"), ("print?", "complete"), ("!echo it's", "complete"),
+                               ("for i = 1, 2 do\n%time f(i)", "incomplete"), ("x = 1\n!ls\nx =", "incomplete"),
+                               ("%tiem f()", "invalid"), ("%time f(", "invalid"), ("x = (\n!ls\n)", "invalid")):
+            reply = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(reply["status"], expected, code)
+
+    def test_help(self):
+        for code in "?string.rep", "string.rep?", "string.rep??":
+            _, messages = self.run_code(code)
+            self.assertIn("string.rep(", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        _, messages = self.run_code("local mine = { field = 'held' }\n?mine")
+        self.assertIn("held", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        self.assertIn("nothing is known of 'a.b'", self.run_code("?a.b")[0]["evalue"])
+
+    def test_files(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+            file.write("made = ...\nreturn made .. '!'\n")
+            file.flush()
+            self.assertEqual(self.result(f"%run {file.name} 'a b'"), ['"a b!"'])
+            self.assertEqual(self.result("made"), ['"a b"'])
+            reply, messages = self.run_code(f"%load {file.name}")
+            self.assertEqual(reply["payload"], [{
+                "source": "set_next_input", "replace": True,
+                "text": f"-- %load {file.name}\nmade = ...\nreturn made .. '!'\n"}])
+            self.assertEqual(text_of(messages), "")
+            self.assertEqual(self.run_code("1")[0]["payload"], [])
+
+    def test_reset(self):
+        self.run_code("mine, require, print, type = 1, nil, nil, nil")
+        self.assertEqual(self.result("%reset\nmine, type(print), type(require)"), ['nil\t"function"\t"function"'])
+
+    def test_shell(self):
+        client = self.kernel.client
+        message_id = client.execute("!echo early; sleep 1; echo late; echo wrong >&2; exit 3")
+        start = time.time()
+        while True:
+            message = client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
+                break
+        self.assertLess(time.time() - start, 0.8)
+        self.assertEqual(message["content"]["text"], "early\n")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual(text_of(messages), "late\n")
+        self.assertEqual(text_of(messages, "stderr"), "wrong\nexit status 3\n")
+
+
 class Interrupts(KernelTest):
     LOOPS = {
         "endless": "while true do end",
@@ -450,6 +523,8 @@ class Interrupts(KernelTest):
         "in a protected coroutine": "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "close": "while true do local c <close> = setmetatable({}, {__close = function() while true do end end}) end",
         "a shell command": "os.execute('sleep 30')",
+        "a command behind '!'": "!sleep 30",
+        "loops of %timeit": "%timeit pcall(error)",
         "printing": "while true do print 'x' end",
         "tostring": "setmetatable({}, {__tostring = function() while true do end end})",
     }
