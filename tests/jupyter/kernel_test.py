@@ -350,6 +350,31 @@ class Output(KernelTest):
         self.assertEqual(content_of(messages, "clear_output"), [{"wait": True}])
         self.assertEqual(self.result("require 'perilune.display'.html('x')"), [])
 
+    def test_latex_and_markdown(self):
+        _, messages = self.run_code(r"""
+            local d = require 'perilune.display'
+            d.latex [[e^{i\pi} = -1]] d.latex [[\begin{align} a &= b \end{align}]] d.latex [[so \(x\)]] d.latex 'and $x$'
+            local h = d.markdown('# é\n| a |\n|---|\n| $x$ |', { id = true }) h:update '*m*'
+            d.latex('x', { id = 'formula' }):update 'y'""")
+        shown = [c["data"] for c in content_of(messages, "display_data")]
+        self.assertEqual([data.get("text/latex") for data in shown],
+                         [r"$$e^{i\pi} = -1$$", r"\begin{align} a &= b \end{align}", r"so \(x\)", "and $x$", None, "$$x$$"])
+        self.assertEqual(shown[0]["text/plain"], r"e^{i\pi} = -1")
+        self.assertEqual(shown[4]["text/markdown"], "# é\n| a |\n|---|\n| $x$ |")
+        updates = [c["data"] for c in content_of(messages, "update_display_data")]
+        self.assertEqual((updates[0]["text/markdown"], updates[1]["text/latex"]), ("*m*", "$$y$$"))
+
+    def test_vegalite(self):
+        kind = "application/vnd.vegalite.v5+json"
+        _, messages = self.run_code("require 'perilune.display'.vegalite { mark = 'bar', data = { values = { { a = 1 } } } }")
+        self.assertEqual(content_of(messages, "display_data")[0]["data"][kind],
+                         {"mark": "bar", "data": {"values": [{"a": 1}]}})
+        code = "require 'perilune.plot'.line { { x = {1, 2}, y = {3, 0/0} }, logx = true, interactive = true }"
+        data = content_of(self.run_code(code)[1], "execute_result")[0]["data"]
+        self.assertEqual(data[kind]["layer"][0]["data"]["values"], [{"x": 1, "y": 3}, {"x": 2, "y": None}])
+        self.assertEqual(data[kind]["layer"][0]["encoding"]["x"]["scale"]["type"], "log")
+        self.assertIn("text/plain", data)
+
 
 class Input(KernelTest):
     def answer(self, code, *lines):
