@@ -376,6 +376,56 @@ class Output(KernelTest):
         self.assertIn("text/plain", data)
 
 
+class Monitor(KernelTest):
+    """Curves that grow while a cell runs."""
+    SVG = "image/svg+xml"
+
+    def test_grows_in_its_place_a_few_times_a_second(self):
+        _, messages = self.run_code("""
+            local pl, core = require 'perilune', require 'perilune.core'
+            local monitor <close> = pl.monitor { title = 'fit' }
+            local began, step = core.time(), 0
+            while core.time() - began < 1.5 do step = step + 1 monitor:log(step, { loss = 1 / step }) end
+            last_step = step""")
+        shown, updates = content_of(messages, "display_data"), content_of(messages, "update_display_data")
+        self.assertEqual(len(shown), 1)
+        self.assertTrue(2 <= len(updates) <= 5, len(updates))
+        self.assertTrue(all(u["transient"] == shown[0]["transient"] for u in updates))
+        self.assertTrue(all(u["data"][self.SVG].endswith("</svg>\n") for u in updates))
+        last = int(self.result("last_step")[0])
+        self.assertGreater(last, 1000)
+        self.assertIn(f"step {last} ", updates[-1]["data"]["text/plain"])  # <close> draws what was not drawn yet
+        self.assertLess(len(updates[-1]["data"][self.SVG]), 30000)
+
+    def test_an_interrupt_keeps_the_last_picture(self):
+        message_id = self.kernel.client.execute("""
+            monitor = require 'perilune'.monitor()
+            local guard <close>, step = monitor, 0
+            while true do step = step + 1 monitor:log(step, { loss = step }) end""")
+        time.sleep(1)
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+        messages = self.kernel.iopub(message_id)
+        self.assertNotIn("clear_output", [m["msg_type"] for m in messages])
+        pictures = [c["data"][self.SVG] for c in content_of(messages, "update_display_data")]
+        self.assertTrue(pictures and pictures[-1].endswith("</svg>\n"))
+        _, messages = self.run_code("monitor")
+        self.assertIn("<polyline", content_of(messages, "execute_result")[0]["data"][self.SVG])
+
+    def test_training_loop(self):
+        _, messages = self.run_code("""
+            local pl = require 'perilune'
+            local model = pl.nn.Linear(1, 1)
+            local history = pl.train.loop { model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.01 }),
+              steps = 300, monitor = true, progress = false, clip = 1, batch = function() return pl.ones { 4, 1 } end,
+              loss = function(m, x) return (m(x) - 3):square():mean() end }
+            return #history.steps""")
+        self.assertEqual(result_of(messages), ["300"])
+        pictures = content_of(messages, "display_data") + content_of(messages, "update_display_data")
+        self.assertIn("train  step 300  grad_norm ", pictures[-1]["data"]["text/plain"])
+        self.assertIn(">loss<", pictures[-1]["data"][self.SVG])
+
+
 class Input(KernelTest):
     def answer(self, code, *lines):
         client = self.kernel.client
