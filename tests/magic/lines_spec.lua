@@ -59,6 +59,17 @@ describe("a line that is no Lua", function()
     end
   end)
 
+  it("is in no file of Lua", function()
+    local count, pipe <close> = 0, assert(io.popen "find lua tests experiments -name '*.lua'")
+    for path in pipe:lines() do
+      local file <close> = assert(io.open(path))
+      local code = file:read "a"
+      assert.equal(code, (rewrite(code, path)), path)
+      count = count + 1
+    end
+    assert.is_true(count > 100)
+  end)
+
   it("is Lua's operator where its name is a variable with which that can work", function()
     load "time = 3"()
     local found = rewritten "x = 10\n%time"
