@@ -516,6 +516,12 @@ class Magics(KernelTest):
         self.assertEqual(reply["status"], "ok")
         self.assertRegex(text_of(messages), r"^CPU time: \S+ \S+, wall time: \S+ \S+\n$")
         self.assertEqual(result_of(messages), ["21"])
+        _, messages = self.run_code("%%time\nlocal x = 1\nprint 'first'\nx + 1")
+        self.assertRegex(text_of(messages), r"^first\nCPU time: .*\n$")
+        self.assertEqual(result_of(messages), ["2"])
+        reply, messages = self.run_code("%%time\nerror 'no'")
+        self.assertRegex(reply["evalue"], r":2: no$")
+        self.assertEqual(text_of(messages), "")
         _, messages = self.run_code("%timeit -n 10 -r 3 1 + 1")
         self.assertRegex(text_of(messages), r" per loop \(mean ± std\. dev\. of 3 runs, 10 loops each\)\n$")
         self.assertEqual(result_of(messages), [])
@@ -526,7 +532,7 @@ class Magics(KernelTest):
             self.assertRegex(self.run_code(code)[0]["evalue"], rf"^In \[\d+\]:{line}: ")
         reply, messages = self.run_code("print 'not this'\nx = 1;\n%frobnicate 3")
         self.assertEqual(reply["ename"], "SyntaxError")
-        self.assertRegex(reply["evalue"], r":3: there is no magic '%frobnicate'; the magics are %load, %lsmagic, ")
+        self.assertRegex(reply["evalue"], r":3: there is no magic '%frobnicate'; the magics are %%time, %load, %lsmagic, ")
         self.assertEqual(text_of(messages), "")
 
     def test_lua_is_left_alone(self):

@@ -19,6 +19,8 @@ describe("a line that is no Lua", function()
     assert.equal('M("?", "")', rewritten "?")
     assert.equal('M("run", "a.lua \'b c\'")', rewritten "%run a.lua 'b c'\r")
     assert.equal('M("lsmagic")', rewritten "%lsmagic")
+    assert.equal('-- a\nlocal cell__ <close> = M("%time");\nx = 1', rewritten "-- a\n%%time\nx = 1")
+    assert.equal('M("?", "%%time")', rewritten "?%%time")
     assert.equal('M("timeit", "-n 5 -r 2 ", function(count__, done__) for count__ = 1, count__ do '
       .. "local result__ = a + 1 end return done__ end)", rewritten "%timeit -n 5 -r 2 a + 1")
   end)
@@ -70,6 +72,32 @@ describe("a line that is no Lua", function()
     assert.is_true(count > 100)
   end)
 
+  it("is in no random text that is Lua, and keeps the lines of any", function()
+    local words <const> = { "a", "b", "f(a)", "x =", "local x =", "% b", "%b", "\n%b", "\n% a", "\n", "\n", "(", ")",
+      "{", "}", "[", "]", "if a then", "else", "end", "do", "while a do", "repeat", "until", "function f(a)",
+      "function(b)", "return", "break", ";", "'a\\\n%b'", "[[\n!a\n%b\n]]", "--[[\n?a\n]]", "-- a?", "..", "+", "-",
+      "not", "1", "\n!ls", "\n?a", "\na?", "goto a", "::a::", "<const>", ",", "\n%time a", "\n%foo" }
+    local random, valid = 1, 0
+    local function choose(n)
+      random = (random * 1103515245 + 12345) % 2147483648
+      return random // 65536 % n + 1
+    end
+    for _ = 1, 6000 do
+      local parts = {}
+      for i = 1, choose(9) do parts[i] = words[choose(#words)] end
+      local code = table.concat(parts, " ")
+      local text, problem = rewrite(code, "cell")
+      if load(code) and not code:find "%%time" then
+        assert.equal(code, text)
+        valid = valid + 1
+      end
+      local _, lines = code:gsub("\n", "")
+      assert.equal(lines, text and select(2, text:gsub("\n", "")) or lines)
+      assert.truthy(text or problem:find("^cell:%d+: "))
+    end
+    assert.is_true(valid > 100, valid)
+  end)
+
   it("is Lua's operator where its name is a variable with which that can work", function()
     load "time = 3"()
     local found = rewritten "x = 10\n%time"
@@ -79,9 +107,12 @@ describe("a line that is no Lua", function()
   end)
 
   it("names what is wrong with it, and where", function()
-    local magics = "%load, %lsmagic, %reset, %run, %time, %timeit"
+    local magics = "%%time, %load, %lsmagic, %reset, %run, %time, %timeit"
     assert.equal("cell:3: there is no magic '%tiem'; the magics are " .. magics, rewritten "x = 1;\n\n%tiem f()")
-    assert.equal("cell:1: there is no magic '%%time'; the magics are " .. magics, rewritten "%%time f()")
+    assert.equal("cell:1: there is no magic '%%timeit'; the magics are " .. magics, rewritten "%%timeit f()")
+    assert.equal("cell:2: %%time: it is the first line of a cell, or none", rewritten "x = 1;\n%%time")
+    assert.equal("cell:1: %%time: nothing is expected behind it, got 'f()'; its code is the whole cell",
+      rewritten "%%time f()")
     assert.equal("cell:1: there is no magic '%'; the magics are " .. magics, rewritten "% time")
     assert.equal("cell:2: %time: unexpected symbol near <eof>", rewritten "\n%time f(")
     assert.equal("cell:1: %time: unexpected symbol near '='", rewritten "%time x = = 1")

@@ -93,6 +93,16 @@ rows.time = {
   end,
 }
 
+rows["%time"] = {
+  takes = "cell", usage = "%%time", about = "as the first line of a cell, tells the time that the cell took",
+  run = function()
+    local told = timing.start()
+    return setmetatable({}, { __close = function(_, problem)
+      if not problem then print(told()) end
+    end })
+  end,
+}
+
 rows.timeit = {
   takes = "loop", usage = "%timeit [-n LOOPS] [-r RUNS] CODE",
   about = "runs the code in loops, and tells mean and deviation over some runs",

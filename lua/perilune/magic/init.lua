@@ -47,6 +47,12 @@ end
 
 function write.text(name, text) return call(name, quoted(text)) end
 
+-- A variable that is closed when the cell ends.
+function write.cell(name, text)
+  if text ~= "" then return nil, format("nothing is expected behind it, got '%s'; its code is the whole cell", text) end
+  return "local cell__ <close> = " .. call(name)
+end
+
 -- A piece of code as a function.
 function write.code(name, text)
   local code, silent = trimmed(text)
@@ -76,7 +82,7 @@ end
 
 -- A name, with a function that gives its value.
 function write.name(name, text)
-  local argument = match(text, "^%%?[%a_][%w_]*$") or match(text, "^[%a_][%w_.:]*$")
+  local argument = match(text, "^%%%%?[%a_][%w_]*$") or match(text, "^[%a_][%w_.:]*$")
   if text == "" or match(text, "^%%") and argument then return call(name, quoted(text)) end
   local value = argument and gsub(text, ":", ".")
   if not value or not is_expression(value) then
@@ -89,7 +95,7 @@ end
 local function command_of(text)
   local shell = match(text, "^!%s*(.*)")
   if shell then return "!", shell end
-  local name, behind = match(text, "^%%([%a_][%w_]*)%s*(.*)")
+  local name, behind = match(text, "^%%(%%?[%a_][%w_]*)%s*(.*)")
   local help = match(text, "^%?+") or match(text, "%?+$")
   if help and not (name and behind ~= "?" and behind ~= "??") then
     return help == "??" and "??" or "?", match(text, "^%?*%s*(.-)%s*%?*$")
@@ -99,11 +105,14 @@ local function command_of(text)
 end
 
 -- The Lua call for a line and whether its result is hidden, or nil and what is wrong.
-local function translate(text)
-  local name, behind = command_of(text)
+local function translate(line)
+  local name, behind = command_of(line.text)
   if not name then return nil, behind end
+  if commands.rows[name].takes == "cell" and not line.opens then
+    return nil, format("%%%s: it is the first line of a cell, or none", name)
+  end
   local code, more = write[commands.rows[name].takes](name, behind)
-  if not code then return nil, format("%s%s: %s", match(name, "^%a") and "%" or "", name, more) end
+  if not code then return nil, format("%s: %s", commands.rows[name].usage and "%" .. name or name, more) end
   return code, more
 end
 
@@ -114,7 +123,7 @@ local function line_at(code, place) return select(2, gsub(sub(code, 1, place - 1
 function magic.rewrite(code, chunk)
   local pieces, at = {}, 1
   for _, line in ipairs(find_lines(code, commands.rows)) do
-    local lua, hidden = translate(line.text)
+    local lua, hidden = translate(line)
     if not lua then return nil, format("%s:%d: %s", chunk, line_at(code, line.first), hidden) end
     pieces[#pieces + 1] = sub(code, at, line.first - 1)
     -- The next line may begin with a bracket, and is not to be taken for arguments.

@@ -120,7 +120,8 @@ local function walk(code, known, names)
     if self:begins_line(i) and self:is_magic(i, known, names) then
       local first = self.base + self.first[i]
       local stop = find(code, "\n", first, true) or #code + 1
-      found[#found + 1] = { first = first, last = stop - 1, text = match(sub(code, first, stop - 1), "^(.-)%s*$") }
+      found[#found + 1] = { first = first, last = stop - 1, text = match(sub(code, first, stop - 1), "^(.-)%s*$"),
+        opens = self.base == 0 and i == 1 }
       self.statement, i = "sure", 1
       self:read(stop)
     else
@@ -132,8 +133,8 @@ local function walk(code, known, names)
 end
 
 --- The lines of the code that are no Lua, in their order: tables with the places `first` and `last` of their bytes,
--- their `text` without blanks round it, and `followed`, whether more code comes behind. `known` is a table whose keys
--- are the names that may follow a `%`.
+-- their `text` without blanks round it, `opens` and `followed`: whether no code stands before, and some behind it.
+-- `known` is a table whose keys are the names that may follow a `%`.
 --
 -- Where the expression before a line could go on, `%` is Lua's operator, unless a known name stands right behind it
 -- that is no variable: then the operator could only fail.

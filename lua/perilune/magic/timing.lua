@@ -24,14 +24,22 @@ function timing.words(seconds)
 end
 local words = timing.words
 
---- Runs f once. Returns how long it took as text, and the table of what it returned.
-function timing.once(f)
+--- Begins a measurement. Returns a function that ends it and returns as text how long it took.
+function timing.start()
   settle()
   local cpu_s, began_s = clock(), time()
+  return function()
+    settle()
+    local wall_s = time() - began_s
+    return format("CPU time: %s, wall time: %s", words(clock() - cpu_s), words(wall_s))
+  end
+end
+
+--- Runs f once. Returns how long it took as text, and the table of what it returned.
+function timing.once(f)
+  local told = timing.start()
   local results = pack(f())
-  settle()
-  local wall_s = time() - began_s
-  return format("CPU time: %s, wall time: %s", words(clock() - cpu_s), words(wall_s)), results
+  return told(), results
 end
 
 local done <const> = {}
