@@ -39,7 +39,8 @@ static const struct {
 } parts[] = {{"perilune.inspect", "bundle"},
              {"perilune.code.complete", "at"},
              {"perilune.code.help", "at"},
-             {"perilune.code.source", "remember"}};
+             {"perilune.code.source", "remember"},
+             {"perilune.magic", "rewrite"}};
 
 static const char require_key;
 
@@ -73,6 +74,27 @@ void pl_evaluate_push(lua_State *L, pl_evaluate_part part) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]);
 }
 
+/* ---- the code ---- */
+
+/* Compiles a cell after lua/perilune/magic has made Lua of its lines that are none. Pushes the function or the error
+ * message and returns Lua's status. */
+static int load_cell(lua_State *L, const char *code, size_t length, const char *name, pl_source *source) {
+  pl_evaluate_push(L, PL_PART_REWRITE);
+  lua_pushlstring(L, code, length);
+  lua_pushstring(L, name);
+  lua_call(L, 2, 2);
+  const char *text = lua_tolstring(L, -2, &length);
+  *source = (pl_source){0};
+  if (!text) {
+    lua_remove(L, -2);
+    return LUA_ERRSYNTAX;
+  }
+  int status = pl_source_load(L, text, length, name, source);
+  lua_insert(L, -3);
+  lua_pop(L, 2);
+  return status;
+}
+
 /* ---- the result ---- */
 
 /* Turns all values on the stack into a bundle: lua/perilune/inspect.lua makes a table of them, or nil when there is
@@ -101,7 +123,7 @@ static int run(lua_State *L) {
   pl_source source = {0};
   lua_settop(L, 0);
   load_parts(L);
-  int status = j->kind == PL_CELL ? pl_source_load(L, j->code, j->length, j->name, &source)
+  int status = j->kind == PL_CELL ? load_cell(L, j->code, j->length, j->name, &source)
                                   : pl_source_load_expression(L, j->code, j->length, j->name);
   if (status != LUA_OK) return lua_error(L);
   if (source.functions) remember(L, j);
@@ -156,9 +178,28 @@ void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t leng
   lua_settop(L, top);
 }
 
-pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length) {
+/* ---- completeness ---- */
+
+typedef struct {
+  const char *code;
+  size_t length;
+  pl_completeness answer;
+} question;
+
+static int judge(lua_State *L) {
+  question *q = lua_touserdata(L, 1);
   pl_source source;
-  int status = pl_source_load(L, code, length, "code", &source);
-  lua_pop(L, 1);
-  return status == LUA_OK ? PL_CODE_COMPLETE : source.incomplete ? PL_CODE_INCOMPLETE : PL_CODE_INVALID;
+  int status = load_cell(L, q->code, q->length, "code", &source);
+  q->answer = status == LUA_OK ? PL_CODE_COMPLETE : source.incomplete ? PL_CODE_INCOMPLETE : PL_CODE_INVALID;
+  return 0;
+}
+
+pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length) {
+  question q = {.code = code, .length = length, .answer = PL_CODE_INVALID};
+  int top = lua_gettop(L);
+  lua_pushcfunction(L, judge);
+  lua_pushlightuserdata(L, &q);
+  lua_pcall(L, 1, 0, 0); /* only memory can run out: then the code is not worth waiting for */
+  lua_settop(L, top);
+  return q.answer;
 }

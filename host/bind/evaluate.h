@@ -10,7 +10,7 @@ void pl_evaluate_open(lua_State *L);
 
 /* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, and what keeps the text
  * of cells. pl_evaluate_push pushes one. */
-typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER } pl_evaluate_part;
+typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER, PL_PART_REWRITE } pl_evaluate_part;
 void pl_evaluate_push(lua_State *L, pl_evaluate_part part);
 
 typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;

@@ -20,8 +20,8 @@ const char *pl_session_language_version(void) {
 
 static int attach(lua_State *L) {
   pl_display_attach(L, lua_touserdata(L, 1));
+  pl_output_redirect(L); /* what is opened below keeps the functions as they then are */
   pl_evaluate_open(L);
-  pl_output_redirect(L);
   return 0;
 }
 

@@ -17,6 +17,8 @@ typedef struct {
   void (*stream)(void *context, const char *name, const char *data, size_t length);
   /* type is "display_data", "update_display_data" or "clear_output"; content is that message's content (borrowed). */
   void (*display)(void *context, const char *type, json_t *content);
+  /* Adds to the reply to the running code what the front end is to do next, such as to fill a cell (borrowed). */
+  void (*payload)(void *context, json_t *content);
   /* Asks the user for one line. */
   pl_status (*input)(void *context, const char *prompt, bool password, pl_text *answer);
 } pl_frontend;

@@ -96,6 +96,12 @@ pl_status pl_system_settle(void) {
   return PL_OK;
 }
 
+/* settle(): waits for every device that is in use */
+static int settle(lua_State *L) {
+  pl_raise_unless_ok(L, pl_system_settle());
+  return 0;
+}
+
 static int synchronize(lua_State *L) {
   pl_device *device = optional_device(L, 1, "synchronize");
   pl_raise_unless_ok(L, device->synchronize(device));
@@ -402,6 +408,7 @@ void pl_register_system(lua_State *L) {
                                        {"reset_peak_memory", reset_peak_memory},
                                        {"devices", devices},
                                        {"compilations", compilations},
+                                       {"settle", settle},
                                        {"synchronize", synchronize},
                                        {"threads", threads},
                                        {"tf32", tf32},

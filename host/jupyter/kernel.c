@@ -101,6 +101,11 @@ static void stream(void *context, const char *name, const char *data, size_t len
 
 static void display(void *context, const char *type, json_t *content) { pl_kernel_publish(context, type, content); }
 
+static void payload(void *context, json_t *content) {
+  pl_kernel *k = context;
+  json_array_append(k->payload, content);
+}
+
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_request stale;
   while (pl_wire_receive(k->wire, k->stdin_socket, &stale) != PL_NOTHING) pl_request_release(&stale);
@@ -172,7 +177,7 @@ static void close_sockets(pl_kernel *k) {
 }
 
 static pl_status run_session(pl_kernel *k) {
-  pl_frontend frontend = {.context = k, .stream = stream, .display = display, .input = input};
+  pl_frontend frontend = {.context = k, .stream = stream, .display = display, .payload = payload, .input = input};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pthread_t control;
   pl_status status = pl_thread_start(&control, pl_control_run, k);
@@ -218,7 +223,10 @@ pl_status pl_kernel_run(const char *connection_file) {
   pl_connection connection;
   pl_process_open_standard_files();
   PL_TRY(pl_connection_read(connection_file, &connection));
-  pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC), .history = json_array(), .wire = pl_wire_new(connection.key)};
+  pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC),
+                 .history = json_array(),
+                 .payload = json_array(),
+                 .wire = pl_wire_new(connection.key)};
   pl_starters_watch(&k.starters);
   pl_children_mark();
   heed_signals(&k);
@@ -233,6 +241,7 @@ pl_status pl_kernel_run(const char *connection_file) {
   for (size_t i = 0; i < k.waiting_count; i++) pl_request_release(&k.waiting[i]);
   free(k.waiting);
   json_decref(k.history);
+  json_decref(k.payload);
   pl_text_release(&k.parent);
   pl_wire_free(k.wire);
   pl_connection_release(&connection);

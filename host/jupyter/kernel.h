@@ -30,6 +30,7 @@ typedef struct {
   pl_text parent;            /* header of the last request: what runs on its behalf, or later, belongs to it */
   long execution_count;
   json_t *history;     /* array of the stored inputs, in their order */
+  json_t *payload;     /* array: what the front end is to do after the code that runs */
   pl_request *waiting; /* requests that were taken from the shell after an error, still to be handled */
   size_t waiting_count;
 } pl_kernel;

@@ -65,8 +65,8 @@ static json_t *evaluate_expressions(pl_kernel *k, json_t *expressions) {
 static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome *outcome, json_t *expressions) {
   json_t *reply;
   if (outcome->ok)
-    reply = json_pack("{s:s, s:o, s:[]}", "status", "ok", "user_expressions", evaluate_expressions(k, expressions),
-                      "payload");
+    reply = json_pack("{s:s, s:o, s:O}", "status", "ok", "user_expressions", evaluate_expressions(k, expressions),
+                      "payload", k->payload);
   else {
     if (e->stop_on_error && !e->silent) pl_kernel_take_waiting(k);
     reply = error_content(outcome);
@@ -97,6 +97,7 @@ static json_t *execute(pl_kernel *k, const pl_request *request) {
   char name[32] = "In [*]";
   if (e.store) snprintf(name, sizeof name, "In [%ld]", k->execution_count);
   pl_outcome outcome;
+  json_array_clear(k->payload);
   pl_session_execute(k->session, e.code, e.length, name, &outcome);
   publish_outcome(k, &e, &outcome);
   json_t *reply = execute_reply(k, &e, &outcome, json_object_get(content, "user_expressions"));

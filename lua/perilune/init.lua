@@ -17,6 +17,7 @@ local modules <const> = {
   task = "perilune.task",
   cells = "perilune.cells",
   progress = "perilune.progress",
+  monitor = "perilune.monitor",
   plot = "perilune.plot",
   display = "perilune.display",
 }

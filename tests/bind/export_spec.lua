@@ -70,7 +70,7 @@ describe("notebook export", function()
   end)
 
   it("makes comments of what only front ends know", function()
-    assert.equal("-- %%\n-- %time\n--   !ls -l\n-- ?print\n-- print?\n-- string.rep??\nx = 1\nprint(x)\n",
+    assert.equal("-- %%\n-- %time\n  -- !ls -l\n-- ?print\n-- print?\n-- string.rep??\nx = 1\nprint(x)\n",
       (exported { "%time\n  !ls -l\n?print\nprint?\nstring.rep??\nx = 1\nx" }))
     assert.equal("-- %%\n-- %%timeit -n 3\nx = 1\n", (exported { "%%timeit -n 3\nx = 1" }))
     assert.equal("-- %%\n-- %%writefile a.lua\n-- x = 1\n", (exported { "%%writefile a.lua\nx = 1" }))

@@ -173,6 +173,17 @@ describe("notebook run", function()
     assert.equal("execute_result", result.cells[2].outputs[1].output_type)
   end)
 
+  it("runs lines that are no Lua", function()
+    notebook { "local n = 1\n%time n + 1", "!echo a; exit 3", "print?", "x = 7\n%reset\nx", "\n%tiem" }
+    local result, err = run()
+    assert.equal("2", result.cells[1].outputs[2].data["text/plain"][1])
+    assert.same({ "a\n", "exit status 3\n" },
+      { result.cells[2].outputs[1].text[1], result.cells[2].outputs[2].text[1] })
+    assert.equal("display_data", result.cells[3].outputs[1].output_type)
+    assert.equal("nil", result.cells[4].outputs[1].data["text/plain"][1])
+    assert.matches("In %[5%]:2: there is no magic '%%tiem'", err)
+  end)
+
   it("limits the time of a cell", function()
     notebook { "while true do pcall(error) end", "1" }
     local result, err, status = run "--timeout 0.3"

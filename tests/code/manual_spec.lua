@@ -30,6 +30,7 @@ describe("every function is documented", function()
     undocumented(list, "optimizer:", getmetatable(getmetatable(optimizer)).__index)
     undocumented(list, "timer:", getmetatable(pl.timer()).__index)
     undocumented(list, "scope:", getmetatable(pl.scope()).__index)
+    undocumented(list, "monitor:", getmetatable(pl.monitor()).__index)
     assert.same({}, list)
   end)
 

@@ -388,6 +388,81 @@ class Output(KernelTest):
         self.assertEqual(content_of(messages, "clear_output"), [{"wait": True}])
         self.assertEqual(self.result("require 'perilune.display'.html('x')"), [])
 
+    def test_latex_and_markdown(self):
+        _, messages = self.run_code(r"""
+            local d = require 'perilune.display'
+            d.latex [[e^{i\pi} = -1]] d.latex [[\begin{align} a &= b \end{align}]] d.latex [[so \(x\)]] d.latex 'and $x$'
+            local h = d.markdown('# é\n| a |\n|---|\n| $x$ |', { id = true }) h:update '*m*'
+            d.latex('x', { id = 'formula' }):update 'y'""")
+        shown = [c["data"] for c in content_of(messages, "display_data")]
+        self.assertEqual([data.get("text/latex") for data in shown],
+                         [r"$$e^{i\pi} = -1$$", r"\begin{align} a &= b \end{align}", r"so \(x\)", "and $x$", None, "$$x$$"])
+        self.assertEqual(shown[0]["text/plain"], r"e^{i\pi} = -1")
+        self.assertEqual(shown[4]["text/markdown"], "# é\n| a |\n|---|\n| $x$ |")
+        updates = [c["data"] for c in content_of(messages, "update_display_data")]
+        self.assertEqual((updates[0]["text/markdown"], updates[1]["text/latex"]), ("*m*", "$$y$$"))
+
+    def test_vegalite(self):
+        kind = "application/vnd.vegalite.v5+json"
+        _, messages = self.run_code("require 'perilune.display'.vegalite { mark = 'bar', data = { values = { { a = 1 } } } }")
+        self.assertEqual(content_of(messages, "display_data")[0]["data"][kind],
+                         {"mark": "bar", "data": {"values": [{"a": 1}]}})
+        code = "require 'perilune.plot'.line { { x = {1, 2}, y = {3, 0/0} }, logx = true, interactive = true }"
+        data = content_of(self.run_code(code)[1], "execute_result")[0]["data"]
+        self.assertEqual(data[kind]["layer"][0]["data"]["values"], [{"x": 1, "y": 3}, {"x": 2, "y": None}])
+        self.assertEqual(data[kind]["layer"][0]["encoding"]["x"]["scale"]["type"], "log")
+        self.assertIn("text/plain", data)
+
+
+class Monitor(KernelTest):
+    """Curves that grow while a cell runs."""
+    SVG = "image/svg+xml"
+
+    def test_grows_in_its_place_a_few_times_a_second(self):
+        _, messages = self.run_code("""
+            local pl, core = require 'perilune', require 'perilune.core'
+            local monitor <close> = pl.monitor { title = 'fit' }
+            local began, step = core.time(), 0
+            while core.time() - began < 1.5 do step = step + 1 monitor:log(step, { loss = 1 / step }) end
+            last_step = step""")
+        shown, updates = content_of(messages, "display_data"), content_of(messages, "update_display_data")
+        self.assertEqual(len(shown), 1)
+        self.assertTrue(2 <= len(updates) <= 5, len(updates))
+        self.assertTrue(all(u["transient"] == shown[0]["transient"] for u in updates))
+        self.assertTrue(all(u["data"][self.SVG].endswith("</svg>\n") for u in updates))
+        last = int(self.result("last_step")[0])
+        self.assertGreater(last, 1000)
+        self.assertIn(f"step {last} ", updates[-1]["data"]["text/plain"])  # <close> draws what was not drawn yet
+        self.assertLess(len(updates[-1]["data"][self.SVG]), 30000)
+
+    def test_an_interrupt_keeps_the_last_picture(self):
+        message_id = self.kernel.client.execute("""
+            monitor = require 'perilune'.monitor()
+            local guard <close>, step = monitor, 0
+            while true do step = step + 1 monitor:log(step, { loss = step }) end""")
+        time.sleep(1)
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+        messages = self.kernel.iopub(message_id)
+        self.assertNotIn("clear_output", [m["msg_type"] for m in messages])
+        pictures = [c["data"][self.SVG] for c in content_of(messages, "update_display_data")]
+        self.assertTrue(pictures and pictures[-1].endswith("</svg>\n"))
+        _, messages = self.run_code("monitor")
+        self.assertIn("<polyline", content_of(messages, "execute_result")[0]["data"][self.SVG])
+
+    def test_training_loop(self):
+        _, messages = self.run_code("""
+            local pl = require 'perilune'
+            local model = pl.nn.Linear(1, 1)
+            local history = pl.train.loop { model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.01 }),
+              steps = 300, monitor = true, progress = false, clip = 1, batch = function() return pl.ones { 4, 1 } end,
+              loss = function(m, x) return (m(x) - 3):square():mean() end }
+            return #history.steps""")
+        self.assertEqual(result_of(messages), ["300"])
+        pictures = content_of(messages, "display_data") + content_of(messages, "update_display_data")
+        self.assertIn("train  step 300  grad_norm ", pictures[-1]["data"]["text/plain"])
+        self.assertIn(">loss<", pictures[-1]["data"][self.SVG])
+
 
 class Input(KernelTest):
     def answer(self, code, *lines):
@@ -568,6 +643,85 @@ class Code(KernelTest):
         self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
 
 
+class Magics(KernelTest):
+    """Lines of a cell that are no Lua."""
+
+    def test_time(self):
+        reply, messages = self.run_code("local n = 20\n%time n + 1")
+        self.assertEqual(reply["status"], "ok")
+        self.assertRegex(text_of(messages), r"^CPU time: \S+ \S+, wall time: \S+ \S+\n$")
+        self.assertEqual(result_of(messages), ["21"])
+        _, messages = self.run_code("%%time\nlocal x = 1\nprint 'first'\nx + 1")
+        self.assertRegex(text_of(messages), r"^first\nCPU time: .*\n$")
+        self.assertEqual(result_of(messages), ["2"])
+        reply, messages = self.run_code("%%time\nerror 'no'")
+        self.assertRegex(reply["evalue"], r":2: no$")
+        self.assertEqual(text_of(messages), "")
+        _, messages = self.run_code("%timeit -n 10 -r 3 1 + 1")
+        self.assertRegex(text_of(messages), r" per loop \(mean ± std\. dev\. of 3 runs, 10 loops each\)\n$")
+        self.assertEqual(result_of(messages), [])
+
+    def test_lines_of_errors(self):
+        for code, line in (("!true\n\nerror 'no'", 3), ("if true then\n  %time error 'no'\nend", 2),
+                           ("%lsmagic\nx = = 1", 2), ("x = 1\n\n%time f(", 3), ("-- what?\n\nerror 'who?'", 3)):
+            self.assertRegex(self.run_code(code)[0]["evalue"], rf"^In \[\d+\]:{line}: ")
+        reply, messages = self.run_code("print 'not this'\nx = 1;\n%frobnicate 3")
+        self.assertEqual(reply["ename"], "SyntaxError")
+        self.assertRegex(reply["evalue"], r":3: there is no magic '%frobnicate'; the magics are %%time, %load, %lsmagic, ")
+        self.assertEqual(text_of(messages), "")
+
+    def test_lua_is_left_alone(self):
+        self.assertEqual(self.result("a, b = 17, 5\nlocal c = a\n% b\nreturn c, '?', [[\n!ls\n%time\n]] -- who?"),
+                         ['2\t"?"\t"!ls\\n%time\\n"'])
+
+    def test_is_complete(self):
+        for code, expected in (("%time f(x)", "complete"), ("print?", "complete"), ("!echo it's", "complete"),
+                               ("for i = 1, 2 do\n%time f(i)", "incomplete"), ("x = 1\n!ls\nx =", "incomplete"),
+                               ("%tiem f()", "invalid"), ("%time f(", "invalid"), ("x = (\n!ls\n)", "invalid")):
+            reply = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(reply["status"], expected, code)
+
+    def test_help(self):
+        for code in "?string.rep", "string.rep?", "string.rep??":
+            _, messages = self.run_code(code)
+            self.assertIn("string.rep(", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        _, messages = self.run_code("local mine = { field = 'held' }\n?mine")
+        self.assertIn("held", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        self.assertIn("nothing is known of 'a.b'", self.run_code("?a.b")[0]["evalue"])
+
+    def test_files(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+            file.write("made = ...\nreturn made .. '!'\n")
+            file.flush()
+            self.assertEqual(self.result(f"%run {file.name} 'a b'"), ['"a b!"'])
+            self.assertEqual(self.result("made"), ['"a b"'])
+            reply, messages = self.run_code(f"%load {file.name}")
+            self.assertEqual(reply["payload"], [{
+                "source": "set_next_input", "replace": True,
+                "text": f"-- %load {file.name}\nmade = ...\nreturn made .. '!'\n"}])
+            self.assertEqual(text_of(messages), "")
+            self.assertEqual(self.run_code("1")[0]["payload"], [])
+
+    def test_reset(self):
+        self.run_code("mine, require, print, type = 1, nil, nil, nil")
+        self.assertEqual(self.result("%reset\nmine, type(print), type(require)"), ['nil\t"function"\t"function"'])
+
+    def test_shell(self):
+        client = self.kernel.client
+        message_id = client.execute("!echo early; sleep 1; echo late; echo wrong >&2; exit 3")
+        start = time.time()
+        while True:
+            message = client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
+                break
+        self.assertLess(time.time() - start, 0.8)
+        self.assertEqual(message["content"]["text"], "early\n")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual(text_of(messages), "late\n")
+        self.assertEqual(text_of(messages, "stderr"), "wrong\nexit status 3\n")
+
+
 class Interrupts(KernelTest):
     LOOPS = {
         "endless": "while true do end",
@@ -585,6 +739,8 @@ class Interrupts(KernelTest):
         "in a protected coroutine": "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "close": "while true do local c <close> = setmetatable({}, {__close = function() while true do end end}) end",
         "a shell command": "os.execute('sleep 30')",
+        "a command behind '!'": "!sleep 30",
+        "loops of %timeit": "%timeit pcall(error)",
         "printing": "while true do print 'x' end",
         "tostring": "setmetatable({}, {__tostring = function() while true do end end})",
     }

@@ -5,6 +5,8 @@
 -- the script they are kept in by `do ... end` or a local function, and the result is printed. Front ends know lines
 -- that are not Lua: %magic, %%magic, !command, ?name and name?. They become comments.
 local core = require "perilune.core"
+local magics = require "perilune.magic.commands".rows
+local magic_lines = require "perilune.magic.lines"
 
 local script = {}
 
@@ -38,9 +40,18 @@ local runs_the_cell <const> = { time = true, timeit = true }
 
 local function is_magic(line) return line:find "^%s*[%%!?]" or line:find "^%s*[%a_][%w_.:]*%?%??%s*$" end
 
+-- Without the lines that the kernel takes for no Lua; and where that leaves no Lua, without those that look like them,
+-- which other kernels know.
 local function without_magics(code)
   local cell_magic = code:match "^%s*%%%%(%a*)"
   if cell_magic and not runs_the_cell[cell_magic] then return commented(code) end
+  local pieces, at = {}, 1
+  for _, line in ipairs(magic_lines(code, magics)) do
+    pieces[#pieces + 1] = code:sub(at, line.first - 1) .. "-- "
+    at = line.first
+  end
+  local without = table.concat(pieces) .. code:sub(at)
+  if core.last_expression(without) ~= nil then return without end
   local lines = lines_of(code)
   for i, line in ipairs(lines) do
     if is_magic(line) then lines[i] = commented_line(line) end
@@ -135,8 +146,7 @@ end
 -- The code for the script; with it, for a cell that is no Lua, why not.
 local function code_text(source, tags)
   if tags["skip-execution"] then return commented(source) end
-  local code = source
-  if core.last_expression(code) == nil then code = without_magics(source) end
+  local code = without_magics(source)
   local at, message = core.last_expression(code)
   if at == nil then return commented(source), (message:gsub("^cell:", "line ")) end
   return enclosed(with_statement(code), tags)

@@ -57,6 +57,7 @@ local range_option <const> = { is_range, "{ low, high }, two different numbers" 
 local known_options <const> = {
   title = text_option, xlabel = text_option, ylabel = text_option, logx = logarithmic, logy = logarithmic,
   xrange = range_option, yrange = range_option,
+  interactive = { function(value) return type(value) == "boolean" end, "true or false" },
   size = { is_size, "{ width, height } in pixels, from 50 to 20000" },
   legend = { is_place, "false or a place, words of left right center top bottom inside outside" },
 }
