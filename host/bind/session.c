@@ -1,5 +1,6 @@
 /* A Lua state with its front end. */
 #include "host/bind/session.h"
+#include "host/bind/comm.h"
 #include "host/bind/display.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/interrupt.h"
@@ -59,6 +60,12 @@ void pl_session_execute(pl_session *session, const char *code, size_t length, co
 void pl_session_evaluate(pl_session *session, const char *expression, size_t length, pl_outcome *outcome) {
   pl_evaluate(session->L, PL_EXPRESSION, expression, length, "expression", outcome);
 }
+
+void pl_session_comm(pl_session *session, const pl_comm_message *message, pl_outcome *outcome) {
+  pl_comm_receive(session->L, message, outcome);
+}
+
+json_t *pl_session_comms(pl_session *session, const char *target) { return pl_comm_list(session->L, target); }
 
 pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length) {
   return pl_evaluate_is_complete(session->L, code, length);

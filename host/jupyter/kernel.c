@@ -15,7 +15,7 @@
 
 static void publish_state(pl_kernel *k, const pl_request *request, const char *state) {
   json_t *content = json_pack("{s:s}", "execution_state", state);
-  pl_publisher_send(k->publisher, "status", request ? &request->header_bytes : NULL, content);
+  pl_publisher_send(k->publisher, "status", request ? &request->header_bytes : NULL, content, NULL);
   json_decref(content);
 }
 
@@ -40,7 +40,7 @@ static void handle_shell(pl_kernel *k, pl_request *request) {
 
 void pl_kernel_publish(pl_kernel *k, const char *type, const json_t *content) {
   pl_publisher_flush(k->publisher);
-  pl_publisher_send(k->publisher, type, &k->parent, content);
+  pl_publisher_send(k->publisher, type, &k->parent, content, NULL);
 }
 
 /* ---- stop on error ---- */
@@ -100,6 +100,13 @@ static void stream(void *context, const char *name, const char *data, size_t len
 }
 
 static void display(void *context, const char *type, json_t *content) { pl_kernel_publish(context, type, content); }
+
+static void comm(void *context, const pl_comm_message *message) {
+  pl_kernel *k = context;
+  pl_attachment attached = {message->metadata, message->buffers, message->buffer_count};
+  pl_publisher_flush(k->publisher);
+  pl_publisher_send(k->publisher, message->type, &k->parent, message->content, &attached);
+}
 
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_request stale;
@@ -172,7 +179,7 @@ static void close_sockets(pl_kernel *k) {
 }
 
 static pl_status run_session(pl_kernel *k) {
-  pl_frontend frontend = {.context = k, .stream = stream, .display = display, .input = input};
+  pl_frontend frontend = {.context = k, .stream = stream, .display = display, .comm = comm, .input = input};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pthread_t control;
   pl_status status = pl_thread_start(&control, pl_control_run, k);

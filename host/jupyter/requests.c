@@ -176,19 +176,25 @@ static json_t *history(pl_kernel *k, const pl_request *request) {
   return json_pack("{s:s, s:o}", "status", "ok", "history", entries);
 }
 
-/* ---- comms: this kernel opens none and knows no target ---- */
+/* ---- comms ---- */
 
 static json_t *comm_info(pl_kernel *k, const pl_request *request) {
-  (void)k, (void)request;
-  return json_pack("{s:s, s:{}}", "status", "ok", "comms");
+  const json_t *target = json_object_get(request->content, "target_name");
+  return json_pack("{s:s, s:o}", "status", "ok", "comms", pl_session_comms(k->session, json_string_value(target)));
 }
 
-static json_t *comm_open(pl_kernel *k, const pl_request *request) {
-  json_t *id = json_object_get(request->content, "comm_id");
-  if (!json_is_string(id)) return NULL;
-  json_t *content = json_pack("{s:O, s:{}}", "comm_id", id, "data");
-  pl_kernel_publish(k, "comm_close", content);
-  json_decref(content);
+/* comm_open, comm_msg and comm_close have no reply: a failing handler is told of as a failing cell is. */
+static json_t *comm(pl_kernel *k, const pl_request *request) {
+  pl_comm_message message = {request->type, request->content, request->metadata, request->buffers,
+                             request->buffer_count};
+  pl_outcome outcome;
+  pl_session_comm(k->session, &message, &outcome);
+  if (!outcome.ok) {
+    json_t *content = error_content(&outcome);
+    pl_kernel_publish(k, "error", content);
+    json_decref(content);
+  }
+  pl_outcome_release(&outcome);
   return NULL;
 }
 
@@ -202,7 +208,8 @@ static json_t *interrupt(pl_kernel *k, const pl_request *request) {
 
 static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   json_t *reply = json_pack("{s:s, s:b}", "status", "ok", "restart", flag(request->content, "restart", false));
-  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply); /* other front ends learn of it */
+  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply,
+                    NULL); /* other front ends learn of it */
   atomic_store(&k->stopping, true);
   return reply;
 }
@@ -215,8 +222,10 @@ static const pl_handler handlers[] = {
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
     {"history_request", "history_reply", SHELL, history},
-    {"comm_info_request", "comm_info_reply", SHELL | CONTROL, comm_info},
-    {"comm_open", NULL, SHELL, comm_open},
+    {"comm_info_request", "comm_info_reply", SHELL, comm_info},
+    {"comm_open", NULL, SHELL, comm},
+    {"comm_msg", NULL, SHELL, comm},
+    {"comm_close", NULL, SHELL, comm},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };

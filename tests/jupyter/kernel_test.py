@@ -71,9 +71,10 @@ class Kernel:
         reply = self.reply(message_id)
         return reply["content"], self.iopub(message_id)
 
-    def ask(self, kind, content, channel="shell"):
-        message = self.client.session.msg(kind, content)
-        getattr(self.client, f"{channel}_channel").send(message)
+    def ask(self, kind, content, channel="shell", metadata=None, buffers=None):
+        message = self.client.session.msg(kind, content, metadata=metadata)
+        socket = getattr(self.client, f"{channel}_channel").socket
+        self.client.session.send(socket, message, buffers=buffers)
         return message["header"]["msg_id"]
 
 
@@ -130,12 +131,6 @@ class Information(KernelTest):
             message_id = self.kernel.ask("frobnicate_request", {"x": 1}, channel)
             kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
             self.assertEqual(kinds, ["busy", "idle"])
-
-    def test_comms(self):
-        message_id = self.kernel.ask("comm_info_request", {})
-        self.assertEqual(self.kernel.reply(message_id)["content"], {"status": "ok", "comms": {}})
-        message_id = self.kernel.ask("comm_open", {"comm_id": "abc", "target_name": "none", "data": {}})
-        self.assertEqual(content_of(self.kernel.iopub(message_id), "comm_close")[0]["comm_id"], "abc")
 
     def test_heartbeat_while_busy(self):
         client = self.kernel.client
@@ -433,6 +428,111 @@ class Code(KernelTest):
         self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
 
 
+class Comms(KernelTest):
+    """Messages in both directions; the handlers are Lua code."""
+
+    def tell(self, kind, content, **options):
+        """What the kernel says to a message that has no reply, without busy and idle."""
+        messages = self.kernel.iopub(self.kernel.ask(kind, content, **options))
+        self.assertEqual([m["content"].get("execution_state") for m in messages[:1] + messages[-1:]], ["busy", "idle"])
+        return messages[1:-1]
+
+    def comms(self, **content):
+        return self.kernel.reply(self.kernel.ask("comm_info_request", content))["content"]
+
+    def test_front_end_opens(self):
+        self.run_code("comm = require 'perilune.comm' comm.register_target('echo', function(c, data, buffers, metadata)"
+                      " print(c.id, data.x, #buffers, metadata.m)"
+                      " c:on_message(function(d, b, m) c:send({ got = d, more = {} }, { b[1] .. '!', '' }, { n = m.n }) end)"
+                      " c:on_close(function(d) print('closed', d.why, c) end) end)")
+        messages = self.tell("comm_open", {"comm_id": "one", "target_name": "echo", "data": {"x": 5}},
+                             metadata={"m": "y"}, buffers=[b"\0\xff"])
+        self.assertEqual(text_of(messages), "one\t5\t1\ty\n")
+        self.assertEqual(self.comms(), {"status": "ok", "comms": {"one": {"target_name": "echo"}}})
+        self.assertEqual(self.comms(target_name="echo")["comms"], {"one": {"target_name": "echo"}})
+        self.assertEqual(self.comms(target_name="other")["comms"], {})
+        answer, = self.tell("comm_msg", {"comm_id": "one", "data": {"a": [1, None, {}], "b": "ü"}},
+                            metadata={"n": 2}, buffers=[b"\0\xff", b"second"])
+        self.assertEqual(answer["msg_type"], "comm_msg")
+        self.assertEqual(answer["content"],
+                         {"comm_id": "one", "data": {"got": {"a": [1, None, {}], "b": "ü"}, "more": {}}})
+        self.assertEqual(answer["metadata"], {"n": 2})
+        self.assertEqual([bytes(b) for b in answer["buffers"]], [b"\0\xff!", b""])
+        messages = self.tell("comm_close", {"comm_id": "one", "data": {"why": "done"}})
+        self.assertEqual(text_of(messages), "closed\tdone\tcomm for 'echo', closed\n")
+        self.assertEqual([m["msg_type"] for m in messages], ["stream"])
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": "one", "data": {}}), [])
+        self.assertEqual(self.tell("comm_close", {"comm_id": "one", "data": {}}), [])
+
+    def test_kernel_opens(self):
+        _, messages = self.run_code("c = require 'perilune.comm'.open('view', { a = 1 }, { 'bytes' }, { version = '2' })"
+                                    " c:send() c:on_message(function(d) seen = d.v end) return c.id, c.target, c:is_open()")
+        opened, sent = [m for m in messages if m["msg_type"].startswith("comm")]
+        identity = opened["content"]["comm_id"]
+        self.assertEqual(opened["content"], {"comm_id": identity, "target_name": "view", "data": {"a": 1}})
+        self.assertEqual((opened["metadata"], [bytes(b) for b in opened["buffers"]]), ({"version": "2"}, [b"bytes"]))
+        self.assertEqual((sent["msg_type"], sent["content"]), ("comm_msg", {"comm_id": identity, "data": {}}))
+        self.assertEqual(sent["parent_header"]["msg_type"], "execute_request")
+        self.assertEqual(result_of(messages), [f'"{identity}"\t"view"\ttrue'])
+        self.assertEqual(self.comms()["comms"], {identity: {"target_name": "view"}})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": identity, "data": {"v": 7}}), [])
+        self.assertEqual(self.result("seen"), ["7"])
+        _, messages = self.run_code("c:close{ bye = true } c:close() return c:is_open()")
+        closed, = [m for m in messages if m["msg_type"].startswith("comm")]
+        self.assertEqual((closed["msg_type"], closed["content"]),
+                         ("comm_close", {"comm_id": identity, "data": {"bye": True}}))
+        self.assertEqual(result_of(messages), ["false"])
+        self.assertIn("the comm for 'view' is closed", self.run_code("c:send{}")[0]["evalue"])
+
+    def test_unknown_targets_are_closed(self):
+        for target in "none", 5, None:
+            closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": target, "data": {}})
+            self.assertEqual((closed["msg_type"], closed["content"]), ("comm_close", {"comm_id": "abc", "data": {}}))
+        self.assertEqual(self.tell("comm_open", {"target_name": "none"}), [])
+        self.run_code("require 'perilune.comm'.register_target('gone', print)"
+                      " require 'perilune.comm'.register_target('gone', nil)")
+        closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": "gone"})
+        self.assertEqual(closed["msg_type"], "comm_close")
+
+    def test_errors_in_handlers(self):
+        self.run_code("comm = require 'perilune.comm'\ncomm.register_target('bad', function() error('no such luck') end)\n"
+                      "comm.register_target('good', function(c) c:on_message(function() local x = nil; x() end) end)")
+        error, closed = self.tell("comm_open", {"comm_id": "e", "target_name": "bad", "data": {}})[::-1]
+        self.assertEqual((error["msg_type"], closed["msg_type"]), ("error", "comm_close"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:2: no such luck$")
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_open", {"comm_id": "g", "target_name": "good", "data": {}}), [])
+        error, = self.tell("comm_msg", {"comm_id": "g", "data": {}})
+        self.assertEqual((error["msg_type"], error["content"]["ename"]), ("error", "Error"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:3: attempt to call a nil value \(local 'x'\)$")
+        self.assertEqual(list(self.comms()["comms"]), ["g"])
+        self.tell("comm_close", {"comm_id": "g"})
+        for code, text in (("comm.open(1)", "comm.open: target: expected a string, got number"),
+                           ("comm.register_target({})", "name: expected a string, got table"),
+                           ("comm.register_target('x', 1)", "handler: expected a function, got number"),
+                           ("comm.open('x', { 1 })", "data: expected a table with names as keys, got a sequence"),
+                           ("comm.open('x', 'y')", "data: expected a table, got string"),
+                           ("comm.open('x', { f = print })", "cannot write a function as JSON"),
+                           ("comm.open('x', {}, 'y')", "buffers: expected an array of strings, got string"),
+                           ("comm.open('x', {}, { 'a', 2 })", "buffers[2]: expected a string, got number"),
+                           ("comm.open('x', {}, {}, 3)", "metadata: expected a table, got number")):
+            reply, messages = self.run_code(code)
+            self.assertIn(text, reply["evalue"])
+            self.assertRegex(reply["evalue"], r"^In \[\d+\]:1: ")
+            self.assertEqual([m for m in messages if m["msg_type"].startswith("comm")], [])
+
+    def test_interrupt_of_a_handler(self):
+        self.run_code("require 'perilune.comm'.register_target('slow', function() while true do pcall(error) end end)")
+        message_id = self.kernel.ask("comm_open", {"comm_id": "s", "target_name": "slow", "data": {}})
+        time.sleep(0.15)
+        self.kernel.ask("interrupt_request", {}, "control")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual([m["msg_type"] for m in messages], ["status", "comm_close", "error", "status"])
+        self.assertEqual(messages[2]["content"]["ename"], "Interrupted")
+        self.assertEqual(self.comms()["comms"], {})
+
+
 class Interrupts(KernelTest):
     LOOPS = {
         "endless": "while true do end",
@@ -513,6 +613,15 @@ class Robustness(KernelTest):
         self.assertEqual(self.result("hacked"), ["nil"])
         message_id = self.kernel.ask("kernel_info_request", {}, "control")
         self.kernel.reply(message_id, "control")
+
+    def test_replayed_messages_are_dropped(self):
+        client = self.kernel.client
+        session = client.session
+        self.run_code("runs = 0")
+        message = session.serialize(session.msg("execute_request", {"code": "runs = runs + 1", "silent": True}))
+        for channel in client.shell_channel, client.shell_channel, client.control_channel:
+            channel.socket.send_multipart(message)
+        self.assertEqual(self.result("runs"), ["1"])
 
     def test_parent_header_comes_back_exactly(self):
         client = self.kernel.client
