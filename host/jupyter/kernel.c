@@ -197,7 +197,7 @@ pl_status pl_kernel_run(const char *connection_file) {
   pl_connection connection;
   PL_TRY(pl_connection_read(connection_file, &connection));
   signal(SIGPIPE, SIG_IGN); /* the front end that reads our standard output may vanish */
-  pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC), .history = json_array(), .wire = pl_wire_new(connection.key)};
+  pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC), .history = pl_history_new(), .wire = pl_wire_new(connection.key)};
   void *context = zmq_ctx_new();
   pl_status status = open_sockets(&k, context, &connection);
   if (status == PL_OK) status = run_session(&k);
@@ -206,7 +206,7 @@ pl_status pl_kernel_run(const char *connection_file) {
   close(k.wake);
   for (size_t i = 0; i < k.waiting_count; i++) pl_request_release(&k.waiting[i]);
   free(k.waiting);
-  json_decref(k.history);
+  pl_history_free(k.history);
   pl_text_release(&k.parent);
   pl_wire_free(k.wire);
   pl_connection_release(&connection);

@@ -5,6 +5,7 @@
 
 #include "host/bind/session.h"
 #include "host/jupyter/connection.h"
+#include "host/jupyter/history.h"
 #include "host/jupyter/publisher.h"
 
 #include <stdatomic.h>
@@ -27,7 +28,7 @@ typedef struct {
   const pl_request *request; /* the one being handled */
   pl_text parent;            /* header of the last request: what runs on its behalf, or later, belongs to it */
   long execution_count;
-  json_t *history;     /* array of the stored inputs, in their order */
+  pl_history *history;
   pl_request *waiting; /* requests that were taken from the shell after an error, still to be handled */
   size_t waiting_count;
 } pl_kernel;

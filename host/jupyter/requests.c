@@ -1,7 +1,7 @@
 /* Answers to requests. To know another message type: one function and one row in the table at the end. */
 #include "host/jupyter/kernel.h"
 
-#include <fnmatch.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,7 +79,7 @@ static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome 
 
 static void store_input(pl_kernel *k, const json_t *code) {
   k->execution_count++;
-  json_array_append_new(k->history, json_pack("[i, I, O]", 0, (json_int_t)k->execution_count, code));
+  pl_history_add(k->history, k->execution_count, code);
 }
 
 static json_t *execute(pl_kernel *k, const pl_request *request) {
@@ -134,46 +134,29 @@ static json_t *complete(pl_kernel *k, const pl_request *request) {
                    "metadata");
 }
 
-/* ---- history of this session ---- */
+/* ---- history ---- */
 
-static long long integer(const json_t *content, const char *name, long long otherwise) {
+static json_int_t integer(const json_t *content, const char *name, json_int_t otherwise) {
   const json_t *value = json_object_get(content, name);
   return json_is_integer(value) ? json_integer_value(value) : otherwise;
 }
 
-static bool in_history(const json_t *entry, const json_t *content, const char *kind) {
-  long long line = json_integer_value(json_array_get(entry, 1));
-  if (strcmp(kind, "range") == 0)
-    return integer(content, "session", 0) == 0 && line >= integer(content, "start", 1) &&
-           line < integer(content, "stop", line + 1);
-  const char *pattern = json_string_value(json_object_get(content, "pattern"));
-  return strcmp(kind, "search") != 0 || !pattern ||
-         fnmatch(pattern, json_string_value(json_array_get(entry, 2)), FNM_NOESCAPE) == 0;
-}
-
-static void remove_input(json_t *entries, const json_t *input) {
-  for (size_t i = json_array_size(entries); i-- > 0;)
-    if (json_equal(json_array_get(json_array_get(entries, i), 2), input)) json_array_remove(entries, i);
-}
-
 static json_t *history(pl_kernel *k, const pl_request *request) {
+  static const char *const kinds[] = {[PL_HISTORY_TAIL] = "tail", "range", "search"};
   const json_t *content = request->content;
   const char *kind = json_string_value(json_object_get(content, "hist_access_type"));
-  json_t *entries = json_array(), *entry;
-  size_t i;
-  if (!kind) kind = "tail";
-  json_array_foreach(k->history, i, entry) {
-    if (!in_history(entry, content, kind)) continue;
-    json_t *input = json_array_get(entry, 2);
-    if (flag(content, "unique", false)) remove_input(entries, input);
-    json_array_append_new(entries,
-                          flag(content, "output", false)
-                              ? json_pack("[O, O, [O, n]]", json_array_get(entry, 0), json_array_get(entry, 1), input)
-                              : json_incref(entry));
-  }
-  long long last = strcmp(kind, "range") == 0 ? -1 : integer(content, "n", -1);
-  while (last >= 0 && (long long)json_array_size(entries) > last) json_array_remove(entries, 0);
-  return json_pack("{s:s, s:o}", "status", "ok", "history", entries);
+  const json_t *pattern = json_object_get(content, "pattern");
+  pl_history_query query = {.n = integer(content, "n", -1),
+                            .session = integer(content, "session", 0),
+                            .start = integer(content, "start", 1),
+                            .stop = integer(content, "stop", INT64_MAX),
+                            .pattern = json_is_string(pattern) ? json_string_value(pattern) : "*",
+                            .unique = flag(content, "unique", false),
+                            .output = flag(content, "output", false)};
+  while (kind && query.kind < 3 && strcmp(kind, kinds[query.kind]) != 0) query.kind++;
+  if (query.kind == 3)
+    return refuse("ProtocolError", "history_request: hist_access_type is none of tail, range and search");
+  return json_pack("{s:s, s:o}", "status", "ok", "history", pl_history_find(k->history, &query));
 }
 
 /* ---- comms ---- */

@@ -21,8 +21,8 @@ local function check_handler(handler, what)
   if handler ~= nil then check(handler, "function", what .. ": handler", 3) end
 end
 
--- When the front end opens a comm for the target `name`, handler(c, data, buffers, metadata) is called with it; an error
--- in it closes the comm. nil forgets the target.
+-- When the front end opens a comm for the target `name`, handler(c, data, buffers, metadata) is called with it; an
+-- error in it closes the comm. nil forgets the target.
 function comm.register_target(name, handler)
   check(name, "string", "comm.register_target: name", 2)
   check_handler(handler, "comm.register_target")

@@ -34,7 +34,7 @@ class Kernel:
         ip = os.path.join(self.folder.name, "ipc") if transport == "ipc" else "127.0.0.1"
         write_connection_file(self.file, key=key, transport=transport, ip=ip)
         self.process = subprocess.Popen([PROGRAM, "kernel", "--connection-file", self.file],
-                                        env={**os.environ, **(environment or {})})
+                                        env={**os.environ, "XDG_DATA_HOME": self.folder.name, **(environment or {})})
         self.client = BlockingKernelClient(connection_file=self.file)
         self.client.load_connection_file()
         self.client.session.key = key
@@ -419,13 +419,118 @@ class Code(KernelTest):
         self.assertEqual(self.complete("string.re", 10000)["cursor_end"], 9)
         self.assertEqual(self.complete("f().x")["matches"], [])
 
-    def test_history(self):
-        self.run_code("first_input()")
-        self.run_code("second = 2")
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="tail", n=2))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()", "second = 2"])
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="search", pattern="first*"))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
+
+class History(unittest.TestCase):
+    """Each test has a data folder of its own, which its kernels share."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.file = os.path.join(self.folder.name, "perilune", "history.jsonl")
+
+    def start(self, **environment):
+        kernel = Kernel(environment={"XDG_DATA_HOME": self.folder.name, **environment})
+        self.addCleanup(kernel.close)
+        return kernel
+
+    def history(self, kernel, kind, **content):
+        message_id = kernel.ask("history_request", {"hist_access_type": kind, "raw": True, "output": False, **content})
+        content = kernel.reply(message_id)["content"]
+        self.assertEqual(content["status"], "ok")
+        return content["history"]
+
+    def test_sessions(self):
+        first, second = self.start(), self.start()
+        self.assertEqual(self.history(first, "tail", n=10), [])
+        self.assertEqual(self.history(first, "range", session=0), [])
+        first.run("a = 1")
+        second.run("b = 'ü\\0'")  # two kernels at once take turns in one file
+        first.run("error 'kept, too'")
+        first.run("not_stored()", store_history=False)
+        first.run("silent()", silent=True)
+        self.assertEqual(self.history(second, "tail", n=2), [[2, 1, "b = 'ü\\0'"], [1, 2, "error 'kept, too'"]])
+        self.assertEqual(self.history(second, "range", session=-1), [[1, 1, "a = 1"], [1, 2, "error 'kept, too'"]])
+        third = self.start()
+        self.assertEqual(self.history(third, "range", session=-1), [[2, 1, "b = 'ü\\0'"]])
+        third.run("c = 3")
+        for session, start, stop, lines in ((0, 1, None, ["c = 3"]), (-1, 1, None, ["b = 'ü\\0'"]),
+                                            (-2, 1, None, ["a = 1", "error 'kept, too'"]), (-2, 2, None, ["error 'kept, too'"]),
+                                            (-2, 1, 2, ["a = 1"]), (1, 1, 2, ["a = 1"]), (1, 2, 2, []), (-3, 1, None, []),
+                                            (9, 1, None, []), (-2**63, 1, None, []), (2**63 - 1, -2**63, 2**63 - 1, [])):
+            entries = self.history(third, "range", session=session, start=start, stop=stop)
+            self.assertEqual([entry[2] for entry in entries], lines, (session, start, stop))
+        self.assertEqual(self.history(third, "tail", n=1, output=True), [[3, 1, ["c = 3", None]]])
+        self.assertEqual(len(self.history(third, "tail", n=None)), 4)
+        self.assertEqual(self.history(third, "tail", n=0), [])
+        self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
+
+    def test_search(self):
+        kernel = self.start()
+        inputs = ["x = 1", "print 'x'", "x = 1", "x = [[*]]", "größe = 2", "two\nlines", "x = 1"]
+        for code in inputs:
+            kernel.run(code)
+
+        def search(pattern, **options):
+            return [entry[1:] for entry in self.history(kernel, "search", pattern=pattern, **options)]
+        self.assertEqual(search("x = 1"), [[1, "x = 1"], [3, "x = 1"], [7, "x = 1"]])
+        self.assertEqual(search("x = 1", unique=True), [[7, "x = 1"]])
+        self.assertEqual(search("x*", n=2), [[4, "x = [[*]]"], [7, "x = 1"]])
+        self.assertEqual(search("*", unique=True, n=3), [[5, "größe = 2"], [6, "two\nlines"], [7, "x = 1"]])
+        self.assertEqual(search("gr??e*"), [[5, "größe = 2"]])
+        self.assertEqual(search("gr?????e*"), [])
+        self.assertEqual(search("*[[*]]"), [[4, "x = [[*]]"]])
+        self.assertEqual(search("*lines"), [[6, "two\nlines"]])
+        self.assertEqual(search(""), [])
+        self.assertEqual(search("x"), [])
+        self.assertEqual(len(self.history(kernel, "search")), 7)
+        kernel.run("x = 0 -- " + "a" * 20000)
+        start = time.time()
+        self.assertEqual(search("x" + "*a" * 30 + "b"), [])
+        self.assertLess(time.time() - start, 5)
+        message_id = kernel.ask("history_request", {"hist_access_type": "everything"})
+        self.assertEqual(kernel.reply(message_id)["content"]["status"], "error")
+
+    def test_damaged_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "wb") as file:
+            file.write(b'\xff\xfe\0\n[1, 1, "good"]\n[2, 1, "cut\n{}\n[]\n[[[[\n[99999999999999999999, 1, "x"]\n[-4, 1, "y"]\n'
+                       b'[3, "a", 5]\n\n\n[1, 2, "\xff"]\n[2, 2, "better"]\n[3, 1, "unfinished')
+        kernel = self.start()
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"]])
+        kernel.run("1")
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"], [4, 1, "1"]])
+
+    def test_long_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "w") as file:
+            file.write('[77, 1, "early"]\n' + f'[5, 1, "{"x" * 1000}"]\n' * 9000)
+        kernel = self.start()
+        kernel.run("1")
+        entries = self.history(kernel, "tail")
+        self.assertLess(os.stat(self.file).st_size, 4.2e6)
+        self.assertEqual((entries[-1], entries[0]), ([78, 1, "1"], [5, 1, "x" * 1000]))
+        kernel.run("x = '" + "y" * 2000000 + "'")
+        self.assertEqual(self.history(kernel, "tail", n=1), [[78, 1, "1"]])
+
+    def test_without_a_file(self):
+        os.mkdir(os.path.dirname(self.file))
+        os.mkdir(self.file)
+        for environment in {"PERILUNE_HISTORY": "0"}, {"XDG_DATA_HOME": self.folder.name}, {"XDG_DATA_HOME": "/dev/null"}:
+            kernel = self.start(**environment)
+            kernel.run("a = 1")
+            kernel.run("b = 2")
+            self.assertEqual(self.history(kernel, "tail", n=5), [[1, 1, "a = 1"], [1, 2, "b = 2"]])
+        self.assertEqual(os.listdir(self.file), [])
+
+    def test_kernels_at_once(self):
+        kernels = [self.start() for _ in range(3)]
+        for kernel in kernels:
+            for i in range(200):
+                kernel.client.execute(f"x = {i}")
+        for kernel in kernels:
+            self.history(kernel, "tail", n=1)  # answered when all before it are
+        entries = self.history(kernels[0], "tail")
+        self.assertEqual(sorted(entries), [[s, i + 1, f"x = {i}"] for s in (1, 2, 3) for i in range(200)])
 
 
 class Comms(KernelTest):
