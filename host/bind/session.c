@@ -5,6 +5,7 @@
 #include "host/bind/evaluate.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/output.h"
+#include "host/bind/source.h"
 #include "host/bind/state.h"
 
 #include <lua.h>
@@ -67,8 +68,10 @@ void pl_session_comm(pl_session *session, const pl_comm_message *message, pl_out
 
 json_t *pl_session_comms(pl_session *session, const char *target) { return pl_comm_list(session->L, target); }
 
-pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length) {
-  return pl_evaluate_is_complete(session->L, code, length);
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length, pl_text *indent) {
+  pl_completeness state = pl_evaluate_is_complete(session->L, code, length);
+  if (state == PL_CODE_INCOMPLETE) pl_source_indent(code, length, indent);
+  return state;
 }
 
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start) {

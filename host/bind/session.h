@@ -59,7 +59,8 @@ void pl_session_comm(pl_session *session, const pl_comm_message *message, pl_out
 json_t *pl_session_comms(pl_session *session, const char *target);
 
 typedef enum { PL_CODE_COMPLETE, PL_CODE_INCOMPLETE, PL_CODE_INVALID } pl_completeness;
-pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length);
+/* For incomplete code `indent` gets the blanks that its next line should begin with. */
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length, pl_text *indent);
 
 /* Names that may stand at byte `cursor`: an array of strings that replace code[*start, cursor). Runs no user code. */
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start);

@@ -2,6 +2,7 @@
 #ifndef PL_BIND_SOURCE_H
 #define PL_BIND_SOURCE_H
 
+#include "host/base/text.h"
 #include <lua.h>
 #include <stdbool.h>
 
@@ -17,6 +18,11 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
+
+/* Appends the blanks that the line after unfinished code should begin with: those of its neighbours in the innermost
+ * open block or bracket, or one step more than the line that opened it; none inside a long string, of which they would
+ * become part. A step is what the code itself uses. */
+void pl_source_indent(const char *code, size_t length, pl_text *indent);
 
 /* Lua's reserved words in alphabetical order, ended by NULL. */
 extern const char *const pl_source_keywords[];

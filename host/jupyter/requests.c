@@ -111,9 +111,12 @@ static json_t *is_complete(pl_kernel *k, const pl_request *request) {
   static const char *const names[] = {"complete", "incomplete", "invalid"};
   const json_t *code = json_object_get(request->content, "code");
   if (!json_is_string(code)) return refuse("ProtocolError", "is_complete_request: content has no string `code`");
-  pl_completeness state = pl_session_is_complete(k->session, json_string_value(code), json_string_length(code));
+  pl_text indent = {0};
+  pl_completeness state =
+      pl_session_is_complete(k->session, json_string_value(code), json_string_length(code), &indent);
   json_t *reply = json_pack("{s:s}", "status", names[state]);
-  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_string("  "));
+  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_stringn(indent.data, indent.length));
+  pl_text_release(&indent);
   return reply;
 }
 

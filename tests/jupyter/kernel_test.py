@@ -396,6 +396,21 @@ class Code(KernelTest):
         for code in "x = = 1", "'unfinished", "end", "1 1 )":
             self.assertEqual(self.status(code), "invalid", code)
 
+    def test_indent(self):
+        for code, indent in (
+                ("for i = 1, 3 do", "  "), ("for i = 1, 3 do\n", "  "), ("if x then\n  if y then", "    "),
+                ("if x then\n  if y then\n    f()", "    "), ("if x then\n  if y then\n    f()\n  end", "  "),
+                ("if x then\n  f()\nelse", "  "), ("if x then\n  f()\nelseif y then\n", "  "),
+                ("while true do\n    repeat", " " * 8), ("function f()\n\tlocal x = {", "\t\t"),
+                ("f(function()", "  "), ("f({ g(function() return {", "  "), ("x = {\n  1,", "  "),
+                ("x = {\n        1, -- one\n", " " * 8), ("x =", "  "), ("x = a +\n  b +", "  "),
+                ("for i = 1, 3 do\n  x = a +", "    "), ("for i = 1, 3 do\n  x = a +\n    b +", "    "),
+                ("for i = 1, 3 do\n  x = a +\n    b\n", "  "), ("while x", "  "), ("local function f(a,", "  "),
+                ("do\n  x = [[\n  text", ""), ("--[[ comment", ""), ("do --[[ comment", "  "),
+                ("do\n  x = [[\n  text ]]", "  "), ("if a and", "  "), ("  do", "    "), ("a = 'do' do", "  ")):
+            content = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(content, {"status": "incomplete", "indent": indent}, code)
+
     def complete(self, code, position=None):
         return self.kernel.reply(self.kernel.client.complete(code, position))["content"]
 
