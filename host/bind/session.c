@@ -7,6 +7,7 @@
 #include "host/bind/output.h"
 #include "host/bind/source.h"
 #include "host/bind/state.h"
+#include "host/device/device.h"
 
 #include <lua.h>
 #include <stdlib.h>
@@ -76,6 +77,25 @@ pl_completeness pl_session_is_complete(pl_session *session, const char *code, si
 
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start) {
   return pl_evaluate_complete(session->L, code, length, cursor, start);
+}
+
+json_t *pl_session_gpus(void) {
+  json_t *gpus = json_array();
+  for (int i = 0, count = pl_device_count(); i < count; i++) {
+    pl_device *device = pl_device_at(i);
+    pl_memory now;
+    size_t available, total;
+    pl_device_memory(device, &now);
+    if (!device->capacity || now.peak == 0) continue;
+    json_t *gpu = json_pack("{s:s, s:s, s:I, s:I, s:I}", "name", device->name, "model", device->model, "live",
+                            (json_int_t)now.live, "cached", (json_int_t)now.cached, "peak", (json_int_t)now.peak);
+    if (device->capacity(device, &available, &total) == PL_OK) {
+      json_object_set_new(gpu, "available", json_integer((json_int_t)available));
+      json_object_set_new(gpu, "total", json_integer((json_int_t)total));
+    }
+    json_array_append_new(gpus, gpu);
+  }
+  return gpus;
 }
 
 void pl_session_interrupt(pl_session *session) {

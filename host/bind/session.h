@@ -65,6 +65,10 @@ pl_completeness pl_session_is_complete(pl_session *session, const char *code, si
 /* Names that may stand at byte `cursor`: an array of strings that replace code[*start, cursor). Runs no user code. */
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start);
 
+/* The GPUs that this process has used, from any thread: an array of { name, model, live, cached, peak, available, total
+ * }, bytes; the last two, of the whole GPU, are missing when it does not answer. */
+json_t *pl_session_gpus(void);
+
 /* Stops the running code soon, from any thread or a signal handler: it ends with the error "interrupted". Without
  * running code it does nothing. */
 void pl_session_interrupt(pl_session *session);

@@ -81,10 +81,6 @@ static void end_stream(pl_publisher *p, bool whole) {
   p->deadline_ms = p->last_ms + GATHER_MS;
 }
 
-static bool same(const pl_text *a, const pl_text *b) {
-  return a->length == b->length && (a->length == 0 || memcmp(a->data, b->data, a->length) == 0);
-}
-
 /* ---- for other threads ---- */
 
 void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content,
@@ -98,7 +94,7 @@ void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent,
 void pl_publisher_stream(pl_publisher *p, const pl_text *parent, const char *name, const char *data, size_t length) {
   name = strcmp(name, "stderr") == 0 ? "stderr" : "stdout";
   pthread_mutex_lock(&p->lock);
-  if (p->text.length && (p->stream != name || !same(&p->parent, parent))) end_stream(p, true);
+  if (p->text.length && (p->stream != name || !pl_text_equal(&p->parent, parent))) end_stream(p, true);
   bool first = p->text.length == 0;
   if (first) {
     p->stream = name;

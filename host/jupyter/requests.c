@@ -25,6 +25,14 @@ static json_t *kernel_info(pl_kernel *k, const pl_request *request) {
                    "https://www.lua.org/manual/5.4/", "supported_features");
 }
 
+static json_t *connect(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  json_t *reply = json_pack("{s:s}", "status", "ok");
+  for (int i = 0; i < PL_CHANNELS; i++)
+    json_object_set_new(reply, pl_port_fields[i], json_integer(k->connection.port[i]));
+  return reply;
+}
+
 /* ---- execute ---- */
 
 typedef struct {
@@ -200,10 +208,16 @@ static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   return reply;
 }
 
+static json_t *usage(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  return pl_usage_read(&k->usage);
+}
+
 enum { SHELL = 1 << PL_SHELL, CONTROL = 1 << PL_CONTROL };
 
 static const pl_handler handlers[] = {
     {"kernel_info_request", "kernel_info_reply", SHELL | CONTROL, kernel_info},
+    {"connect_request", "connect_reply", SHELL | CONTROL, connect},
     {"execute_request", "execute_reply", SHELL, execute},
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
@@ -213,6 +227,7 @@ static const pl_handler handlers[] = {
     {"comm_msg", NULL, SHELL, comm},
     {"comm_close", NULL, SHELL, comm},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
+    {"usage_request", "usage_reply", CONTROL, usage},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };
 

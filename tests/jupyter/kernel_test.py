@@ -5,6 +5,7 @@ Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is 
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -121,16 +122,72 @@ class Information(KernelTest):
     def test_headers(self):
         message_id = self.kernel.client.kernel_info()
         reply = self.kernel.reply(message_id)
-        self.assertEqual(reply["header"]["version"], "5.5")
         self.assertEqual(reply["parent_header"]["msg_id"], message_id)
         self.assertIsNotNone(reply["header"]["date"].tzinfo)
         self.assertEqual(reply["metadata"], {})
+        message_id = self.kernel.client.execute("print 'x' display = require 'perilune.display' display.text 'y' 5")
+        seen = [reply, self.kernel.reply(message_id)] + self.kernel.iopub(message_id)
+        self.assertEqual({m["header"]["version"] for m in seen}, {"5.5"})
+        self.assertEqual({m["header"]["session"] for m in seen}, {reply["header"]["session"]})
+        self.assertEqual(len({m["header"]["msg_id"] for m in seen}), len(seen))
 
     def test_unknown_types_get_busy_and_idle(self):
         for channel in "shell", "control":
-            message_id = self.kernel.ask("frobnicate_request", {"x": 1}, channel)
-            kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
-            self.assertEqual(kinds, ["busy", "idle"])
+            for kind in "frobnicate_request", "execute_reply", "status", "", "create_subshell_request":
+                message_id = self.kernel.ask(kind, {"x": 1}, channel)
+                kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
+                self.assertEqual(kinds, ["busy", "idle"])
+
+    def test_no_subshells(self):
+        info = self.kernel.reply(self.kernel.client.kernel_info())["content"]
+        self.assertNotIn("kernel subshells", info["supported_features"])
+        client = self.kernel.client
+        message = client.session.msg("execute_request", {"code": "6 * 7", "user_expressions": {"x": "1"}})
+        message["header"]["subshell_id"] = "nobody"
+        client.shell_channel.send(message)
+        reply = self.kernel.reply(message["header"]["msg_id"])
+        self.assertEqual((reply["content"]["status"], reply["parent_header"]["subshell_id"]), ("ok", "nobody"))
+        self.assertEqual(result_of(self.kernel.iopub(message["header"]["msg_id"])), ["42"])
+
+    def test_connect(self):
+        with open(self.kernel.file) as file:
+            connection = json.load(file)
+        for channel in "shell", "control":
+            content = self.kernel.reply(self.kernel.ask("connect_request", {}, channel), channel)["content"]
+            self.assertEqual(content.pop("status"), "ok")
+            self.assertEqual(content, {name: port for name, port in connection.items() if name.endswith("_port")})
+
+    def usage(self):
+        return self.kernel.reply(self.kernel.ask("usage_request", {}, "control"), "control")["content"]
+
+    def usage_when(self, condition):
+        deadline = time.time() + TIMEOUT
+        while True:
+            time.sleep(0.1)
+            usage = self.usage()
+            if condition(usage):
+                return usage
+            self.assertLess(time.time(), deadline, usage)
+
+    def test_usage(self):
+        first = self.usage()
+        self.assertEqual((first["status"], first["pid"]), ("ok", self.kernel.process.pid))
+        self.assertEqual(first["hostname"], os.uname().nodename)
+        self.assertEqual((first["cpu_count"], first["gpus"]), (os.cpu_count(), []))
+        message_id = self.kernel.client.execute("kept = string.rep('x', 100e6) while true do end")
+        busy = self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 90e6 and u["kernel_cpu"] > 5)
+        self.assertGreater(busy["host_cpu_percent"], 0)
+        memory = busy["host_virtual_memory"]
+        self.assertGreater(memory["total"], memory["available"])
+        self.assertAlmostEqual(memory["percent"], 100 * (1 - memory["available"] / memory["total"]), delta=0.1)
+        self.assertEqual(memory.keys() - {"total", "available", "percent", "used", "free", "active", "inactive", "buffers",
+                                          "cached", "shared", "slab"}, set())
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.kernel.reply(message_id)
+        self.run_code("kept = nil collectgarbage()")
+        message_id = self.kernel.client.execute("os.execute('head -c 50000000 /dev/zero | tail -c 50000000 | sleep 3')")
+        self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 40e6)  # what children hold is counted
+        self.kernel.reply(message_id)
 
     def test_heartbeat_while_busy(self):
         client = self.kernel.client
@@ -767,6 +824,75 @@ class Robustness(KernelTest):
         self.kernel.iopub(ids[-1])
 
 
+class Clients(KernelTest):
+    """Several front ends at one kernel."""
+
+    def setUp(self):
+        self.clients = []
+        for _ in range(4):
+            client = BlockingKernelClient(connection_file=self.kernel.file)
+            client.load_connection_file()
+            client.session.key = self.kernel.client.session.key
+            client.start_channels()
+            client.wait_for_ready(timeout=TIMEOUT)
+            self.addCleanup(client.stop_channels)
+            self.clients.append(client)
+
+    def test_replies_go_to_who_asked(self):
+        asked = {client: [client.execute(f"print({i}, {n})") for n in range(50)] for i, client in enumerate(self.clients)}
+        for client, ids in asked.items():
+            for message_id in ids:
+                self.assertEqual(client.get_shell_msg(timeout=TIMEOUT)["parent_header"]["msg_id"], message_id)
+            self.assertRaises(queue.Empty, client.get_shell_msg, timeout=0.05)
+
+    def test_everyone_sees_what_is_published(self):
+        self.run_code("require 'perilune.comm'.register_target('all', function(c) c:send{ hello = true } end)")
+        message_id = self.clients[0].execute("print 'to all'")
+        session = self.clients[1].session
+        self.clients[1].shell_channel.send(session.msg("comm_open", {"comm_id": "x", "target_name": "all", "data": {}}))
+        for client in self.clients:
+            kinds = []
+            while "comm_msg" not in kinds:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "stream":
+                    self.assertEqual(message["content"]["text"], "to all\n")
+                kinds.append(message["msg_type"])
+            self.assertIn("stream", kinds)
+
+    def test_questions_go_to_who_runs_the_cell(self):
+        asking = self.clients[2].execute("return io.read()", allow_stdin=True)
+        self.assertEqual(self.clients[2].get_stdin_msg(timeout=TIMEOUT)["msg_type"], "input_request")
+        self.clients[1].input("not mine to answer")
+        for client in self.clients:
+            self.assertRaises(queue.Empty, client.get_stdin_msg, timeout=0.05)
+        self.clients[2].input("mine")
+        while True:
+            message = self.clients[2].get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "execute_result" and message["parent_header"]["msg_id"] == asking:
+                break
+        self.assertEqual(message["content"]["data"]["text/plain"], '"mine"')
+
+    def test_a_client_that_vanishes(self):
+        self.clients[3].execute("for i = 1, 1e5 do print(i) end")
+        self.clients[3].stop_channels()
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_shutdown_is_told_to_all(self):
+        with contextlib.closing(Kernel()) as kernel:
+            other = BlockingKernelClient(connection_file=kernel.file)
+            other.load_connection_file()
+            other.session.key = kernel.client.session.key
+            other.start_channels()
+            other.wait_for_ready(timeout=TIMEOUT)
+            kernel.ask("shutdown_request", {"restart": True}, "control")
+            while True:
+                message = other.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "shutdown_reply":
+                    break
+            self.assertEqual(message["content"], {"status": "ok", "restart": True})
+            other.stop_channels()
+
+
 class LifeCycle(unittest.TestCase):
     def shut_down(self, channel, restart, busy):
         with contextlib.closing(Kernel()) as kernel:
@@ -785,6 +911,12 @@ class LifeCycle(unittest.TestCase):
     def test_empty_key(self):
         with contextlib.closing(Kernel(key=b"")) as kernel:
             self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
+            session = Session(key=b"")
+            frames = session.serialize(session.msg("execute_request", {"code": "n = (n or 0) + 1"}))
+            self.assertEqual(frames[1], b"")
+            for _ in range(2):  # without signatures there is no telling a replayed message
+                kernel.client.shell_channel.socket.send_multipart(frames)
+            self.assertEqual(result_of(kernel.run("n")[1]), ["2"])
 
     def test_ipc(self):
         with contextlib.closing(Kernel(transport="ipc")) as kernel:
