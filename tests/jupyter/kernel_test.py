@@ -223,6 +223,21 @@ class Information(KernelTest):
             socket.close()
 
 
+    def test_usage_of_gpus(self):
+        fakes = os.path.join(os.path.dirname(PROGRAM), "tests", "fakes")  # made-up libraries of CUDA
+        path = ":".join(os.path.join(fakes, name) for name in ("driver", "nvrtc", "cublas"))
+        with contextlib.closing(Kernel(environment={"LD_LIBRARY_PATH": path, "CUDA_HOME": "/nowhere"})) as kernel:
+            kernel.run("pl = require 'perilune' t = pl.zeros{1024, 1024, device = 'cuda'} u = pl.zeros{10, device = 'cuda'}"
+                       " u = nil collectgarbage()")
+            kernel.client.execute("while true do end")
+            gpu, = kernel.reply(kernel.ask("usage_request", {}, "control"), "control")["content"]["gpus"]
+            self.assertEqual((gpu["name"], gpu["live"], gpu["cached"]), ("cuda:0", 2**22, 512))
+            self.assertGreaterEqual(gpu["peak"], gpu["live"] + gpu["cached"])
+            self.assertEqual(gpu["total"], 2**30)
+            self.assertLess(gpu["available"], 2**30 - 2**22)
+            self.assertIsInstance(gpu["model"], str)
+
+
 class Execution(KernelTest):
     def test_order_of_messages(self):
         reply, messages = self.run_code("print('a') 1 + 1")
