@@ -1,5 +1,6 @@
 /* The main thread of a kernel: it owns the session and the shell and stdin sockets. */
 #include "host/jupyter/kernel.h"
+#include "host/base/clock.h"
 #include "host/jupyter/thread.h"
 
 #include <errno.h>
@@ -46,12 +47,14 @@ void pl_kernel_publish(pl_kernel *k, const char *type, const json_t *content) {
 /* ---- stop on error ---- */
 
 /* Messages that are on their way when the error happens were sent without knowing of it, like those that have arrived.
- * The error's reply goes out only after this, so that no later one can be among them. */
-enum { ON_THEIR_WAY_MS = 5 };
+ * The error's reply goes out only after this, so that no later one can be among them. Who never stops sending cannot
+ * keep it back for ever. */
+enum { ON_THEIR_WAY_MS = 5, TAKING_MS_MAX = 1000 };
 
 void pl_kernel_take_waiting(pl_kernel *k) {
   zmq_pollitem_t item = {.socket = k->shell, .events = ZMQ_POLLIN};
-  while (zmq_poll(&item, 1, ON_THEIR_WAY_MS) > 0) {
+  double start = pl_now_ms();
+  while (pl_now_ms() - start < TAKING_MS_MAX && zmq_poll(&item, 1, ON_THEIR_WAY_MS) > 0) {
     pl_request request;
     if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) continue;
     k->waiting = pl_reallocate(k->waiting, (k->waiting_count + 1) * sizeof *k->waiting);

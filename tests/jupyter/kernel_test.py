@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -806,13 +807,23 @@ class Robustness(KernelTest):
         message_id = self.kernel.ask("kernel_info_request", {}, "control")
         self.kernel.reply(message_id, "control")
 
+    def test_strangers_at_the_ports(self):
+        with open(self.kernel.file) as file:
+            ports = [port for name, port in json.load(file).items() if name.endswith("_port")]
+        for port in ports:
+            for text in b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 10000, b"", b"\xff\0\0\0\0\0\0\0\1\x7f" + b"\3" + b"\0" * 200:
+                with socket.create_connection(("127.0.0.1", port)) as stranger, contextlib.suppress(ConnectionError):
+                    stranger.sendall(text)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+        self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+
     def test_replayed_messages_are_dropped(self):
         client = self.kernel.client
         session = client.session
         self.run_code("runs = 0")
         message = session.serialize(session.msg("execute_request", {"code": "runs = runs + 1", "silent": True}))
-        for channel in client.shell_channel, client.shell_channel, client.control_channel:
-            channel.socket.send_multipart(message)
+        for _ in range(3):
+            client.shell_channel.socket.send_multipart(message)
         self.assertEqual(self.result("runs"), ["1"])
 
     def test_parent_header_comes_back_exactly(self):
