@@ -163,12 +163,14 @@ static pl_status run_recurrence(void *context) {
                   run->outputs, &run->states, &run->last);
 }
 
-static int plan_field(lua_State *L, int table, const char *name) {
-  if (lua_getfield(L, table, name) != LUA_TNUMBER) pl_error(L, "recurrence: fused.%s: expected a number", name);
+static int number_field(lua_State *L, int table, const char *of, const char *name) {
+  if (lua_getfield(L, table, name) != LUA_TNUMBER) pl_error(L, "recurrence: %s.%s: expected a number", of, name);
   int value = (int)lua_tointeger(L, -1);
   lua_pop(L, 1);
   return value;
 }
+
+static int plan_field(lua_State *L, int table, const char *name) { return number_field(L, table, "fused", name); }
 
 void pl_read_fused_plan(lua_State *L, int table, pl_fused_plan *plan) {
   *plan = (pl_fused_plan){
@@ -186,6 +188,22 @@ void pl_read_fused_plan(lua_State *L, int table, pl_fused_plan *plan) {
   };
 }
 
+void pl_read_step_cuts(lua_State *L, int table, pl_step_cut cuts[2]) {
+  static const char *const ways[] = {"forward", "backward"};
+  for (int way = 0; way < 2; way++) {
+    if (lua_getfield(L, table, ways[way]) != LUA_TTABLE)
+      pl_error(L, "recurrence: alternating.%s: expected a table", ways[way]);
+    int of_way = lua_gettop(L);
+    cuts[way] = (pl_step_cut){
+        .product = number_field(L, of_way, ways[way], "product"),
+        .warps = number_field(L, of_way, ways[way], "warps"),
+        .rows = number_field(L, of_way, ways[way], "rows"),
+        .unit_tiles = number_field(L, of_way, ways[way], "unit_tiles"),
+    };
+    lua_pop(L, 1);
+  }
+}
+
 /* Options at index 7, which holds the lengths. */
 static void read_recurrence_options(lua_State *L, int index, recurrence_run *run) {
   luaL_checktype(L, index, LUA_TTABLE);
@@ -200,6 +218,7 @@ static void read_recurrence_options(lua_State *L, int index, recurrence_run *run
   if (run->r.product == PL_DTYPES || !pl_dtype_is_float(run->r.product))
     pl_error(L, "recurrence: product: expected a floating-point type, got '%s'", lua_tostring(L, -1));
   if (lua_getfield(L, index, "fused") == LUA_TTABLE) pl_read_fused_plan(L, lua_gettop(L), &run->r.plan);
+  if (lua_getfield(L, index, "alternating") == LUA_TTABLE) pl_read_step_cuts(L, lua_gettop(L), run->r.step);
   lua_getfield(L, index, "lengths");
   run->lengths = pl_optional_tensor(L, lua_gettop(L), "recurrence", "lengths");
 }

@@ -9,8 +9,7 @@ static void set_integer(lua_State *L, const char *name, int64_t value) {
   lua_setfield(L, -2, name);
 }
 
-/* fused_chip(device) -> { model=, architecture=, multiprocessors=, shared_bytes= }, or nil where there is no fused way
- */
+/* fused_chip(device) -> { model=, architecture=, multiprocessors=, shared_bytes= } of a GPU, else nil */
 static int fused_chip(lua_State *L) {
   pl_device *device;
   pl_raise_unless_ok(L, pl_device_named(luaL_checkstring(L, 1), &device));

@@ -46,7 +46,7 @@ pl_status pl_cuda_recurrence_workspace(pl_device *device, const pl_recurrence *q
   if (q->plan.rows) return pl_cuda_fused_workspace(device, q, bytes);
   pl_step_shape shape;
   arena a = {0};
-  pl_step_shape_choose(q, false, &shape);
+  PL_TRY(pl_step_shape_of(q, false, &shape));
   lay_out(q, &shape, &a);
   *bytes = a.used;
   return PL_OK;
@@ -150,7 +150,7 @@ static pl_status run_way(pl_device *device, way *y, void *memory, pl_status (*ru
   PL_TRY(pl_cuda_enter(device, &cuda));
   PL_TRY(check(y->q));
   if (backward && y->gradient->recurrent) PL_TRY(pl_blas_ready(cuda));
-  pl_step_shape_choose(y->q, backward, &y->shape);
+  PL_TRY(pl_step_shape_of(y->q, backward, &y->shape));
   if (memory) y->w = lay_out(y->q, &y->shape, &kept);
   lay_out_scratch(y, &own);
   PL_TRY(pl_buffer_new(device, own.used, &owned));

@@ -36,9 +36,10 @@ static void plan_free(pl_step_plan *plan) {
 /* ---- making ---- */
 
 static void print_key(const pl_recurrence *q, bool backward, bool to_initial, pl_text *key) {
-  pl_text_print(key, "%d %d %d %d %lld %lld %lld %d %d %d %s", backward, to_initial, backward && q->cut,
+  const pl_step_cut *cut = &q->step[backward];
+  pl_text_print(key, "%d %d %d %d %lld %lld %lld %d %d %d %d %d %d %d %s", backward, to_initial, backward && q->cut,
                 pl_tf32_allowed(), (long long)q->batch, (long long)q->heads, (long long)q->dim, q->type, q->storage,
-                q->product, q->cell->key);
+                q->product, (int)cut->product, cut->warps, cut->rows, cut->unit_tiles, q->cell->key);
 }
 
 static pl_status load(pl_step_plan *plan, const char *file, const char *text, const char *name,
@@ -102,7 +103,7 @@ static pl_status plan_make(pl_cuda *cuda, const pl_recurrence *q, bool backward,
   plan->backward = backward;
   plan->product_type = q->product;
   plan->type = q->type;
-  pl_step_shape_choose(q, backward, &plan->shape);
+  PL_TRY(pl_step_shape_of(q, backward, &plan->shape));
   plan->through = plan->shape.recurrents > 0 && !q->cut;
   plan->to_initial = to_initial;
   if (plan->shape.product == PL_PRODUCT_BLAS) PL_TRY(pl_blas_ready(cuda));

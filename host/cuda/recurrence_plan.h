@@ -5,11 +5,7 @@
 #include "host/cuda/cuda.h"
 #include "host/cuda/recurrence_arguments.h"
 
-/* Where the product of a step comes from: no gate has one; the step's kernel, on tensor cores; cuBLAS, in front of it.
- */
-typedef enum { PL_PRODUCT_NONE, PL_PRODUCT_INSIDE, PL_PRODUCT_BLAS } pl_step_product;
-
-/* Sizes that follow from the cell and the problem. */
+/* Sizes that follow from the cell, the problem and its cut. */
 typedef struct {
   int64_t batch, steps, heads, dim;
   int64_t recurrents;
@@ -20,7 +16,8 @@ typedef struct {
   int tiles, unit_tiles, columns, rows, chunks, warps;
 } pl_step_shape;
 
-void pl_step_shape_choose(const pl_recurrence *q, bool backward, pl_step_shape *shape);
+/* An error names what the kernels cannot do of the cut. */
+pl_status pl_step_shape_of(const pl_recurrence *q, bool backward, pl_step_shape *shape);
 
 typedef struct {
   pl_step_shape shape; /* .steps: those of the call at hand, to which nothing but graphs is tied */

@@ -1,51 +1,48 @@
-/* How a step's product is cut for the tensor cores, and the generated text in front of the recurrence's kernels. */
+/* What a cut of the steps comes to, and the generated text in front of the recurrence's kernels. */
 #include "host/cuda/cell_text.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence_plan.h"
 
-enum { SHARED_BYTES_MAX = 48 << 10, CHUNKS_MAX = 512 };
+enum { WARPS_MAX = 32, SHARED_BYTES_MAX = 48 << 10, CHUNKS_MAX = 512 };
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Bytes of the partial sums of a block, one for each warp. */
-static int64_t shared_bytes(const pl_step_shape *s) {
-  return (int64_t)s->warps * s->rows * 16 * (s->columns | 1) * PL_TILE_UNITS * (int64_t)sizeof(float);
+/* What lua/perilune/rnn/steps.lua keeps to. */
+static pl_status check_inside(const pl_recurrence *q, const pl_step_shape *s, const char *way) {
+  PL_REQUIRE(q->product != PL_F64, "rnn: %s.product: expected blas for float64, got inside", way);
+  PL_REQUIRE(s->warps >= 1 && s->warps <= WARPS_MAX, "rnn: %s.warps: expected 1 to %d, got %d", way, WARPS_MAX,
+             s->warps);
+  int tiles = s->warps * 32 / (16 * PL_TILE_UNITS); /* whose elements have a thread each */
+  PL_REQUIRE(s->unit_tiles >= 1 && s->unit_tiles <= tiles, "rnn: %s.unit_tiles: expected 1 to %d with %d warps, got %d",
+             way, tiles, s->warps, s->unit_tiles);
+  PL_REQUIRE(s->rows >= 1 && s->rows <= tiles / s->unit_tiles,
+             "rnn: %s.rows: expected 1 to %d with %d warps and unit_tiles %d, got %d", way, tiles / s->unit_tiles,
+             s->warps, s->unit_tiles, s->rows);
+  int64_t sums = (int64_t)s->warps * s->rows * 16 * (s->columns | 1) * PL_TILE_UNITS * (int64_t)sizeof(float);
+  PL_REQUIRE(sums <= SHARED_BYTES_MAX,
+             "rnn: %s: warps %d, rows %d, unit_tiles %d: the sums of a block take %lld bytes of shared memory, "
+             "expected at most %d",
+             way, s->warps, s->rows, s->unit_tiles, (long long)sums, SHARED_BYTES_MAX);
+  PL_REQUIRE(s->chunks <= CHUNKS_MAX, "rnn: %s.product: inside adds up at most %d chunks of %d bytes, got %d", way,
+             CHUNKS_MAX, PL_CHUNK_BYTES, s->chunks);
+  PL_REQUIRE(q->heads <= UINT16_MAX, "rnn: %s.product: inside takes at most %d heads, got %lld", way, UINT16_MAX,
+             (long long)q->heads);
+  int64_t row_blocks = divide_up(q->batch, 16 * (int64_t)s->rows);
+  PL_REQUIRE(row_blocks <= UINT16_MAX, "rnn: %s.rows: at most %d blocks share the batch, got %lld", way, UINT16_MAX,
+             (long long)row_blocks);
+  return PL_OK;
 }
 
-/* Bytes that all blocks of a step read of R and of what it is multiplied by. */
-static double bytes_read(const pl_step_shape *s) {
-  double batch_tiles = (double)divide_up(s->batch, 16 * s->rows),
-         blocks = (double)(s->heads * s->tiles / s->unit_tiles);
-  return batch_tiles * blocks * (s->columns * PL_TILE_UNITS + s->rows * 16) * s->chunks * PL_CHUNK_BYTES;
-}
-
-/* Of a block: measured on an H200. More warps pay where a sum is long; two tiles of units where one column would leave
- * most of what is read to the other operand. */
-static void choose_block(pl_step_shape *shape, pl_dtype product) {
-  bool single = product == PL_F32; /* three products for one */
-  shape->warps = single ? (shape->chunks >= 32 ? 16 : 8) : shape->chunks >= 24 && shape->columns <= 2 ? 16 : 8;
-  shape->rows = shape->batch > 16 ? 2 : 1;
-  if (shared_bytes(shape) > SHARED_BYTES_MAX) shape->warps = 8;
-  if (shared_bytes(shape) > SHARED_BYTES_MAX) shape->rows = 1;
-  shape->unit_tiles = 1;
-  if (shape->columns == 1 && shape->rows * 16 * 2 * PL_TILE_UNITS <= 32 * shape->warps) {
-    shape->unit_tiles = shape->columns = 2;
-    if (shared_bytes(shape) > SHARED_BYTES_MAX) shape->unit_tiles = shape->columns = 1;
-  }
-  shape->tiles = (int)divide_up(shape->dim, PL_TILE_UNITS * shape->unit_tiles) * shape->unit_tiles;
-}
-
-/* Whether the step's own kernel beats cuBLAS with a kernel behind it, as measured on an H200. */
-static bool own_product_pays(const pl_step_shape *shape, pl_dtype product) {
-  static const int64_t BATCH_MAX = 128;
-  static const double BYTES_SINGLE = 70e6, BYTES_HALF_ONE_TILE = 55e6, BYTES_HALF = 32e6;
-  double most = product == PL_F32 ? BYTES_SINGLE : shape->rows == 1 ? BYTES_HALF_ONE_TILE : BYTES_HALF;
-  return shape->batch <= BATCH_MAX && bytes_read(shape) <= most;
-}
-
-void pl_step_shape_choose(const pl_recurrence *q, bool backward, pl_step_shape *shape) {
+pl_status pl_step_shape_of(const pl_recurrence *q, bool backward, pl_step_shape *shape) {
+  const pl_step_cut *cut = &q->step[backward];
+  const char *way = backward ? "backward" : "forward";
   int64_t recurrents = pl_cell_recurrents(q->cell), depth = backward ? recurrents * q->dim : q->dim;
   int64_t chunk = q->product == PL_F64 ? 1 : PL_CHUNK_BYTES / (int64_t)pl_dtype_size(q->product);
+  PL_REQUIRE(cut->rows != 0, "rnn: %s: on a GPU, expected a fused plan or how the steps are cut, got neither", way);
+  PL_REQUIRE(recurrents == 0 ? cut->product == PL_PRODUCT_NONE
+                             : cut->product == PL_PRODUCT_INSIDE || cut->product == PL_PRODUCT_BLAS,
+             "rnn: %s.product: expected %s, got %d", way,
+             recurrents == 0 ? "0 (none: no gate is recurrent)" : "1 (inside) or 2 (blas)", (int)cut->product);
   *shape = (pl_step_shape){.batch = q->batch,
                            .steps = q->steps,
                            .heads = q->heads,
@@ -53,13 +50,16 @@ void pl_step_shape_choose(const pl_recurrence *q, bool backward, pl_step_shape *
                            .recurrents = recurrents,
                            .row = divide_up(q->dim, chunk) * chunk,
                            .across = divide_up(recurrents * q->dim, chunk) * chunk,
-                           .columns = backward ? 1 : (int)recurrents,
-                           .chunks = (int)divide_up(depth, chunk)};
-  choose_block(shape, q->product);
-  bool can = q->product != PL_F64 && shape->chunks <= CHUNKS_MAX && shared_bytes(shape) <= SHARED_BYTES_MAX &&
-             q->heads <= UINT16_MAX;
-  bool inside = can && own_product_pays(shape, q->product);
-  shape->product = recurrents == 0 ? PL_PRODUCT_NONE : inside ? PL_PRODUCT_INSIDE : PL_PRODUCT_BLAS;
+                           .product = cut->product};
+  if (cut->product != PL_PRODUCT_INSIDE) return PL_OK;
+  shape->warps = cut->warps;
+  shape->rows = cut->rows;
+  shape->unit_tiles = cut->unit_tiles;
+  shape->chunks = (int)divide_up(depth, chunk);
+  shape->columns = (int)((backward ? 1 : recurrents) * cut->unit_tiles);
+  PL_TRY(check_inside(q, shape, way));
+  shape->tiles = (int)divide_up(q->dim, PL_TILE_UNITS * cut->unit_tiles) * cut->unit_tiles;
+  return PL_OK;
 }
 
 /* Types and arguments. */

@@ -110,7 +110,7 @@ struct pl_device {
   /* Whether a recurrence's storage (and R) may be of a 16-bit type while it computes in float32. */
   bool half_storage;
   const char *model;  /* of the GPU, in its maker's words; NULL where nobody asks */
-  pl_fused_chip chip; /* what fused recurrences may use; of architecture 0 where there are none */
+  pl_fused_chip chip; /* what recurrences are planned for; of architecture 0 where they are not */
   /* out, of one element, = the sum of the squares of all elements of `count` contiguous arrays of one floating-point
    * type. */
   pl_status (*squares)(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);

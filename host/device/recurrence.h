@@ -49,7 +49,7 @@ int pl_cell_biases(const pl_cell *cell);
 bool pl_program_reads(const pl_program *program, int input);
 
 /* How one persistent launch for all time steps is cut (`fused`). rows == 0: there is none, and the steps are launched
- * one by one. */
+ * one by one, by a pl_step_cut each way. */
 typedef enum { PL_SCOPE_BLOCK, PL_SCOPE_CLUSTER, PL_SCOPE_GRID } pl_fused_scope;
 
 typedef struct {
@@ -66,9 +66,22 @@ typedef struct {
   int resident;     /* blocks that one multiprocessor is to run at once */
 } pl_fused_plan;
 
-/* What a GPU has for the blocks of a fused recurrence. */
+/* Where the product of a step comes from: no gate has one; the step's kernel, on tensor cores; cuBLAS, in front of it.
+ */
+typedef enum { PL_PRODUCT_NONE, PL_PRODUCT_INSIDE, PL_PRODUCT_BLAS } pl_step_product;
+
+/* How the kernel of one step, one way, is cut (`alternating`). rows == 0: there is no cut. What is not the product
+ * counts for PL_PRODUCT_INSIDE only, where the elements of a block, 128 rows unit_tiles, have a thread each. */
 typedef struct {
-  int architecture; /* 90 for compute capability 9.0; 0: no fused way */
+  pl_step_product product;
+  int warps;      /* of a block, which share what a sum runs over */
+  int rows;       /* tiles of 16 batch rows, of a block */
+  int unit_tiles; /* tiles of 8 units of a head, of a block */
+} pl_step_cut;
+
+/* What a GPU has for the blocks of a recurrence. */
+typedef struct {
+  int architecture; /* 90 for compute capability 9.0; 0: not planned for */
   int multiprocessors;
   int64_t shared_bytes; /* that one block can have */
 } pl_fused_chip;
@@ -104,8 +117,9 @@ typedef struct {
    * with memory of its own reports others at its next synchronisation, and takes the nearest. */
   const pl_array *lengths;
   pl_fused_plan plan;
-  bool cut;    /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
-  double clip; /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
+  pl_step_cut step[2]; /* forward and backward; a GPU needs them where there is no plan */
+  bool cut;            /* recurrent_grad_cut: no gradient of h through R; dR is still computed */
+  double clip;         /* recurrent_grad_clip: gradient of h arriving through R clamped to +-clip; 0: none */
 } pl_recurrence;
 
 /* Results of the forward way. `states` holds S states or only the first, by its size[0]. */

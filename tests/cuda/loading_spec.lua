@@ -239,6 +239,17 @@ describe("CUDA", function()
     assert.matches("backends fused, alternating, vanilla", devices(ALL, ""), 1, true)
   end)
 
+  it("runs no recurrence without being told how it is cut", function()
+    local out = script(ALL, "", [[
+      local core = require "perilune.core"
+      local Wx, R = pl.zeros { 1, 2, 4, 1, 8, device = "cuda" }, pl.zeros { 4, 1, 8, 8, device = "cuda" }
+      local b = pl.zeros { 4, 1, 8, device = "cuda" }
+      attempt(core.recurrence, pl.cells.lstm:compile {}, Wx, R, b, {}, nil, {})
+      attempt(core.recurrence, pl.cells.lstm:compile {}, Wx, R, b, {}, nil, { alternating = { forward = {} } })]])
+    assert.matches("rnn: forward: on a GPU, expected a fused plan or how the steps are cut, got neither", out, 1, true)
+    assert.matches("recurrence: forward.product: expected a number", out, 1, true)
+  end)
+
   it("ends a wait for a GPU that is never done when it is interrupted, and goes on", function()
     local out, errors, status = run(ALL, "", "-i", "", [[
 pl = require "perilune"; a = pl.ones { 3, device = "cuda" }

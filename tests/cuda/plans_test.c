@@ -230,15 +230,20 @@ static void give(pl_device *device, void *data, size_t bytes) {
   free(data);
 }
 
+static pl_recurrence recurrence_of(const pl_cell *cell, int64_t heads) {
+  return (pl_recurrence){.cell = cell,
+                         .batch = 16,
+                         .steps = 4,
+                         .heads = heads,
+                         .dim = 64,
+                         .type = PL_F32,
+                         .storage = PL_F32,
+                         .product = PL_F32,
+                         .step = {{PL_PRODUCT_INSIDE, 8, 1, 1}, {PL_PRODUCT_INSIDE, 8, 1, 1}}};
+}
+
 static pl_status find(pl_cuda *cuda, const pl_cell *cell, int64_t heads, pl_step_plan **plan) {
-  pl_recurrence q = {.cell = cell,
-                     .batch = 16,
-                     .steps = 4,
-                     .heads = heads,
-                     .dim = 64,
-                     .type = PL_F32,
-                     .storage = PL_F32,
-                     .product = PL_F32};
+  pl_recurrence q = recurrence_of(cell, heads);
   return pl_step_plan_find(cuda, &q, false, false, plan);
 }
 
@@ -255,6 +260,12 @@ static void memory(pl_cuda *cuda, const pl_cell *cell) {
   size_t one = memory_of(cuda).live;
   CHECK(one > 64 * 64 * 4 * sizeof(float) && memory_of(cuda).buffers == 1); /* R in it */
   CHECK(find(cuda, cell, 1, &plan) == PL_OK && plan == first && memory_of(cuda).live == one);
+
+  /* Another cut is another plan, and the first is still there. */
+  pl_recurrence wide = recurrence_of(cell, 1);
+  wide.step[0].warps = 16;
+  CHECK(pl_step_plan_find(cuda, &wide, false, false, &plan) == PL_OK && plan != first && plan->shape.warps == 16);
+  CHECK(find(cuda, cell, 1, &plan) == PL_OK && plan == first && plan->shape.warps == 8);
 
   /* Many shapes: a bounded number of plans, and bytes; the one used last stays. */
   for (int64_t heads = 2; heads <= 40; heads++) {
@@ -294,6 +305,56 @@ static void memory(pl_cuda *cuda, const pl_cell *cell) {
   CHECK(memory_of(cuda).live == 0 && memory_of(cuda).buffers == 0);
 }
 
+/* ---- cuts ---- */
+
+static bool refuses(const pl_recurrence *q, bool way, const char *words) {
+  pl_step_shape shape;
+  if (pl_step_shape_of(q, way, &shape) != PL_OK && strstr(pl_message(), words)) return true;
+  printf("not \"%s\", but \"%s\"\n", words, pl_message());
+  return false;
+}
+
+/* What a cut of the LSTM comes to, and the limit that is named where there is none or the kernels cannot do it. */
+static void cuts(const pl_cell *cell) {
+  pl_step_shape shape;
+  pl_recurrence q = recurrence_of(cell, 2);
+  q.dim = 100, q.step[0].unit_tiles = 2;
+  CHECK(pl_step_shape_of(&q, false, &shape) == PL_OK && shape.tiles == 14 && shape.columns == 8 && shape.chunks == 7);
+  CHECK(pl_step_shape_of(&q, true, &shape) == PL_OK && shape.tiles == 13 && shape.columns == 1 && shape.chunks == 25);
+  q.step[1].product = PL_PRODUCT_BLAS;
+  CHECK(pl_step_shape_of(&q, true, &shape) == PL_OK && shape.product == PL_PRODUCT_BLAS);
+
+  static const struct {
+    pl_step_cut cut;
+    const char *words;
+  } wrong[] = {
+      {{PL_PRODUCT_NONE, 0, 0, 0}, "backward: on a GPU, expected a fused plan or how the steps are cut, got neither"},
+      {{PL_PRODUCT_NONE, 8, 1, 1}, "backward.product: expected 1 (inside) or 2 (blas), got 0"},
+      {{7, 8, 1, 1}, "backward.product: expected 1 (inside) or 2 (blas), got 7"},
+      {{PL_PRODUCT_INSIDE, 0, 1, 1}, "backward.warps: expected 1 to 32, got 0"},
+      {{PL_PRODUCT_INSIDE, 33, 1, 1}, "backward.warps: expected 1 to 32, got 33"},
+      {{PL_PRODUCT_INSIDE, 8, 1, 3}, "backward.unit_tiles: expected 1 to 2 with 8 warps, got 3"},
+      {{PL_PRODUCT_INSIDE, 8, -1, 1}, "backward.rows: expected 1 to 2 with 8 warps and unit_tiles 1, got -1"},
+      {{PL_PRODUCT_INSIDE, 8, 2, 2}, "backward.rows: expected 1 to 1 with 8 warps and unit_tiles 2, got 2"},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    q.step[1] = wrong[i].cut;
+    CHECK(refuses(&q, true, wrong[i].words));
+  }
+  pl_recurrence big = recurrence_of(cell, 2);
+  big.step[0] = (pl_step_cut){PL_PRODUCT_INSIDE, 16, 2, 1};
+  CHECK(
+      refuses(&big, false, "forward: warps 16, rows 2, unit_tiles 1: the sums of a block take 81920 bytes of shared"));
+  big = recurrence_of(cell, UINT16_MAX + 1);
+  CHECK(refuses(&big, false, "forward.product: inside takes at most 65535 heads, got 65536"));
+  big = recurrence_of(cell, 1), big.dim = 2056;
+  CHECK(refuses(&big, true, "backward.product: inside adds up at most 512 chunks of 64 bytes, got 514"));
+  big = recurrence_of(cell, 1), big.batch = 16 << 16;
+  CHECK(refuses(&big, false, "forward.rows: at most 65535 blocks share the batch, got 65536"));
+  big = recurrence_of(cell, 1), big.product = PL_F64;
+  CHECK(refuses(&big, false, "forward.product: expected blas for float64, got inside"));
+}
+
 static const pl_cell *lstm(lua_State **L) {
   if (pl_state_new(L) != PL_OK || luaL_dostring(*L, "return require('perilune').cells.lstm:compile()") != LUA_OK)
     return NULL;
@@ -314,14 +375,15 @@ int main(void) {
   bounded(&cuda);
   failing_graphs(&cuda);
   interrupts(&cuda);
-  if (pl_nvrtc_open() == PL_OK) {
+  const pl_cell *cell = lstm(&L);
+  CHECK(cell);
+  if (cell) cuts(cell);
+  if (cell && pl_nvrtc_open() == PL_OK) {
     unsetenv("XDG_CACHE_HOME"); /* cubins of a made-up GPU are not kept */
     unsetenv("HOME");
-    const pl_cell *cell = lstm(&L);
-    CHECK(cell);
-    if (cell) memory(&cuda, cell);
-    lua_close(L);
+    memory(&cuda, cell);
   } else
     printf("without NVRTC nothing is said of memory: %s\n", pl_message());
+  if (L) lua_close(L);
   return finished("plans of recurrences");
 }

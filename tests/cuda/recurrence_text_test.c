@@ -1,27 +1,32 @@
-/* Compiles the kernels of the recurrence for every cell of tests/recurrence/zoo.lua (the four built-in ones and others
- * with params, constants and choices), every type and every source of the product, for every cell with its h clamped,
- * and for the LSTM with tf32, for all architectures that the program supports. Needs NVRTC and no GPU; exits with 77
- * without NVRTC. */
+/* Cuts the steps of recurrences as lua/perilune/rnn/steps.lua does for an H200, and compiles their kernels for every
+ * cell of tests/recurrence/zoo.lua (the four built-in ones and others with params, constants and choices), every type
+ * and every source of the product, for every cell with its h clamped, and for the LSTM with tf32, for all architectures
+ * that the program supports. Cuts for many more sizes must be such that C takes them. Needs NVRTC and no GPU; exits
+ * with 77 without NVRTC. */
+#include "host/bind/cell.h"
 #include "host/cuda/recurrence_plan.h"
 #include "tests/cuda/texts.h"
 
 static const int architectures[] = {80, 86, 89, 90, 100, 120};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 static const char *const files[] = {"recurrence_forward.cu", "recurrence_backward.cu"};
-enum { COMPILED, FAILED, SPILLED, COUNTS };
+enum { COMPILED, FAILED, SPILLED, CUT, INSIDE, COUNTS };
 static int counts[COUNTS];
 
-/* Of a text with its sizes: all of the problem that generated text depends on. */
 typedef struct {
   pl_dtype type, storage, product;
-  int64_t batch, dim;
+  int64_t batch, dim, heads;
 } problem;
 
-/* Between them: every type of storage and product, both sources of the product, one and two tiles of rows. */
+/* Between them: every type of storage and product, both sources of the product, and cuts of all kinds, but one that
+ * spills: float32 in 16 warps of 2 x 2 tiles, backward (64 bytes and more, up to 272 seen). On one H200 it is the
+ * quickest for 64 rows of 1 x 768 all the same. */
 static const problem problems[] = {
-    {PL_F32, PL_BF16, PL_BF16, 16, 64},  {PL_F32, PL_F32, PL_F16, 64, 100},    {PL_F32, PL_F16, PL_F16, 3, 768},
-    {PL_F32, PL_BF16, PL_BF16, 64, 256}, {PL_F32, PL_BF16, PL_BF16, 1024, 64}, {PL_F32, PL_F32, PL_F32, 16, 64},
-    {PL_F64, PL_F64, PL_F64, 16, 64},    {PL_F32, PL_F32, PL_F32, 1024, 64},
+    {PL_F32, PL_BF16, PL_BF16, 16, 64, 2},  {PL_F32, PL_F32, PL_F16, 64, 100, 2},
+    {PL_F32, PL_F16, PL_F16, 3, 768, 2},    {PL_F32, PL_BF16, PL_BF16, 64, 256, 2},
+    {PL_F32, PL_BF16, PL_BF16, 64, 768, 1}, {PL_F32, PL_BF16, PL_BF16, 1024, 64, 16},
+    {PL_F32, PL_F32, PL_F32, 16, 64, 2},    {PL_F64, PL_F64, PL_F64, 16, 64, 2},
+    {PL_F32, PL_F32, PL_F32, 1024, 64, 16},
 };
 enum { PROBLEMS = sizeof problems / sizeof *problems };
 
@@ -49,20 +54,59 @@ static void compile(const char *name, const char *file, const pl_text *before) {
     if (share_mine()) compile_for(name, file, before, architectures[a]);
 }
 
-static void compile_cell(const char *name, const pl_cell *cell, const problem *p) {
-  for (int backward = 0; backward < 2; backward++) {
-    pl_recurrence q = {.cell = cell,
+/* plan(i, clamped, batch, heads, head_dim, dtype, product) -> the zoo's cell i, compiled, with h clamped or as it is,
+ * its name, and the cuts; nothing past the last cell */
+static const char PLANNER[] =
+    "local zoo, steps = require 'tests.recurrence.zoo', require 'perilune.rnn.steps'\n"
+    "return function(i, clamped, batch, heads, head_dim, dtype, product)\n"
+    "  if i > #zoo then return end\n"
+    "  local cell, forward_clip = zoo[i].cell, clamped and 0.5 or nil\n"
+    "  local found = steps.choose({ cell = cell, batch = batch, heads = heads, head_dim = head_dim, dtype = dtype,\n"
+    "    product = product, forward_clip = forward_clip }, { multiprocessors = 132 })\n"
+    "  return cell:compile { forward_clip = forward_clip }, zoo[i].name, found.arguments\n"
+    "end\n";
+
+/* Calls PLANNER's function, which lies at index 1; its results follow. False past the last cell. */
+static bool plan(lua_State *L, int cell, bool clamped, const problem *p, pl_recurrence *q) {
+  lua_settop(L, 1);
+  lua_pushvalue(L, 1);
+  lua_pushinteger(L, cell);
+  lua_pushboolean(L, clamped);
+  lua_pushinteger(L, p->batch);
+  lua_pushinteger(L, p->heads);
+  lua_pushinteger(L, p->dim);
+  lua_pushstring(L, pl_dtype_name(p->storage));
+  lua_pushstring(L, pl_dtype_name(p->product));
+  if (lua_pcall(L, 7, 3, 0) != LUA_OK) {
+    printf("the planner failed: %s\n", lua_tostring(L, -1));
+    exit(1);
+  }
+  if (lua_isnil(L, 2)) return false;
+  *q = (pl_recurrence){.cell = pl_check_cell(L, 2),
                        .batch = p->batch,
                        .steps = 4,
-                       .heads = 2,
+                       .heads = p->heads,
                        .dim = p->dim,
                        .type = p->type,
                        .storage = p->storage,
                        .product = p->product};
+  pl_read_step_cuts(L, 4, q->step);
+  return true;
+}
+
+static void shape_of(const char *name, const pl_recurrence *q, bool backward, pl_step_shape *shape) {
+  if (pl_step_shape_of(q, backward, shape) == PL_OK) return;
+  printf("%s, B=%lld N=%lld D=%lld: %s\n", name, (long long)q->batch, (long long)q->heads, (long long)q->dim,
+         pl_message());
+  exit(1);
+}
+
+static void compile_cell(const char *name, const pl_recurrence *q) {
+  for (int backward = 0; backward < 2; backward++) {
     pl_step_shape shape;
     pl_text text = {0};
-    pl_step_shape_choose(&q, backward, &shape);
-    if (pl_step_text(&q, &shape, &text) != PL_OK) {
+    shape_of(name, q, backward, &shape);
+    if (pl_step_text(q, &shape, &text) != PL_OK) {
       printf("%s: %s\n", name, pl_message());
       exit(1);
     }
@@ -72,10 +116,11 @@ static void compile_cell(const char *name, const pl_cell *cell, const problem *p
 }
 
 /* With tf32 allowed the step's own product of float32 is another text; what is around it differs in nothing. */
-static void compile_in_tf32(const char *name, const pl_cell *cell) {
+static void compile_in_tf32(lua_State *L, int cell) {
+  pl_recurrence q;
   pl_tf32_allow(true);
   for (int k = 0; k < PROBLEMS; k++)
-    if (problems[k].product == PL_F32) compile_cell(name, cell, &problems[k]);
+    if (problems[k].product == PL_F32 && plan(L, cell, false, &problems[k], &q)) compile_cell("lstm", &q);
   pl_tf32_allow(false);
 }
 
@@ -89,36 +134,41 @@ static void compile_packing(void) {
   }
 }
 
-/* The cell of the zoo's entry on top of the stack, with h clamped or as it is. */
-static const pl_cell *cell_of(lua_State *L, bool clamped) {
-  lua_getfield(L, -1, "cell");
-  lua_getfield(L, -1, "compile");
-  lua_insert(L, -2);
-  lua_createtable(L, 0, 1);
-  if (clamped) lua_pushnumber(L, 0.5), lua_setfield(L, -2, "forward_clip");
-  lua_call(L, 2, 1);
-  const pl_cell *cell = *(pl_cell **)luaL_checkudata(L, -1, "perilune.cell");
-  lua_pop(L, 1); /* the zoo's cell keeps it */
-  return cell;
+/* Whether C takes what Lua plans: cuts for many sizes, few of them of use. */
+static void take_cuts(lua_State *L, int cell) {
+  static const int64_t sizes[] = {1, 17, 64, 200, 1024, 3000, 70000};
+  enum { SIZES = sizeof sizes / sizeof *sizes };
+  for (int i = 0; i < SIZES * SIZES * PROBLEMS; i++) {
+    problem p = problems[i % PROBLEMS];
+    p.batch = sizes[i / PROBLEMS % SIZES] * (i % 5 ? 1 : 100), p.dim = sizes[i / PROBLEMS / SIZES];
+    p.heads = sizes[i * 5 % SIZES];
+    pl_recurrence q;
+    pl_step_shape shape;
+    if (!share_mine() || !plan(L, cell, false, &p, &q)) continue;
+    for (int backward = 0; backward < 2; backward++) {
+      shape_of(lua_tostring(L, 3), &q, backward, &shape);
+      counts[CUT]++;
+      counts[INSIDE] += shape.product == PL_PRODUCT_INSIDE;
+    }
+  }
 }
 
 int main(void) {
-  lua_State *L = texts_begin("return (require 'tests.recurrence.zoo')");
+  lua_State *L = texts_begin(PLANNER);
+  pl_recurrence q;
+  int cell = 0;
   compile_packing();
-  int cells = (int)luaL_len(L, -1);
-  for (int i = 1; i <= cells; i++) {
-    lua_geti(L, -1, i);
-    lua_getfield(L, -1, "name");
-    const char *name = lua_tostring(L, -1);
-    lua_pop(L, 1); /* a field of the zoo's */
-    for (int k = 0; k < PROBLEMS; k++) compile_cell(name, cell_of(L, false), &problems[k]);
-    compile_cell(name, cell_of(L, true), &problems[0]);
-    if (strcmp(name, "lstm") == 0) compile_in_tf32(name, cell_of(L, false));
-    lua_pop(L, 1);
+  while (plan(L, ++cell, true, &problems[0], &q)) {
+    char name[64];
+    snprintf(name, sizeof name, "%s", lua_tostring(L, 3));
+    compile_cell(name, &q);
+    for (int k = 0; k < PROBLEMS && plan(L, cell, false, &problems[k], &q); k++) compile_cell(name, &q);
+    if (strcmp(name, "lstm") == 0) compile_in_tf32(L, cell);
+    take_cuts(L, cell);
   }
   lua_close(L);
   share_end(counts, COUNTS);
-  printf("%d texts of %d cells compiled, %d failed, %d spill registers\n", counts[COMPILED], cells, counts[FAILED],
-         counts[SPILLED]);
-  return counts[FAILED] > 0 || counts[SPILLED] > 0;
+  printf("%d texts of %d cells compiled, %d failed, %d spill registers; %d cuts taken, %d with a product inside\n",
+         counts[COMPILED], cell - 1, counts[FAILED], counts[SPILLED], counts[CUT], counts[INSIDE]);
+  return counts[FAILED] > 0 || counts[SPILLED] > 0 || counts[CUT] == 0 || counts[INSIDE] == 0;
 }

@@ -180,16 +180,3 @@ describe("the explanation of a fused plan", function()
     assert.matches("in 2 launches one after the other", text, 1, true)
   end)
 end)
-
-describe("planning", function()
-  it("of the same problem again costs microseconds", function()
-    local Wx, R, b = pl.zeros { 1, 1, 4, 1, 8 }, pl.zeros { 4, 1, 8, 8 }, pl.zeros { 4, 1, 8 }
-    local plan = require "perilune.rnn.plan"
-    local given = problem { device = "cpu" }
-    local first = plan.choose(given)
-    local began = pl.time()
-    for _ = 1, 1000 do assert(plan.choose(given) == first) end
-    assert.is_true((pl.time() - began) / 1000 < 50e-6)
-    assert.same({ 2, 1, 1, 1, 8 }, pl.rnn(Wx, R, b, { cell = "lstm" }).shape)
-  end)
-end)

@@ -8,6 +8,7 @@ local new_folder = require "tests.new_folder"
 local pl = require "perilune"
 local plan = require "perilune.rnn.plan"
 local probe = require "perilune.rnn.probe"
+local steps = require "perilune.rnn.steps"
 local program = require "tests.bind.program"
 local tune = require "perilune.rnn.tune"
 local tuned = require "perilune.rnn.tuned"
@@ -85,6 +86,24 @@ describe("the tuner", function()
     assert.same({ 8, 8 }, { found.plan.rows, found.plan.ring })
     assert.equal(found.plan.rows, found.arguments.rows)
     assert.same({ by = "measured", predicted_us = 1.02, measured_us = 1.5, feasible = 37, tried = 4 }, found.chosen)
+  end)
+
+  it("measures the alternating backend, too, where it may be the quicker one", function()
+    local large = problem { batch = 512, heads = 1, head_dim = 768 }
+    local function measure(_, candidate)
+      if candidate.backend == "alternating" then return candidate.predicted_us / 2 end
+      return 60 + candidate.plan.ring
+    end
+    fused.ranked = before.ranked
+    local found = tune.measured(large, chip, measure)
+    local alternating_us = steps.choose(large, chip).predicted_us / 2
+    assert.near(alternating_us, found.chosen.alternating_us, 1e-9)
+    assert.near(alternating_us, tune.remembered(large, chip).chosen.alternating_us, 1e-9)
+    local made = plan.choose(large)
+    assert.equal("alternating", made.backend)
+    assert.matches(("not fused: measured 64.00 us a step\nalternating: one kernel"), made.reason(), 1, true)
+    assert.equal("fused", plan.choose(large, "fused").backend)
+    assert.is_nil(tune.measured(problem(), chip, measure).chosen.alternating_us)
   end)
 
   it("begins no plan that would end past two seconds, but always measures one", function()

@@ -131,8 +131,8 @@ local columns <const> = "%-20s %-32s %9s %8s  %-10s  %s"
 -- What a probe found, in words: times over those of the model.
 local function scale_in_words(scale)
   local words = {}
-  for _, scope in ipairs { "block", "cluster", "grid" } do
-    if scale[scope] then words[#words + 1] = ("%s %.2f"):format(scope, scale[scope]) end
+  for _, name in ipairs(probe.names) do
+    if scale[name] then words[#words + 1] = ("%s %.2f"):format(name, scale[name]) end
   end
   return #words > 0 and table.concat(words, ", ") or "none could be measured"
 end

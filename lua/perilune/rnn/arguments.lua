@@ -172,7 +172,8 @@ local outputs = { all = true, h = true, last = true }
 --- Everything about one call, checked:
 -- { cell, batch, steps, heads, dim, device, dtype (of Wx), work (type of the arithmetic), product (type of the
 --   products), Wx, R, b, params (list, declared order), initial or nil, lengths (int64 [B]) or nil, shortest (all
---   lengths are at least that), outputs, cut, clip, forward_clip, backend, fused (core.recurrence's) or nil }
+--   lengths are at least that), outputs, cut, clip, forward_clip, backend, fused and alternating (core.recurrence's, of
+--   the backend) or nil }
 -- with all tensors in the type `work`, but Wx and R as they came where the way takes 16 bits.
 function arguments.check(Wx, R, b, opts)
   if Wx == nil then fail("Wx: expected a tensor [B, T, Gw, N, D], got %s", got(Wx)) end
@@ -186,6 +187,7 @@ function arguments.check(Wx, R, b, opts)
   x.forward_clip = positive("forward_clip", opts.forward_clip)
   local chosen = choose(x, opts)
   x.backend, x.fused = chosen.backend, chosen.fused and chosen.fused.arguments
+  x.alternating = chosen.alternating and chosen.alternating.arguments
   local n, d = { "N", x.heads }, { "D", x.dim }
   x.Wx = (takes_halves[x.backend] or Wx.dtype == x.work) and Wx or Wx:to(x.work)
   x.R = weight(x, "R", R, "recurrent", { n, d, d })

@@ -142,7 +142,9 @@ local function require_warps(p, plan, s)
 end
 
 local ROOM_MIN <const> = 2 -- fragments of R for which a thread has registers, as far as sizes can count those
-local CELLS_MAX <const> = 48 -- rows times groups of a team: with more, what else a thread keeps does not fit
+
+-- Rows times groups of a team: with more, what else a thread keeps does not fit, states and params above all.
+local function cells_max(q) return 144 // math.max(3, q.states + q.params) end
 
 -- Whether plans must leave a thread the registers that it needs. Who gives fields may have them spilled, and products
 -- in float32 need so many that they do.
@@ -158,8 +160,8 @@ local function require_memory(p, q, plan, s, chip, free)
     end
   end
   if spares_registers(q, free) then
-    p:require(("rows times groups: at most %d, for what else a thread keeps in registers"):format(CELLS_MAX),
-      le(plan.rows * plan.groups, CELLS_MAX), "memory")
+    p:require(("rows times groups: at most %d, for what else a thread keeps in registers"):format(cells_max(q)),
+      le(plan.rows * plan.groups, cells_max(q)), "memory")
   end
 end
 
@@ -168,7 +170,7 @@ end
 function constraints.fits_memory(q, s, plan, chip, free)
   if math.max(s.shared[1], s.shared[2]) * plan.resident > chip.shared_bytes then return false end
   if not spares_registers(q, free) then return true end
-  return math.min(s.room[1], s.room[2]) >= ROOM_MIN and plan.rows * plan.groups <= CELLS_MAX
+  return math.min(s.room[1], s.room[2]) >= ROOM_MIN and plan.rows * plan.groups <= cells_max(q)
 end
 
 -- Multiprocessors that clusters of 8 find for certain: two clusters in every group of up to 18 that share a part of the

@@ -11,7 +11,7 @@ local function compiled(x)
   local handle = x.cell:compile { forward_clip = x.forward_clip }
   return core.recurrence(handle, x.Wx, x.R, x.b, x.params, x.initial, {
     lengths = x.lengths, outputs = x.outputs, cut = x.cut, clip = x.clip, product = x.product,
-    fused = x.fused,
+    fused = x.fused, alternating = x.alternating,
   })
 end
 

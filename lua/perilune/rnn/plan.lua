@@ -1,9 +1,10 @@
 -- Chooses the way a recurrence runs, and explains the choice. How a fused one can be cut is perilune.rnn.fused's, and
--- which of these ways it is, perilune.rnn.tune's.
+-- which of these ways it is, perilune.rnn.tune's; how the steps of an alternating one are, perilune.rnn.steps's.
 
 local chips = require "perilune.rnn.chips"
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
+local steps = require "perilune.rnn.steps"
 local tune = require "perilune.rnn.tune"
 
 local plan = {}
@@ -15,11 +16,19 @@ local function fused_plan(problem, given)
   return tune.choose(problem, chip, not problem.chip and tune.measure)
 end
 
+local function fused_explained(made) return ("%s\n%s"):format(tune.explain(made.chosen), fused.explain(made)) end
+
+local function steps_plan(problem)
+  return steps.choose(problem, tune.scaled(problem.chip or core.fused_chip(problem.device)))
+end
+
 -- In order of preference. `device` is the kind of device a way runs on; nil: any. `plan` makes what the way needs
--- beside its name, or returns nil and why it cannot run a problem.
+-- beside its name, or returns nil and why it cannot run a problem; `explain` puts that in words.
 local backends = {
-  { name = "fused", device = "cuda", what = "one persistent launch for all time steps", plan = fused_plan },
-  { name = "alternating", device = "cuda", what = "a matrix product, then a pointwise kernel, per time step" },
+  { name = "fused", device = "cuda", what = "one persistent launch for all time steps", plan = fused_plan,
+    explain = fused_explained },
+  { name = "alternating", device = "cuda", what = "one kernel, or a matrix product and a kernel, per time step",
+    plan = steps_plan, explain = steps.explain },
   { name = "reference", device = "cpu", what = "all time steps in C, the cell's programs over blocks of elements" },
   { name = "vanilla", what = "the step function on tensors, one time step after another, through autograd" },
 }
@@ -45,24 +54,41 @@ end
 -- `reason` is a function: who only runs a recurrence need not wait for it.
 local function result(backend, reason, made)
   return {
-    backend = backend.name, fused = made,
-    reason = function()
-      if not made then return reason end
-      return ("%s\n%s\n%s"):format(reason, tune.explain(made.chosen), fused.explain(made))
-    end,
+    backend = backend.name, [backend.name] = made,
+    reason = function() return made and ("%s\n%s"):format(reason, backend.explain(made)) or reason end,
   }
 end
 
+-- The time of a step, both ways, of a way { backend =, made = } that has a plan, in us, and how it is known.
+-- Alternating may have been measured beside fused plans.
+local function time_of(way, fused_way)
+  local how = fused_way and fused_way.made.chosen or {}
+  local measured = how[way == fused_way and "measured_us" or "alternating_us"]
+  return measured or way.made.predicted_us, measured and "measured" or "predicted"
+end
+
+-- The first that can run the problem; of those that have plans, which are quicker than others, the quickest.
 local function best(problem)
-  local passed = {}
+  local passed, ways, quickest = {}, {}, nil
   for _, backend in ipairs(backends) do
+    if quickest and not backend.plan then break end
     local made, why_not = fit(backend, problem)
-    if made ~= false then
-      passed[#passed + 1] = ("%s: %s"):format(backend.name, backend.what)
-      return result(backend, table.concat(passed, "\n"), made)
+    if made == false then
+      passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
+    else
+      local way = { backend = backend, made = made }
+      ways[#ways + 1] = way
+      if made then way.us, way.known = time_of(way, ways[1].backend.name == "fused" and ways[1]) end
+      if not quickest or way.us < quickest.us then quickest = way end
     end
-    passed[#passed + 1] = ("not %s: it %s"):format(backend.name, why_not)
   end
+  for _, way in ipairs(ways) do
+    if way ~= quickest then
+      passed[#passed + 1] = ("not %s: %s %.2f us a step"):format(way.backend.name, way.known, way.us)
+    end
+  end
+  passed[#passed + 1] = ("%s: %s"):format(quickest.backend.name, quickest.backend.what)
+  return result(quickest.backend, table.concat(passed, "\n"), quickest.made)
 end
 
 local function asked_for(problem, wanted, given)
@@ -89,8 +115,8 @@ end
 
 --- The way to run problem = { cell =, batch =, heads =, head_dim =, dtype = (of Wx), product = (type of the products),
 -- device =, forward_clip = } when `wanted` ("auto", nil or a name) is asked for; `given` forces fields of a fused plan.
--- Returns { backend = its name, reason = a function that returns a text, fused = (see perilune.rnn.fused), or nil }. An
--- unknown name, and a way that cannot run the problem, are errors.
+-- Returns { backend = its name, reason = a function that returns a text, fused = (see perilune.rnn.fused) or nil,
+-- alternating = (see perilune.rnn.steps) or nil }. An unknown name, and a way that cannot run the problem, are errors.
 function plan.choose(problem, wanted, given)
   wanted = wanted == nil and "auto" or wanted
   if given then return asked_for(problem, wanted == "auto" and "fused" or wanted, given) end

@@ -15,6 +15,14 @@ function records.time(value)
   return type(value) == "number" and value > 0 and value < math.huge, "a number of microseconds"
 end
 
+--- Nothing, or what `check` takes.
+function records.optional(check)
+  return function(value)
+    local fine, expected = check(value)
+    return value == nil or fine, expected .. ", or nothing"
+  end
+end
+
 local function shown(value)
   if value == nil then return "nothing" end
   return type(value) == "table" and "a table" or ("'%s'"):format(value)

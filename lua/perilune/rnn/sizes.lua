@@ -28,7 +28,7 @@ local numbers = {
   end,
 }
 
-local bytes_of <const> = { float32 = 4, bfloat16 = 2, float16 = 2 }
+local bytes_of <const> = { float64 = 8, float32 = 4, bfloat16 = 2, float16 = 2 }
 
 -- How many states the cell's backward program reads, before or after the step.
 local function states_kept(spec)
@@ -54,7 +54,8 @@ function sizes.problem(given)
   return {
     batch = given.batch, heads = given.heads, dim = given.head_dim,
     stored = bytes_of[given.dtype], multiplied = bytes_of[given.product],
-    gates = #cell.gates, states = #cell.states, inputs = cell:count "input", recurrents = cell:count "recurrent",
+    gates = #cell.gates, states = #cell.states, params = #cell.params,
+    inputs = cell:count "input", recurrents = cell:count "recurrent",
     others = others, -- gates whose gradient of the input needs a place of its own
     saved = spec.saves + states_kept(spec), -- values of a record, for each element
     work = { #spec.forward.code, #spec.backward.code }, -- instructions of the cell's programs

@@ -4,11 +4,13 @@
 local core = require "perilune.core"
 local fused = require "perilune.rnn.fused"
 local probe = require "perilune.rnn.probe"
+local steps = require "perilune.rnn.steps"
 local tuned = require "perilune.rnn.tuned"
 
 local tune = {}
 
 local TRIED_MAX <const>, BUDGET_S <const> = 4, 2
+local CLOSE <const> = 1.5 -- times as long: what is predicted to take more than that is not quicker after all
 
 -- ---- the switch -----------------------------------------------------------------------------------------------------
 
@@ -40,7 +42,7 @@ local function scattered(shape, scale, dtype, device)
 end
 
 -- What a recurrence of so many steps is given, as core.recurrence takes it, and all of it as a list.
-local function inputs_of(problem, steps)
+local function inputs_of(problem, count)
   local cell, batch, heads, dim, leaves = problem.cell, problem.batch, problem.heads, problem.head_dim, {}
   local function leaf(shape, scale, dtype)
     leaves[#leaves + 1] = scattered(shape, scale, dtype, problem.device):requires_grad()
@@ -51,7 +53,7 @@ local function inputs_of(problem, steps)
     return shape[1] > 0 and leaf(shape, dim ^ -0.5, dtype) or nil
   end
   local x = {
-    Wx = leaf({ batch, steps, cell:count "input", heads, dim }, 1, problem.dtype),
+    Wx = leaf({ batch, count, cell:count "input", heads, dim }, 1, problem.dtype),
     R = weight("recurrent", { heads, dim, dim }, problem.dtype), b = weight("bias", { heads, dim }, "float32"),
     initial = leaf({ #cell.states, batch, 1, heads, dim }, 0.5, "float32"), params = {},
   }
@@ -63,10 +65,11 @@ local function median_us(problem, candidate)
   local _ <close> = core.scope()
   local handle = problem.cell:compile { forward_clip = problem.forward_clip }
   local row = problem.batch * math.max(problem.cell:count "input", 1) * problem.heads * problem.head_dim
-  local steps = math.max(STEPS_MIN, math.min(STEPS_MAX, ELEMENTS // row))
-  local x, leaves = inputs_of(problem, steps)
-  local options = { outputs = "h", cut = false, product = problem.product, fused = candidate.arguments }
-  local seed = scattered({ 1, problem.batch, steps, problem.heads, problem.head_dim }, 1, problem.dtype, problem.device)
+  local count = math.max(STEPS_MIN, math.min(STEPS_MAX, ELEMENTS // row))
+  local x, leaves = inputs_of(problem, count)
+  local options = { outputs = "h", cut = false, product = problem.product }
+  options[candidate.backend or "fused"] = candidate.arguments
+  local seed = scattered({ 1, problem.batch, count, problem.heads, problem.head_dim }, 1, problem.dtype, problem.device)
   local function run()
     local _ <close> = core.scope()
     core.recurrence(handle, x.Wx, x.R, x.b, x.params, x.initial, options):backward(seed)
@@ -81,11 +84,11 @@ local function median_us(problem, candidate)
   end
   for i, timer in ipairs(timers) do times[i] = timer:stop() end
   table.sort(times)
-  return 1000 * times[(REPEATS + 1) // 2] / steps
+  return 1000 * times[(REPEATS + 1) // 2] / count
 end
 
---- Microseconds of a step, forward and backward, of a plan (see fused.ranked) on problem.device, whatever the caller
--- has set: gradients on or off, autocast, the state of the random numbers.
+--- Microseconds of a step, forward and backward, of a plan (fused.ranked's or steps.choose's) on problem.device,
+-- whatever the caller has set: gradients on or off, autocast, the state of the random numbers.
 function tune.measure(problem, candidate) return core.with_grad(median_us, problem, candidate) end
 
 -- ---- choosing -------------------------------------------------------------------------------------------------------
@@ -106,26 +109,37 @@ function tune.remembered(problem, chip)
   local known, found = pcall(fused.choose, problem, chip, record.plan) -- a field of another version is an error
   if not known or not found then return nil end
   return chosen(found, { by = "remembered", predicted_us = record.predicted_us, measured_us = record.measured_us,
-                         feasible = record.feasible, tried = record.tried })
+                         feasible = record.feasible, tried = record.tried,
+                         alternating_us = record.alternating_us })
 end
 
--- The quickest of the plans, its time, how many were measured and the first error, if any. Another one is not begun
--- when it would end past the budget by what those before it took, unless there is nothing to choose yet; what cannot
--- run is passed over.
-local function quickest(problem, ranked, measure)
-  local began, best, best_us, tried, failure = core.time(), nil, math.huge, 0, nil
-  for i, candidate in ipairs(ranked) do
+-- What is measured for a problem, in this order: the fused plans, and second the alternating one, where it is predicted
+-- to take not much longer than the first.
+local function candidates_of(ranked, other)
+  local list = { table.unpack(ranked) }
+  if other.predicted_us < CLOSE * ranked[1].predicted_us then table.insert(list, 2, other) end
+  return list
+end
+
+-- { best = the quickest of the fused plans, us = its time, tried = how many of them were measured, alternating_us =,
+-- failure = the first error }. Another one is not begun when it would end past the budget by what those before it took,
+-- unless there is nothing to choose yet; what cannot run is passed over.
+local function quickest(problem, candidates, measure)
+  local began, found = core.time(), { us = math.huge, tried = 0 }
+  for i, candidate in ipairs(candidates) do
     local used = core.time() - began
-    if best and used + used / (i - 1) > BUDGET_S then break end
+    if found.best and used + used / (i - 1) > BUDGET_S then break end
     local ok, us = pcall(measure, problem, candidate)
-    if ok then
-      tried = tried + 1
-      if us < best_us then best, best_us = candidate, us end
+    if not ok then
+      found.failure = found.failure or us
+    elseif candidate.backend == "alternating" then
+      found.alternating_us = us
     else
-      failure = failure or us
+      found.tried = found.tried + 1
+      if us < found.us then found.best, found.us = candidate, us end
     end
   end
-  return best, best_us, tried, failure
+  return found
 end
 
 local function by_model(best, chip, failure)
@@ -141,26 +155,32 @@ function tune.measured(problem, chip, measure)
   local probed = probe.scaled(chip, problem.device, measure)
   local ranked, why_not = fused.ranked(problem, probed, TRIED_MAX)
   if not ranked then return nil, why_not end
-  local best, us, tried, failure = quickest(problem, ranked, measure)
-  if not best then return by_model(ranked[1], probed, failure) end
+  local found = quickest(problem, candidates_of(ranked, steps.choose(problem, probed)), measure)
+  local best = found.best
+  if not best then return by_model(ranked[1], probed, found.failure) end
   local record = tuned.subject(problem, chip)
-  record.plan, record.measured_us, record.tried = best.plan, us, tried
-  record.predicted_us, record.feasible = best.predicted_us, best.feasible
+  record.plan, record.measured_us, record.tried = best.plan, found.us, found.tried
+  record.predicted_us, record.feasible, record.alternating_us = best.predicted_us, best.feasible, found.alternating_us
   record.date = os.date "!%Y-%m-%dT%H:%M:%SZ"
   local kept, why_not_kept = tuned:add { record }
-  return chosen(best, { by = "measured", predicted_us = best.predicted_us, measured_us = us, feasible = best.feasible,
-                        tried = tried, forgotten = not kept and why_not_kept or nil })
+  return chosen(best, { by = "measured", predicted_us = best.predicted_us, measured_us = found.us,
+                        feasible = best.feasible, tried = found.tried, alternating_us = found.alternating_us,
+                        forgotten = not kept and why_not_kept or nil })
 end
+
+--- The chip with what a probe found, unless tuning is off.
+function tune.scaled(chip) return on and probe.scaled(chip) or chip end
 
 --- The plan for a problem on a chip (see fused.choose): what is remembered, or else measured, or, with tuning off or
 -- where `measure` is false because the chip is not here, what the model thinks best. Beside what fused.choose returns
 -- it has chosen = { by = "remembered", "measured" or "model", predicted_us =, feasible = (how many plans were looked
--- at), measured_us = and tried = (how many were measured), forgotten = (why it could not be remembered) }.
+-- at), measured_us = and tried = (how many were measured), alternating_us = (of that backend, measured where it was
+-- close), forgotten = (why it could not be remembered) }.
 function tune.choose(problem, chip, measure)
   local found = on and tune.remembered(problem, chip)
   if found then return found end
   if on and measure ~= false then return tune.measured(problem, chip, measure) end
-  local probed = on and probe.scaled(chip) or chip
+  local probed = tune.scaled(chip)
   local ranked, why_not = fused.ranked(problem, probed, 1)
   if not ranked then return nil, why_not end
   return by_model(ranked[1], probed)

@@ -16,7 +16,7 @@ local tuned = records.file("plans.jsonl", 7, {
   { "device", text }, { "cell", text }, { "batch", count }, { "heads", count }, { "head_dim", count },
   { "dtype", dtype }, { "product", dtype },
   { "name", text }, { "plan", fields }, { "predicted_us", time }, { "measured_us", time }, { "feasible", count },
-  { "tried", count }, { "date", text },
+  { "tried", count }, { "alternating_us", records.optional(time) }, { "date", text },
 })
 
 -- 64 bits of FNV-1a: two cells of one hash would share a plan, which is slower perhaps, but never wrong.
