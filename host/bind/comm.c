@@ -79,9 +79,10 @@ static void push_string(lua_State *L, const json_t *string) {
   lua_pushlstring(L, json_string_value(string), json_string_length(string));
 }
 
-static void push_object(lua_State *L, const json_t *object) {
-  if (object)
-    pl_json_to_lua(L, object);
+/* What is missing is an empty table. */
+static void push_value(lua_State *L, const json_t *value) {
+  if (value)
+    pl_json_to_lua(L, value);
   else
     lua_newtable(L);
 }
@@ -111,13 +112,13 @@ static int receive(lua_State *L) {
     push_string(L, target);
   else
     lua_pushnil(L);
-  push_object(L, json_object_get(m->content, "data"));
+  push_value(L, json_object_get(m->content, "data"));
   lua_createtable(L, (int)m->buffer_count, 0);
   for (size_t i = 0; i < m->buffer_count; i++) {
     lua_pushlstring(L, m->buffers[i].length ? m->buffers[i].data : "", m->buffers[i].length);
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
-  push_object(L, m->metadata);
+  push_value(L, m->metadata);
   lua_call(L, 6, 0);
   pl_raise_unless_ok(L, pl_system_settle()); /* before it is laid at a cell's door */
   return 0;
@@ -155,7 +156,7 @@ static int list(lua_State *L) {
     lua_rawget(L, -2);
     size_t id_length, target_length;
     const char *id = lua_tolstring(L, -3, &id_length), *target = lua_tolstring(L, -1, &target_length);
-    if (l->target && strcmp(l->target, target) != 0) continue;
+    if (!target || (l->target && strcmp(l->target, target) != 0)) continue; /* NULL: user code took the name away */
     json_t *entry = json_pack("{s:o}", "target_name", pl_json_string(target, target_length));
     json_object_setn_new_nocheck(l->comms, id, id_length, entry);
   }

@@ -15,9 +15,7 @@
 #include <zmq.h>
 
 /* Signatures of the messages that came, to know a replayed one: in each row the latest first. A signature is random, so
- * that it chooses its row and 64 bits of it tell it from all others; one is forgotten when about 65,000 have come
- * since.
- */
+ * that it chooses its row and 64 bits of it tell it from all others; one is forgotten after about 65,000 others. */
 enum { SEEN_ROWS = 8192, SEEN_COLUMNS = 8 };
 
 struct pl_wire {

@@ -677,6 +677,9 @@ class Comms(KernelTest):
                          ("comm_close", {"comm_id": identity, "data": {"bye": True}}))
         self.assertEqual(result_of(messages), ["false"])
         self.assertIn("the comm for 'view' is closed", self.run_code("c:send{}")[0]["evalue"])
+        self.run_code("c = require 'perilune.comm'.open('view') c.target = nil")
+        self.assertEqual(self.comms()["comms"], {})
+        self.run_code("c:close()")
 
     def test_unknown_targets_are_closed(self):
         for target in "none", 5, None:
