@@ -91,8 +91,8 @@ static pl_status end_line(int file, const char *path, off_t length) {
   return PL_OK;
 }
 
-/* With the file locked. What does not fit is taken back. */
-static pl_status append_locked(int file, const char *path, const char *lines, size_t bytes) {
+/* What does not fit is taken back. */
+pl_status pl_file_append_locked(int file, const char *path, const char *lines, size_t bytes) {
   off_t length = lseek(file, 0, SEEK_END);
   PL_REQUIRE(length >= 0, "cannot tell the length of '%s': %s", path, strerror(errno));
   pl_status status = end_line(file, path, length);
@@ -116,14 +116,28 @@ static pl_status create_directory_of(const char *path) {
   return status;
 }
 
-pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+pl_status pl_file_open_shared(const char *path, unsigned mode, int *file) {
   PL_TRY(create_directory_of(path));
-  int file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666), locked;
-  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  *file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, (mode_t)mode);
+  PL_REQUIRE(*file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+pl_status pl_file_lock(int file, const char *path) {
+  int locked;
   do locked = flock(file, LOCK_EX);
   while (locked != 0 && errno == EINTR);
-  pl_status status =
-      locked == 0 ? append_locked(file, path, lines, bytes) : PL_FAIL("cannot lock '%s': %s", path, strerror(errno));
+  PL_REQUIRE(locked == 0, "cannot lock '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+void pl_file_unlock(int file) { flock(file, LOCK_UN); }
+
+pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+  int file;
+  PL_TRY(pl_file_open_shared(path, 0666, &file));
+  pl_status status = pl_file_lock(file, path);
+  if (status == PL_OK) status = pl_file_append_locked(file, path, lines, bytes);
   if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
   return status;
 }

@@ -57,14 +57,22 @@ pl_status pl_home_find(pl_text *home) {
   return PL_OK;
 }
 
-pl_status pl_home_cache(pl_text *folder) {
-  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+static pl_status user_folder(const char *variable, const char *below_home, const char *what, pl_text *folder) {
+  const char *base = getenv(variable), *home = getenv("HOME");
   pl_text_clear(folder);
   if (base && *base)
     pl_text_print(folder, "%s/perilune", base);
   else {
-    PL_REQUIRE(home && *home, "neither XDG_CACHE_HOME nor HOME says where to keep compiled kernels and plans");
-    pl_text_print(folder, "%s/.cache/perilune", home);
+    PL_REQUIRE(home && *home, "neither %s nor HOME says where to keep %s", variable, what);
+    pl_text_print(folder, "%s/%s/perilune", home, below_home);
   }
   return PL_OK;
+}
+
+pl_status pl_home_cache(pl_text *folder) {
+  return user_folder("XDG_CACHE_HOME", ".cache", "compiled kernels and plans", folder);
+}
+
+pl_status pl_home_data(pl_text *folder) {
+  return user_folder("XDG_DATA_HOME", ".local/share", "the history of cells", folder);
 }

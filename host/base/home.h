@@ -1,4 +1,4 @@
-/* Where the program's own files (lua/, kernels/) lie, and where it keeps what it may lose. */
+/* Where the program's own files (lua/, kernels/) lie, and where it keeps what it writes on its own. */
 #ifndef PL_BASE_HOME_H
 #define PL_BASE_HOME_H
 
@@ -14,5 +14,8 @@ pl_status pl_home_program(pl_text *path);
 
 /* $XDG_CACHE_HOME or ~/.cache, then perilune; nobody has made it yet. The text is overwritten. */
 pl_status pl_home_cache(pl_text *folder);
+
+/* The same of $XDG_DATA_HOME or ~/.local/share: for what the user would miss. */
+pl_status pl_home_data(pl_text *folder);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "host/bind/call.h"
 #include "host/bind/cell.h"
+#include "host/bind/comm.h"
 #include "host/bind/construct.h"
 #include "host/bind/display.h"
 #include "host/bind/expression.h"
@@ -28,6 +29,7 @@ int pl_open_core(lua_State *L) {
   pl_register_display(L);
   pl_register_expression(L);
   pl_register_source(L);
+  pl_register_comm(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -150,32 +150,43 @@ static json_t *traceback_lines(const char *message, size_t length, const char *t
   return lines;
 }
 
-static void fail(lua_State *L, const job *j, bool interrupted) {
+static void fail(lua_State *L, stage reached, bool interrupted, pl_outcome *outcome) {
   static const char *const names[] = {"SyntaxError", "Error", "Error"};
   size_t length;
   const char *text = lua_tolstring(L, -1, &length);
   if (!text) text = "error without a message", length = strlen(text);
   const char *trace = pl_traceback_find(text);
   if (trace) length = (size_t)(trace - text);
-  pl_outcome_release(j->outcome);
-  j->outcome->ename = json_string(interrupted ? "Interrupted" : names[j->stage]);
-  j->outcome->evalue = pl_json_string(text, length);
-  /* Only while the cell itself ran do frames tell the user anything. */
-  j->outcome->traceback = traceback_lines(text, length, j->stage == RUNNING ? trace : NULL);
+  pl_outcome_release(outcome);
+  outcome->ename = json_string(interrupted ? "Interrupted" : names[reached]);
+  outcome->evalue = pl_json_string(text, length);
+  /* Only while the user's own code ran do frames tell anything. */
+  outcome->traceback = traceback_lines(text, length, reached == RUNNING ? trace : NULL);
+}
+
+/* Calls the function on top of the stack with `context`; *reached says how far it came. */
+static void call(lua_State *L, void *context, const stage *reached, pl_outcome *outcome) {
+  int top = lua_gettop(L) - 1;
+  bool interrupted;
+  lua_pushlightuserdata(L, context);
+  outcome->ok = pl_interrupt_call(L, 1, 0, &interrupted) == LUA_OK;
+  if (!outcome->ok) fail(L, *reached, interrupted, outcome);
+  lua_settop(L, top);
+}
+
+void pl_evaluate_call(lua_State *L, lua_CFunction function, void *context, pl_outcome *outcome) {
+  static const stage running = RUNNING;
+  *outcome = (pl_outcome){0};
+  lua_pushcfunction(L, function);
+  call(L, context, &running, outcome);
 }
 
 void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t length, const char *name,
                  pl_outcome *outcome) {
   job j = {.kind = kind, .code = code, .length = length, .name = name, .outcome = outcome};
-  int top = lua_gettop(L);
   *outcome = (pl_outcome){0};
-  bool interrupted;
   lua_pushcfunction(L, run);
-  lua_pushlightuserdata(L, &j);
-  int status = pl_interrupt_call(L, 1, 0, &interrupted);
-  outcome->ok = status == LUA_OK;
-  if (!outcome->ok) fail(L, &j, interrupted);
-  lua_settop(L, top);
+  call(L, &j, &j.stage, outcome);
 }
 
 /* ---- completeness ---- */

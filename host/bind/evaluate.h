@@ -20,6 +20,10 @@ typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
 void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t length, const char *name,
                  pl_outcome *outcome);
 
+/* Calls a function of the program with `context` as light userdata, as cells are called: an interrupt ends it, and what
+ * it raises becomes the outcome. */
+void pl_evaluate_call(lua_State *L, lua_CFunction function, void *context, pl_outcome *outcome);
+
 /* The rest as in host/bind/session.h, on a bare state. */
 pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length);
 json_t *pl_evaluate_complete(lua_State *L, const char *code, size_t length, size_t cursor, size_t *start);

@@ -42,8 +42,8 @@ static int long_bracket(const scanner *s, size_t at) {
   return at < s->length && s->code[at] == '[' ? level : -1;
 }
 
-/* `what` is a "string" or a "comment". */
-static void skip_long(scanner *s, int level, const char *what) {
+/* `what` is a "string" or a "comment". Returns whether the closing bracket is there. */
+static bool skip_long(scanner *s, int level, const char *what) {
   for (s->at += (size_t)level + 2; s->at < s->length; s->at++) {
     if (s->code[s->at] != ']') continue;
     size_t equals = 0;
@@ -51,11 +51,12 @@ static void skip_long(scanner *s, int level, const char *what) {
     size_t close = s->at + 1 + equals;
     if (equals == (size_t)level && close < s->length && s->code[close] == ']') {
       s->at = close + 1;
-      return;
+      return true;
     }
   }
   s->at = s->length;
   s->open = what;
+  return false;
 }
 
 static void skip_blank(scanner *s) {
@@ -113,6 +114,9 @@ static bool is_one_of(const scanner *s, const token *t, const char *const *texts
   return false;
 }
 
+static const char *const opening[] = {"function", "do", "if", "repeat", "(", "[", "{", NULL};
+static const char *const closing[] = {"end", "until", ")", "]", "}", NULL};
+
 static kind skip_token(scanner *s) {
   unsigned char first = (unsigned char)s->code[s->at];
   unsigned char second = s->at + 1 < s->length ? (unsigned char)s->code[s->at + 1] : 0;
@@ -140,8 +144,6 @@ static kind skip_token(scanner *s) {
 
 /* Appends the next token; false at the end. */
 static bool next_token(scanner *s) {
-  static const char *const opening[] = {"function", "do", "if", "repeat", "(", "[", "{", NULL};
-  static const char *const closing[] = {"end", "until", ")", "]", "}", NULL};
   skip_blank(s);
   if (s->at >= s->length) return false;
   token t = {.start = s->at, .depth = s->depth};
@@ -273,6 +275,94 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
   if (status == LUA_OK) source->incomplete = false;
   free(s.tokens);
   return status;
+}
+
+/* ---- the indent of the next line ---- */
+
+/* The blanks that the line of a token begins with. */
+static pl_text blanks(const scanner *s, const token *t) {
+  size_t start = t->start, length = 0;
+  while (start > 0 && s->code[start - 1] != '\n') start--;
+  while (s->code[start + length] == ' ' || s->code[start + length] == '\t') length++;
+  return (pl_text){.data = (char *)s->code + start, .length = length};
+}
+
+/* Looks at nothing but blanks: code may be one line of a million tokens. */
+static bool begins_line(const scanner *s, size_t i) {
+  size_t at = s->tokens[i].start;
+  while (at > 0 && (s->code[at - 1] == ' ' || s->code[at - 1] == '\t')) at--;
+  return at == 0 || s->code[at - 1] == '\n';
+}
+
+/* Whether the statement that token i stands in goes on behind it. */
+static bool wants_more(const scanner *s, size_t i) {
+  static const char *const unfinished[] = {
+      "+",  "-", "*", "/", "//", "%", "^", "#",  "&",  "~",   "|",   "<<",  ">>",    "..",    "==",    "~=", "<=",
+      ">=", "<", ">", "=", ",",  ".", ":", "in", "or", "and", "not", "for", "local", "until", "while", NULL};
+  return is_one_of(s, &s->tokens[i], unfinished);
+}
+
+/* Whether token i begins a line that goes on with the statement of the line before. */
+static bool continues(const scanner *s, size_t i) { return i > 0 && begins_line(s, i) && wants_more(s, i - 1); }
+
+/* What the first line that is indented deeper than the one before has more than it. */
+static pl_text step(const scanner *s) {
+  pl_text last = {0};
+  for (size_t i = 0; i < s->count; i++) {
+    if (!begins_line(s, i)) continue;
+    pl_text here = blanks(s, &s->tokens[i]);
+    if (here.length > last.length && i > 0)
+      return (pl_text){.data = here.data + last.length, .length = here.length - last.length};
+    last = here;
+  }
+  return (pl_text){.data = (char *)"  ", .length = 2};
+}
+
+/* Whether the last token is a long string without its end. */
+static bool ends_in_long_string(const scanner *s) {
+  const token *t = &s->tokens[s->count - 1];
+  int level = t->kind == STRING ? long_bracket(s, t->start) : -1;
+  scanner rest = {.code = s->code, .length = s->length, .at = t->start};
+  return level >= 0 && !skip_long(&rest, level, "string");
+}
+
+static void append(pl_text *indent, pl_text blank) { pl_text_append(indent, blank.data, blank.length); }
+
+static void append_indent(const scanner *s, pl_text *indent) {
+  static const char *const brackets[] = {"(", "[", "{", NULL}, *const branches[] = {"else", "elseif", NULL};
+  size_t opener = s->count, neighbour = s->count, line = s->count - 1; /* s->count: there is none */
+  bool in_condition = false;
+  for (size_t i = 0; i < s->count; i++) {
+    const token *t = &s->tokens[i];
+    if (t->depth == s->depth - 1 && is_one_of(s, t, opening)) {
+      opener = i, neighbour = s->count;
+      in_condition = is(s, t, "if");
+    } else if (t->depth == s->depth && is_one_of(s, t, branches))
+      in_condition = is(s, t, "elseif");
+    else if (t->depth == s->depth && is(s, t, "then"))
+      in_condition = false;
+    else if (t->depth == s->depth && begins_line(s, i) && !continues(s, i))
+      neighbour = i;
+  }
+  while (line > 0 && !begins_line(s, line)) line--;
+  bool in_block = opener == s->count || !is_one_of(s, &s->tokens[opener], brackets);
+  bool goes_on = in_block && !in_condition && (opener == s->count || wants_more(s, s->count - 1));
+  if (goes_on && continues(s, line)) { /* as the line before it, which goes on, too */
+    append(indent, blanks(s, &s->tokens[line]));
+    return;
+  }
+  size_t model = neighbour < s->count ? neighbour : opener < s->count ? opener : line;
+  append(indent, blanks(s, &s->tokens[model]));
+  if (model == opener) append(indent, step(s));
+  if (goes_on) append(indent, step(s));
+}
+
+void pl_source_indent(const char *code, size_t length, pl_text *indent) {
+  scanner s = {.code = code, .length = length};
+  while (next_token(&s)) continue;
+  pl_text_append(indent, "", 0);
+  if (s.count > 0 && !ends_in_long_string(&s)) append_indent(&s, indent);
+  free(s.tokens);
 }
 
 /* ---- tokens for Lua ---- */

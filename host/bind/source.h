@@ -2,6 +2,7 @@
 #ifndef PL_BIND_SOURCE_H
 #define PL_BIND_SOURCE_H
 
+#include "host/base/text.h"
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +24,11 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
+
+/* Appends the blanks that the line after unfinished code should begin with: those of its neighbours in the innermost
+ * open block or bracket, or one step more than the line that opened it; none inside a long string, of which they would
+ * become part. A step is what the code itself uses. */
+void pl_source_indent(const char *code, size_t length, pl_text *indent);
 
 /* Sets tokens (the parts of a piece of code) and keywords (a list) in the table on top of the stack. */
 void pl_register_source(lua_State *L);

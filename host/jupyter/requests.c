@@ -2,7 +2,7 @@
 #include "host/jupyter/kernel.h"
 #include "host/jupyter/language.h"
 
-#include <fnmatch.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +22,14 @@ static json_t *kernel_info(pl_kernel *k, const pl_request *request) {
                    PL_PROTOCOL, "implementation", "perilune", "implementation_version", PERILUNE_VERSION,
                    "language_info", pl_language_info(), "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4",
                    "help_links", "text", "Lua 5.4", "url", "https://www.lua.org/manual/5.4/", "supported_features");
+}
+
+static json_t *connect(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  json_t *reply = json_pack("{s:s}", "status", "ok");
+  for (int i = 0; i < PL_CHANNELS; i++)
+    json_object_set_new(reply, pl_port_fields[i], json_integer(k->connection.port[i]));
+  return reply;
 }
 
 /* ---- execute ---- */
@@ -78,7 +86,7 @@ static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome 
 
 static void store_input(pl_kernel *k, const json_t *code) {
   k->execution_count++;
-  json_array_append_new(k->history, json_pack("[i, I, O]", 0, (json_int_t)k->execution_count, code));
+  pl_history_add(k->history, k->execution_count, code);
 }
 
 static json_t *execute(pl_kernel *k, const pl_request *request) {
@@ -111,9 +119,12 @@ static json_t *is_complete(pl_kernel *k, const pl_request *request) {
   static const char *const names[] = {"complete", "incomplete", "invalid"};
   const json_t *code = json_object_get(request->content, "code");
   if (!json_is_string(code)) return refuse("ProtocolError", "is_complete_request: content has no string `code`");
-  pl_completeness state = pl_session_is_complete(k->session, json_string_value(code), json_string_length(code));
+  pl_text indent = {0};
+  pl_completeness state =
+      pl_session_is_complete(k->session, json_string_value(code), json_string_length(code), &indent);
   json_t *reply = json_pack("{s:s}", "status", names[state]);
-  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_string("  "));
+  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_stringn(indent.data, indent.length));
+  pl_text_release(&indent);
   return reply;
 }
 
@@ -155,61 +166,50 @@ static json_t *inspect(pl_kernel *k, const pl_request *request) {
                    "metadata");
 }
 
-/* ---- history of this session ---- */
+/* ---- history ---- */
 
-static long long integer(const json_t *content, const char *name, long long otherwise) {
+static json_int_t integer(const json_t *content, const char *name, json_int_t otherwise) {
   const json_t *value = json_object_get(content, name);
   return json_is_integer(value) ? json_integer_value(value) : otherwise;
 }
 
-static bool in_history(const json_t *entry, const json_t *content, const char *kind) {
-  long long line = json_integer_value(json_array_get(entry, 1));
-  if (strcmp(kind, "range") == 0)
-    return integer(content, "session", 0) == 0 && line >= integer(content, "start", 1) &&
-           line < integer(content, "stop", line + 1);
-  const char *pattern = json_string_value(json_object_get(content, "pattern"));
-  return strcmp(kind, "search") != 0 || !pattern ||
-         fnmatch(pattern, json_string_value(json_array_get(entry, 2)), FNM_NOESCAPE) == 0;
-}
-
-static void remove_input(json_t *entries, const json_t *input) {
-  for (size_t i = json_array_size(entries); i-- > 0;)
-    if (json_equal(json_array_get(json_array_get(entries, i), 2), input)) json_array_remove(entries, i);
-}
-
 static json_t *history(pl_kernel *k, const pl_request *request) {
+  static const char *const kinds[] = {[PL_HISTORY_TAIL] = "tail", "range", "search"};
   const json_t *content = request->content;
   const char *kind = json_string_value(json_object_get(content, "hist_access_type"));
-  json_t *entries = json_array(), *entry;
-  size_t i;
-  if (!kind) kind = "tail";
-  json_array_foreach(k->history, i, entry) {
-    if (!in_history(entry, content, kind)) continue;
-    json_t *input = json_array_get(entry, 2);
-    if (flag(content, "unique", false)) remove_input(entries, input);
-    json_array_append_new(entries,
-                          flag(content, "output", false)
-                              ? json_pack("[O, O, [O, n]]", json_array_get(entry, 0), json_array_get(entry, 1), input)
-                              : json_incref(entry));
-  }
-  long long last = strcmp(kind, "range") == 0 ? -1 : integer(content, "n", -1);
-  while (last >= 0 && (long long)json_array_size(entries) > last) json_array_remove(entries, 0);
-  return json_pack("{s:s, s:o}", "status", "ok", "history", entries);
+  const json_t *pattern = json_object_get(content, "pattern");
+  pl_history_query query = {.n = integer(content, "n", -1),
+                            .session = integer(content, "session", 0),
+                            .start = integer(content, "start", 1),
+                            .stop = integer(content, "stop", INT64_MAX),
+                            .pattern = json_is_string(pattern) ? json_string_value(pattern) : "*",
+                            .unique = flag(content, "unique", false),
+                            .output = flag(content, "output", false)};
+  while (kind && query.kind < 3 && strcmp(kind, kinds[query.kind]) != 0) query.kind++;
+  if (query.kind == 3)
+    return refuse("ProtocolError", "history_request: hist_access_type is none of tail, range and search");
+  return json_pack("{s:s, s:o}", "status", "ok", "history", pl_history_find(k->history, &query));
 }
 
-/* ---- comms: this kernel opens none and knows no target ---- */
+/* ---- comms ---- */
 
 static json_t *comm_info(pl_kernel *k, const pl_request *request) {
-  (void)k, (void)request;
-  return json_pack("{s:s, s:{}}", "status", "ok", "comms");
+  const json_t *target = json_object_get(request->content, "target_name");
+  return json_pack("{s:s, s:o}", "status", "ok", "comms", pl_session_comms(k->session, json_string_value(target)));
 }
 
-static json_t *comm_open(pl_kernel *k, const pl_request *request) {
-  json_t *id = json_object_get(request->content, "comm_id");
-  if (!json_is_string(id)) return NULL;
-  json_t *content = json_pack("{s:O, s:{}}", "comm_id", id, "data");
-  pl_kernel_publish(k, "comm_close", content);
-  json_decref(content);
+/* comm_open, comm_msg and comm_close have no reply: a failing handler is told of as a failing cell is. */
+static json_t *comm(pl_kernel *k, const pl_request *request) {
+  pl_comm_message message = {request->type, request->content, request->metadata, request->buffers,
+                             request->buffer_count};
+  pl_outcome outcome;
+  pl_session_comm(k->session, &message, &outcome);
+  if (!outcome.ok) {
+    json_t *content = error_content(&outcome);
+    pl_kernel_publish(k, "error", content);
+    json_decref(content);
+  }
+  pl_outcome_release(&outcome);
   return NULL;
 }
 
@@ -223,23 +223,33 @@ static json_t *interrupt(pl_kernel *k, const pl_request *request) {
 
 static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   json_t *reply = json_pack("{s:s, s:b}", "status", "ok", "restart", flag(request->content, "restart", false));
-  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply); /* other front ends learn of it */
+  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply,
+                    NULL); /* other front ends learn of it */
   pl_kernel_stop(k);
   return reply;
+}
+
+static json_t *usage(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  return pl_usage_read(&k->usage);
 }
 
 enum { SHELL = 1 << PL_SHELL, CONTROL = 1 << PL_CONTROL };
 
 static const pl_handler handlers[] = {
     {"kernel_info_request", "kernel_info_reply", SHELL | CONTROL, kernel_info},
+    {"connect_request", "connect_reply", SHELL | CONTROL, connect},
     {"execute_request", "execute_reply", SHELL, execute},
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
     {"inspect_request", "inspect_reply", SHELL, inspect},
     {"history_request", "history_reply", SHELL, history},
-    {"comm_info_request", "comm_info_reply", SHELL | CONTROL, comm_info},
-    {"comm_open", NULL, SHELL, comm_open},
+    {"comm_info_request", "comm_info_reply", SHELL, comm_info},
+    {"comm_open", NULL, SHELL, comm},
+    {"comm_msg", NULL, SHELL, comm},
+    {"comm_close", NULL, SHELL, comm},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
+    {"usage_request", "usage_reply", CONTROL, usage},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };
 

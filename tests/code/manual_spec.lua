@@ -23,6 +23,8 @@ describe("every function is documented", function()
     it("of pl." .. name, function() assert.same({}, undocumented({}, name .. ".", pl[name])) end)
   end
 
+  it("of perilune.comm", function() assert.same({}, undocumented({}, "comm.", require "perilune.comm")) end)
+
   it("that is a method", function()
     local list = undocumented({}, "tensor:", core.methods)
     undocumented(list, "module:", getmetatable(pl.nn.Linear).__index)
@@ -30,6 +32,7 @@ describe("every function is documented", function()
     undocumented(list, "optimizer:", getmetatable(getmetatable(optimizer)).__index)
     undocumented(list, "timer:", getmetatable(pl.timer()).__index)
     undocumented(list, "scope:", getmetatable(pl.scope()).__index)
+    undocumented(list, "comm:", getmetatable(require "perilune.comm".open "nobody").__index)
     undocumented(list, "monitor:", getmetatable(pl.monitor()).__index)
     assert.same({}, list)
   end)

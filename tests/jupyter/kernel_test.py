@@ -5,8 +5,10 @@ Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is 
 import contextlib
 import json
 import os
+import queue
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -37,8 +39,9 @@ class Kernel:
         self.file = os.path.join(self.folder.name, "connection.json")
         ip = os.path.join(self.folder.name, "ipc") if transport == "ipc" else "127.0.0.1"
         write_connection_file(self.file, key=key, transport=transport, ip=ip)
-        self.process = subprocess.Popen([*before, PROGRAM, "kernel", "--connection-file", self.file],
-                                        env={**os.environ, **(environment or {})}, **options)
+        environment = {**os.environ, "XDG_DATA_HOME": self.folder.name, **(environment or {})}
+        self.process = subprocess.Popen([*before, PROGRAM, "kernel", "--connection-file", self.file], env=environment,
+                                        **options)
         self.client = BlockingKernelClient(connection_file=self.file)
         self.client.load_connection_file()
         self.client.session.key = key
@@ -75,9 +78,10 @@ class Kernel:
         reply = self.reply(message_id)
         return reply["content"], self.iopub(message_id)
 
-    def ask(self, kind, content, channel="shell"):
-        message = self.client.session.msg(kind, content)
-        getattr(self.client, f"{channel}_channel").send(message)
+    def ask(self, kind, content, channel="shell", metadata=None, buffers=None):
+        message = self.client.session.msg(kind, content, metadata=metadata)
+        socket = getattr(self.client, f"{channel}_channel").socket
+        self.client.session.send(socket, message, buffers=buffers)
         return message["header"]["msg_id"]
 
 
@@ -158,22 +162,72 @@ class Information(KernelTest):
     def test_headers(self):
         message_id = self.kernel.client.kernel_info()
         reply = self.kernel.reply(message_id)
-        self.assertEqual(reply["header"]["version"], "5.5")
         self.assertEqual(reply["parent_header"]["msg_id"], message_id)
         self.assertIsNotNone(reply["header"]["date"].tzinfo)
         self.assertEqual(reply["metadata"], {})
+        message_id = self.kernel.client.execute("print 'x' display = require 'perilune.display' display.text 'y' 5")
+        seen = [reply, self.kernel.reply(message_id)] + self.kernel.iopub(message_id)
+        self.assertEqual({m["header"]["version"] for m in seen}, {"5.5"})
+        self.assertEqual({m["header"]["session"] for m in seen}, {reply["header"]["session"]})
+        self.assertEqual(len({m["header"]["msg_id"] for m in seen}), len(seen))
 
     def test_unknown_types_get_busy_and_idle(self):
         for channel in "shell", "control":
-            message_id = self.kernel.ask("frobnicate_request", {"x": 1}, channel)
-            kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
-            self.assertEqual(kinds, ["busy", "idle"])
+            for kind in "frobnicate_request", "execute_reply", "status", "", "create_subshell_request":
+                message_id = self.kernel.ask(kind, {"x": 1}, channel)
+                kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
+                self.assertEqual(kinds, ["busy", "idle"])
 
-    def test_comms(self):
-        message_id = self.kernel.ask("comm_info_request", {})
-        self.assertEqual(self.kernel.reply(message_id)["content"], {"status": "ok", "comms": {}})
-        message_id = self.kernel.ask("comm_open", {"comm_id": "abc", "target_name": "none", "data": {}})
-        self.assertEqual(content_of(self.kernel.iopub(message_id), "comm_close")[0]["comm_id"], "abc")
+    def test_no_subshells(self):
+        info = self.kernel.reply(self.kernel.client.kernel_info())["content"]
+        self.assertNotIn("kernel subshells", info["supported_features"])
+        client = self.kernel.client
+        message = client.session.msg("execute_request", {"code": "6 * 7", "user_expressions": {"x": "1"}})
+        message["header"]["subshell_id"] = "nobody"
+        client.shell_channel.send(message)
+        reply = self.kernel.reply(message["header"]["msg_id"])
+        self.assertEqual((reply["content"]["status"], reply["parent_header"]["subshell_id"]), ("ok", "nobody"))
+        self.assertEqual(result_of(self.kernel.iopub(message["header"]["msg_id"])), ["42"])
+
+    def test_connect(self):
+        with open(self.kernel.file) as file:
+            connection = json.load(file)
+        for channel in "shell", "control":
+            content = self.kernel.reply(self.kernel.ask("connect_request", {}, channel), channel)["content"]
+            self.assertEqual(content.pop("status"), "ok")
+            self.assertEqual(content, {name: port for name, port in connection.items() if name.endswith("_port")})
+
+    def usage(self):
+        return self.kernel.reply(self.kernel.ask("usage_request", {}, "control"), "control")["content"]
+
+    def usage_when(self, condition):
+        deadline = time.time() + TIMEOUT
+        while True:
+            time.sleep(0.1)
+            usage = self.usage()
+            if condition(usage):
+                return usage
+            self.assertLess(time.time(), deadline, usage)
+
+    def test_usage(self):
+        first = self.usage()
+        self.assertEqual((first["status"], first["pid"]), ("ok", self.kernel.process.pid))
+        self.assertEqual(first["hostname"], os.uname().nodename)
+        self.assertEqual((first["cpu_count"], first["gpus"]), (os.cpu_count(), []))
+        message_id = self.kernel.client.execute("kept = string.rep('x', 100e6) while true do end")
+        busy = self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 90e6 and u["kernel_cpu"] > 5)
+        self.assertGreater(busy["host_cpu_percent"], 0)
+        memory = busy["host_virtual_memory"]
+        self.assertGreater(memory["total"], memory["available"])
+        self.assertAlmostEqual(memory["percent"], 100 * (1 - memory["available"] / memory["total"]), delta=0.1)
+        self.assertEqual(memory.keys() - {"total", "available", "percent", "used", "free", "active", "inactive", "buffers",
+                                          "cached", "shared", "slab"}, set())
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.kernel.reply(message_id)
+        self.run_code("kept = nil collectgarbage()")
+        message_id = self.kernel.client.execute("os.execute('head -c 50000000 /dev/zero | tail -c 50000000 | sleep 3')")
+        self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 40e6)  # what children hold is counted
+        self.kernel.reply(message_id)
 
     def test_heartbeat_while_busy(self):
         client = self.kernel.client
@@ -207,6 +261,21 @@ class Information(KernelTest):
             self.assertEqual(message["content"], {"subscription": topic.decode()})
             self.assertEqual(message["parent_header"], {})
             socket.close()
+
+
+    def test_usage_of_gpus(self):
+        fakes = os.path.join(os.path.dirname(PROGRAM), "tests", "fakes")  # made-up libraries of CUDA
+        path = ":".join(os.path.join(fakes, name) for name in ("driver", "nvrtc", "cublas"))
+        with contextlib.closing(Kernel(environment={"LD_LIBRARY_PATH": path, "CUDA_HOME": "/nowhere"})) as kernel:
+            kernel.run("pl = require 'perilune' t = pl.zeros{1024, 1024, device = 'cuda'} u = pl.zeros{10, device = 'cuda'}"
+                       " u = nil collectgarbage()")
+            kernel.client.execute("while true do end")
+            gpu, = kernel.reply(kernel.ask("usage_request", {}, "control"), "control")["content"]["gpus"]
+            self.assertEqual((gpu["name"], gpu["live"], gpu["cached"]), ("cuda:0", 2**22, 512))
+            self.assertGreaterEqual(gpu["peak"], gpu["live"] + gpu["cached"])
+            self.assertEqual(gpu["total"], 2**30)
+            self.assertLess(gpu["available"], 2**30 - 2**22)
+            self.assertIsInstance(gpu["model"], str)
 
 
 class Execution(KernelTest):
@@ -514,6 +583,21 @@ class Code(KernelTest):
         for code in "x = = 1", "'unfinished", "end", "1 1 )":
             self.assertEqual(self.status(code), "invalid", code)
 
+    def test_indent(self):
+        for code, indent in (
+                ("for i = 1, 3 do", "  "), ("for i = 1, 3 do\n", "  "), ("if x then\n  if y then", "    "),
+                ("if x then\n  if y then\n    f()", "    "), ("if x then\n  if y then\n    f()\n  end", "  "),
+                ("if x then\n  f()\nelse", "  "), ("if x then\n  f()\nelseif y then\n", "  "),
+                ("while true do\n    repeat", " " * 8), ("function f()\n\tlocal x = {", "\t\t"),
+                ("f(function()", "  "), ("f({ g(function() return {", "  "), ("x = {\n  1,", "  "),
+                ("x = {\n        1, -- one\n", " " * 8), ("x =", "  "), ("x = a +\n  b +", "  "),
+                ("for i = 1, 3 do\n  x = a +", "    "), ("for i = 1, 3 do\n  x = a +\n    b +", "    "),
+                ("for i = 1, 3 do\n  x = a +\n    b\n", "  "), ("while x", "  "), ("local function f(a,", "  "),
+                ("do\n  x = [[\n  text", ""), ("--[[ comment", ""), ("do --[[ comment", "  "),
+                ("do\n  x = [[\n  text ]]", "  "), ("if a and", "  "), ("  do", "    "), ("a = 'do' do", "  ")):
+            content = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(content, {"status": "incomplete", "indent": indent}, code)
+
     def complete(self, code, position=None):
         return self.kernel.reply(self.kernel.client.complete(code, position))["content"]
 
@@ -634,13 +718,226 @@ class Code(KernelTest):
             states = [c["execution_state"] for c in content_of(self.kernel.iopub(message_id), "status")]
             self.assertEqual(states, ["busy", "idle"])
 
-    def test_history(self):
-        self.run_code("first_input()")
-        self.run_code("second = 2")
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="tail", n=2))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()", "second = 2"])
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="search", pattern="first*"))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
+
+class History(unittest.TestCase):
+    """Each test has a data folder of its own, which its kernels share."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.file = os.path.join(self.folder.name, "perilune", "history.jsonl")
+
+    def start(self, **environment):
+        kernel = Kernel(environment={"XDG_DATA_HOME": self.folder.name, **environment})
+        self.addCleanup(kernel.close)
+        return kernel
+
+    def history(self, kernel, kind, **content):
+        message_id = kernel.ask("history_request", {"hist_access_type": kind, "raw": True, "output": False, **content})
+        content = kernel.reply(message_id)["content"]
+        self.assertEqual(content["status"], "ok")
+        return content["history"]
+
+    def test_sessions(self):
+        first, second = self.start(), self.start()
+        self.assertEqual(self.history(first, "tail", n=10), [])
+        self.assertEqual(self.history(first, "range", session=0), [])
+        first.run("a = 1")
+        second.run("b = 'ü\\0'")  # two kernels at once take turns in one file
+        first.run("error 'kept, too'")
+        first.run("not_stored()", store_history=False)
+        first.run("silent()", silent=True)
+        self.assertEqual(self.history(second, "tail", n=2), [[2, 1, "b = 'ü\\0'"], [1, 2, "error 'kept, too'"]])
+        self.assertEqual(self.history(second, "range", session=-1), [[1, 1, "a = 1"], [1, 2, "error 'kept, too'"]])
+        third = self.start()
+        self.assertEqual(self.history(third, "range", session=-1), [[2, 1, "b = 'ü\\0'"]])
+        third.run("c = 3")
+        for session, start, stop, lines in ((0, 1, None, ["c = 3"]), (-1, 1, None, ["b = 'ü\\0'"]),
+                                            (-2, 1, None, ["a = 1", "error 'kept, too'"]), (-2, 2, None, ["error 'kept, too'"]),
+                                            (-2, 1, 2, ["a = 1"]), (1, 1, 2, ["a = 1"]), (1, 2, 2, []), (-3, 1, None, []),
+                                            (9, 1, None, []), (-2**63, 1, None, []), (2**63 - 1, -2**63, 2**63 - 1, [])):
+            entries = self.history(third, "range", session=session, start=start, stop=stop)
+            self.assertEqual([entry[2] for entry in entries], lines, (session, start, stop))
+        self.assertEqual(self.history(third, "tail", n=1, output=True), [[3, 1, ["c = 3", None]]])
+        self.assertEqual(len(self.history(third, "tail", n=None)), 4)
+        self.assertEqual(self.history(third, "tail", n=0), [])
+        self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
+
+    def test_search(self):
+        kernel = self.start()
+        inputs = ["x = 1", "print 'x'", "x = 1", "x = [[*]]", "größe = 2", "two\nlines", "x = 1"]
+        for code in inputs:
+            kernel.run(code)
+
+        def search(pattern, **options):
+            return [entry[1:] for entry in self.history(kernel, "search", pattern=pattern, **options)]
+        self.assertEqual(search("x = 1"), [[1, "x = 1"], [3, "x = 1"], [7, "x = 1"]])
+        self.assertEqual(search("x = 1", unique=True), [[7, "x = 1"]])
+        self.assertEqual(search("x*", n=2), [[4, "x = [[*]]"], [7, "x = 1"]])
+        self.assertEqual(search("*", unique=True, n=3), [[5, "größe = 2"], [6, "two\nlines"], [7, "x = 1"]])
+        self.assertEqual(search("gr??e*"), [[5, "größe = 2"]])
+        self.assertEqual(search("gr?????e*"), [])
+        self.assertEqual(search("*[[*]]"), [[4, "x = [[*]]"]])
+        self.assertEqual(search("*lines"), [[6, "two\nlines"]])
+        self.assertEqual(search(""), [])
+        self.assertEqual(search("x"), [])
+        self.assertEqual(len(self.history(kernel, "search")), 7)
+        kernel.run("x = 0 -- " + "a" * 20000)
+        start = time.time()
+        self.assertEqual(search("x" + "*a" * 30 + "b"), [])
+        self.assertLess(time.time() - start, 5)
+        message_id = kernel.ask("history_request", {"hist_access_type": "everything"})
+        self.assertEqual(kernel.reply(message_id)["content"]["status"], "error")
+
+    def test_damaged_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "wb") as file:
+            file.write(b'\xff\xfe\0\n[1, 1, "good"]\n[2, 1, "cut\n{}\n[]\n[[[[\n[99999999999999999999, 1, "x"]\n[-4, 1, "y"]\n'
+                       b'[3, "a", 5]\n\n\n[1, 2, "\xff"]\n[2, 2, "better"]\n[3, 1, "unfinished')
+        kernel = self.start()
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"]])
+        kernel.run("1")
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"], [4, 1, "1"]])
+
+    def test_long_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "w") as file:
+            file.write('[77, 1, "early"]\n' + f'[5, 1, "{"x" * 1000}"]\n' * 9000)
+        kernel = self.start()
+        kernel.run("1")
+        entries = self.history(kernel, "tail")
+        self.assertLess(os.stat(self.file).st_size, 4.2e6)
+        self.assertEqual((entries[-1], entries[0]), ([78, 1, "1"], [5, 1, "x" * 1000]))
+        kernel.run("x = '" + "y" * 2000000 + "'")
+        self.assertEqual(self.history(kernel, "tail", n=1), [[78, 1, "1"]])
+
+    def test_without_a_file(self):
+        os.mkdir(os.path.dirname(self.file))
+        os.mkdir(self.file)
+        for environment in {"PERILUNE_HISTORY": "0"}, {"XDG_DATA_HOME": self.folder.name}, {"XDG_DATA_HOME": "/dev/null"}:
+            kernel = self.start(**environment)
+            kernel.run("a = 1")
+            kernel.run("b = 2")
+            self.assertEqual(self.history(kernel, "tail", n=5), [[1, 1, "a = 1"], [1, 2, "b = 2"]])
+        self.assertEqual(os.listdir(self.file), [])
+
+    def test_kernels_at_once(self):
+        kernels = [self.start() for _ in range(3)]
+        for kernel in kernels:
+            for i in range(200):
+                kernel.client.execute(f"x = {i}")
+        for kernel in kernels:
+            self.history(kernel, "tail", n=1)  # answered when all before it are
+        entries = self.history(kernels[0], "tail")
+        self.assertEqual(sorted(entries), [[s, i + 1, f"x = {i}"] for s in (1, 2, 3) for i in range(200)])
+
+
+class Comms(KernelTest):
+    """Messages in both directions; the handlers are Lua code."""
+
+    def tell(self, kind, content, **options):
+        """What the kernel says to a message that has no reply, without busy and idle."""
+        messages = self.kernel.iopub(self.kernel.ask(kind, content, **options))
+        self.assertEqual([m["content"].get("execution_state") for m in messages[:1] + messages[-1:]], ["busy", "idle"])
+        return messages[1:-1]
+
+    def comms(self, **content):
+        return self.kernel.reply(self.kernel.ask("comm_info_request", content))["content"]
+
+    def test_front_end_opens(self):
+        self.run_code("comm = require 'perilune.comm' comm.register_target('echo', function(c, data, buffers, metadata)"
+                      " print(c.id, data.x, #buffers, metadata.m)"
+                      " c:on_message(function(d, b, m) c:send({ got = d, more = {} }, { b[1] .. '!', '' }, { n = m.n }) end)"
+                      " c:on_close(function(d) print('closed', d.why, c) end) end)")
+        messages = self.tell("comm_open", {"comm_id": "one", "target_name": "echo", "data": {"x": 5}},
+                             metadata={"m": "y"}, buffers=[b"\0\xff"])
+        self.assertEqual(text_of(messages), "one\t5\t1\ty\n")
+        self.assertEqual(self.comms(), {"status": "ok", "comms": {"one": {"target_name": "echo"}}})
+        self.assertEqual(self.comms(target_name="echo")["comms"], {"one": {"target_name": "echo"}})
+        self.assertEqual(self.comms(target_name="other")["comms"], {})
+        answer, = self.tell("comm_msg", {"comm_id": "one", "data": {"a": [1, None, {}], "b": "ü"}},
+                            metadata={"n": 2}, buffers=[b"\0\xff", b"second"])
+        self.assertEqual(answer["msg_type"], "comm_msg")
+        self.assertEqual(answer["content"],
+                         {"comm_id": "one", "data": {"got": {"a": [1, None, {}], "b": "ü"}, "more": {}}})
+        self.assertEqual(answer["metadata"], {"n": 2})
+        self.assertEqual([bytes(b) for b in answer["buffers"]], [b"\0\xff!", b""])
+        messages = self.tell("comm_close", {"comm_id": "one", "data": {"why": "done"}})
+        self.assertEqual(text_of(messages), "closed\tdone\tcomm for 'echo', closed\n")
+        self.assertEqual([m["msg_type"] for m in messages], ["stream"])
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": "one", "data": {}}), [])
+        self.assertEqual(self.tell("comm_close", {"comm_id": "one", "data": {}}), [])
+
+    def test_kernel_opens(self):
+        _, messages = self.run_code("c = require 'perilune.comm'.open('view', { a = 1 }, { 'bytes' }, { version = '2' })"
+                                    " c:send() c:on_message(function(d) seen = d.v end) return c.id, c.target, c:is_open()")
+        opened, sent = [m for m in messages if m["msg_type"].startswith("comm")]
+        identity = opened["content"]["comm_id"]
+        self.assertEqual(opened["content"], {"comm_id": identity, "target_name": "view", "data": {"a": 1}})
+        self.assertEqual((opened["metadata"], [bytes(b) for b in opened["buffers"]]), ({"version": "2"}, [b"bytes"]))
+        self.assertEqual((sent["msg_type"], sent["content"]), ("comm_msg", {"comm_id": identity, "data": {}}))
+        self.assertEqual(sent["parent_header"]["msg_type"], "execute_request")
+        self.assertEqual(result_of(messages), [f'"{identity}"\t"view"\ttrue'])
+        self.assertEqual(self.comms()["comms"], {identity: {"target_name": "view"}})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": identity, "data": {"v": 7}}), [])
+        self.assertEqual(self.result("seen"), ["7"])
+        _, messages = self.run_code("c:close{ bye = true } c:close() return c:is_open()")
+        closed, = [m for m in messages if m["msg_type"].startswith("comm")]
+        self.assertEqual((closed["msg_type"], closed["content"]),
+                         ("comm_close", {"comm_id": identity, "data": {"bye": True}}))
+        self.assertEqual(result_of(messages), ["false"])
+        self.assertIn("the comm for 'view' is closed", self.run_code("c:send{}")[0]["evalue"])
+        self.run_code("c = require 'perilune.comm'.open('view') c.target = nil")
+        self.assertEqual(self.comms()["comms"], {})
+        self.run_code("c:close()")
+
+    def test_unknown_targets_are_closed(self):
+        for target in "none", 5, None:
+            closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": target, "data": {}})
+            self.assertEqual((closed["msg_type"], closed["content"]), ("comm_close", {"comm_id": "abc", "data": {}}))
+        self.assertEqual(self.tell("comm_open", {"target_name": "none"}), [])
+        self.run_code("require 'perilune.comm'.register_target('gone', print)"
+                      " require 'perilune.comm'.register_target('gone', nil)")
+        closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": "gone"})
+        self.assertEqual(closed["msg_type"], "comm_close")
+
+    def test_errors_in_handlers(self):
+        self.run_code("comm = require 'perilune.comm'\ncomm.register_target('bad', function() error('no such luck') end)\n"
+                      "comm.register_target('good', function(c) c:on_message(function() local x = nil; x() end) end)")
+        error, closed = self.tell("comm_open", {"comm_id": "e", "target_name": "bad", "data": {}})[::-1]
+        self.assertEqual((error["msg_type"], closed["msg_type"]), ("error", "comm_close"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:2: no such luck$")
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_open", {"comm_id": "g", "target_name": "good", "data": {}}), [])
+        error, = self.tell("comm_msg", {"comm_id": "g", "data": {}})
+        self.assertEqual((error["msg_type"], error["content"]["ename"]), ("error", "Error"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:3: attempt to call a nil value \(local 'x'\)$")
+        self.assertEqual(list(self.comms()["comms"]), ["g"])
+        self.tell("comm_close", {"comm_id": "g"})
+        for code, text in (("comm.open(1)", "comm.open: target: expected a string, got number"),
+                           ("comm.register_target({})", "name: expected a string, got table"),
+                           ("comm.register_target('x', 1)", "handler: expected a function, got number"),
+                           ("comm.open('x', { 1 })", "data: expected a table with names as keys, got a sequence"),
+                           ("comm.open('x', 'y')", "data: expected a table, got string"),
+                           ("comm.open('x', { f = print })", "cannot write a function as JSON"),
+                           ("comm.open('x', {}, 'y')", "buffers: expected an array of strings, got string"),
+                           ("comm.open('x', {}, { 'a', 2 })", "buffers[2]: expected a string, got number"),
+                           ("comm.open('x', {}, {}, 3)", "metadata: expected a table, got number")):
+            reply, messages = self.run_code(code)
+            self.assertIn(text, reply["evalue"])
+            self.assertRegex(reply["evalue"], r"^In \[\d+\]:1: ")
+            self.assertEqual([m for m in messages if m["msg_type"].startswith("comm")], [])
+
+    def test_interrupt_of_a_handler(self):
+        self.run_code("require 'perilune.comm'.register_target('slow', function() while true do pcall(error) end end)")
+        message_id = self.kernel.ask("comm_open", {"comm_id": "s", "target_name": "slow", "data": {}})
+        time.sleep(0.15)
+        self.kernel.ask("interrupt_request", {}, "control")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual([m["msg_type"] for m in messages], ["status", "comm_close", "error", "status"])
+        self.assertEqual(messages[2]["content"]["ename"], "Interrupted")
+        self.assertEqual(self.comms()["comms"], {})
 
 
 class Magics(KernelTest):
@@ -805,6 +1102,25 @@ class Robustness(KernelTest):
         message_id = self.kernel.ask("kernel_info_request", {}, "control")
         self.kernel.reply(message_id, "control")
 
+    def test_strangers_at_the_ports(self):
+        with open(self.kernel.file) as file:
+            ports = [port for name, port in json.load(file).items() if name.endswith("_port")]
+        for port in ports:
+            for text in b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 10000, b"", b"\xff\0\0\0\0\0\0\0\1\x7f" + b"\3" + b"\0" * 200:
+                with socket.create_connection(("127.0.0.1", port)) as stranger, contextlib.suppress(ConnectionError):
+                    stranger.sendall(text)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+        self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+
+    def test_replayed_messages_are_dropped(self):
+        client = self.kernel.client
+        session = client.session
+        self.run_code("runs = 0")
+        message = session.serialize(session.msg("execute_request", {"code": "runs = runs + 1", "silent": True}))
+        for _ in range(3):
+            client.shell_channel.socket.send_multipart(message)
+        self.assertEqual(self.result("runs"), ["1"])
+
     def test_parent_header_comes_back_exactly(self):
         client = self.kernel.client
         message = client.session.msg("kernel_info_request", {})
@@ -829,6 +1145,74 @@ class Robustness(KernelTest):
         self.kernel.iopub(ids[-1])
 
 
+class Clients(KernelTest):
+    """Several front ends at one kernel."""
+
+    def setUp(self):
+        self.clients = []
+        for _ in range(4):
+            client = BlockingKernelClient(connection_file=self.kernel.file)
+            client.load_connection_file()
+            client.session.key = self.kernel.client.session.key
+            client.start_channels()
+            client.wait_for_ready(timeout=TIMEOUT)
+            self.addCleanup(client.stop_channels)
+            self.clients.append(client)
+
+    def test_replies_go_to_who_asked(self):
+        asked = {client: [client.execute(f"print({i}, {n})") for n in range(50)] for i, client in enumerate(self.clients)}
+        for client, ids in asked.items():
+            for message_id in ids:
+                self.assertEqual(client.get_shell_msg(timeout=TIMEOUT)["parent_header"]["msg_id"], message_id)
+            self.assertRaises(queue.Empty, client.get_shell_msg, timeout=0.05)
+
+    def test_everyone_sees_what_is_published(self):
+        self.run_code("require 'perilune.comm'.register_target('all', function(c) c:send{ hello = true } end)")
+        message_id = self.clients[0].execute("print 'to all'")
+        session = self.clients[1].session
+        self.clients[1].shell_channel.send(session.msg("comm_open", {"comm_id": "x", "target_name": "all", "data": {}}))
+        for client in self.clients:
+            missing = {"stream", "comm_msg"}  # in either order: requests of different clients have none
+            while missing:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "stream":
+                    self.assertEqual(message["content"]["text"], "to all\n")
+                missing.discard(message["msg_type"])
+
+    def test_questions_go_to_who_runs_the_cell(self):
+        asking = self.clients[2].execute("return io.read()", allow_stdin=True)
+        self.assertEqual(self.clients[2].get_stdin_msg(timeout=TIMEOUT)["msg_type"], "input_request")
+        self.clients[1].input("not mine to answer")
+        for client in self.clients:
+            self.assertRaises(queue.Empty, client.get_stdin_msg, timeout=0.05)
+        self.clients[2].input("mine")
+        while True:
+            message = self.clients[2].get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "execute_result" and message["parent_header"]["msg_id"] == asking:
+                break
+        self.assertEqual(message["content"]["data"]["text/plain"], '"mine"')
+
+    def test_a_client_that_vanishes(self):
+        self.clients[3].execute("for i = 1, 1e5 do print(i) end")
+        self.clients[3].stop_channels()
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_shutdown_is_told_to_all(self):
+        with contextlib.closing(Kernel()) as kernel:
+            other = BlockingKernelClient(connection_file=kernel.file)
+            other.load_connection_file()
+            other.session.key = kernel.client.session.key
+            other.start_channels()
+            other.wait_for_ready(timeout=TIMEOUT)
+            kernel.ask("shutdown_request", {"restart": True}, "control")
+            while True:
+                message = other.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "shutdown_reply":
+                    break
+            self.assertEqual(message["content"], {"status": "ok", "restart": True})
+            other.stop_channels()
+
+
 class LifeCycle(unittest.TestCase):
     def shut_down(self, channel, restart, busy):
         with contextlib.closing(Kernel()) as kernel:
@@ -847,6 +1231,12 @@ class LifeCycle(unittest.TestCase):
     def test_empty_key(self):
         with contextlib.closing(Kernel(key=b"")) as kernel:
             self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
+            session = Session(key=b"")
+            frames = session.serialize(session.msg("execute_request", {"code": "n = (n or 0) + 1"}))
+            self.assertEqual(frames[1], b"")
+            for _ in range(2):  # without signatures there is no telling a replayed message
+                kernel.client.shell_channel.socket.send_multipart(frames)
+            self.assertEqual(result_of(kernel.run("n")[1]), ["2"])
 
     def test_ipc(self):
         with contextlib.closing(Kernel(transport="ipc")) as kernel:
