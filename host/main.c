@@ -11,7 +11,8 @@
 #include <string.h>
 
 typedef struct {
-  const char *name, *help, *usage;
+  const char *name, *help;
+  const char *usage;                 /* NULL: the command answers --help itself */
   int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
   const char *module;                /* of Lua, in place of usage and run: a function that explains itself */
 } command;
@@ -28,12 +29,16 @@ static int run_devices(int argc, char **argv) {
   return 0;
 }
 
+/* Running needs the session, exporting only Lua. */
+static int run_notebook(int argc, char **argv) {
+  bool exports = argc > 1 && strcmp(argv[1], "export") == 0;
+  return exports ? pl_script_command("perilune.commands.export", argc - 1, argv + 1) : pl_notebook_command(argc, argv);
+}
+
 static const command commands[] = {
     {"devices", "lists the devices and what each can run", .usage = "perilune devices", .run = run_devices},
-    {"kernel", "installs the Jupyter kernel, or runs it for a front end", .usage = pl_kernel_usage,
-     .run = pl_kernel_command},
-    {"notebook", "executes a notebook and writes its outputs back", .usage = pl_notebook_usage,
-     .run = pl_notebook_command},
+    {"kernel", "installs the Jupyter kernel, or runs it for a front end", .run = pl_kernel_command},
+    {"notebook", "runs a notebook and writes its outputs back, or writes it as a script", .run = run_notebook},
     {"tune", "measures how recurrences run best on a GPU, and remembers it", .module = "perilune.commands.tune"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -62,7 +67,7 @@ static bool asks_for_help(int argc, char **argv) {
 
 static int run_command(const command *c, int argc, char **argv) {
   if (c->module) return pl_script_command(c->module, argc, argv);
-  if (!asks_for_help(argc, argv)) return c->run(argc, argv);
+  if (!c->usage || !asks_for_help(argc, argv)) return c->run(argc, argv);
   printf("usage: %s\n%s\n", c->usage, c->help);
   return 0;
 }

@@ -140,7 +140,7 @@ describe("when a figure is made", function()
 
   it("its options are checked", function()
     local expected = {
-      { "xlable", "x", "unknown option 'xlable'; expected legend, logx, logy, size, title, xlabel, xrange" },
+      { "xlable", "x", "unknown option 'xlable'; expected interactive, legend, logx, logy, size, title" },
       { "title", {}, "title: expected a string, got a table" },
       { "logx", 1, "logx: expected true, false or a base above 1, got 1" },
       { "xrange", 3, "xrange: expected { low, high }, two different numbers, got 3" },
@@ -177,6 +177,93 @@ describe("when a figure is made", function()
     end
     assert.matches("<svg", plot.scatter({ { x = { 0, 1 }, y = { 1, 1 } }, logx = true }):svg())
     assert.matches("<svg", plot.band({ { y = { 1, 2 }, low = { 0, 1 }, high = { 2, 3 } }, logy = true }):svg())
+  end)
+end)
+
+describe("a Vega-Lite figure", function()
+  local core = require "perilune.core"
+
+  -- The specification as a front end reads it.
+  local function specification(figure) return core.json_decode(core.json_encode(figure:vegalite())) end
+
+  local function column(layer, name)
+    local values = {}
+    for i, row in ipairs(layer.data.values) do values[i] = row[name] end
+    return values
+  end
+
+  it("comes beside the picture where the figure is interactive", function()
+    local data <const> = { y = { 1, 2 } }
+    local shown = plot.line({ data, interactive = true, title = "t", size = { 300, 200 } }):__mime()
+    local vegalite = shown["application/vnd.vegalite.v5+json"]
+    assert.matches("<svg", shown["image/svg+xml"])
+    assert.are.equal("https://vega.github.io/schema/vega-lite/v5.json", vegalite["$schema"])
+    assert.are.same({ "t", 300, 200 }, { vegalite.title, vegalite.width, vegalite.height })
+    assert.is_nil(plot.line({ data }):__mime()["application/vnd.vegalite.v5+json"])
+    assert.matches("interactive: expected true or false, got 1", message_of(plot.line, { data, interactive = 1 }))
+  end)
+
+  it("holds the figure's points, gaps included, and zooms", function()
+    for _, kind in ipairs { "line", "scatter" } do
+      local layers = specification(plot[kind] {
+        { x = { 1, 2, 4 }, y = { 0.5, 0 / 0, 1 / 0 }, label = "one" }, { y = { 7 } } }).layer
+      assert.are.same({ 1, 2, 4 }, column(layers[1], "x"))
+      assert.are.same({ 0.5, core.null, core.null }, column(layers[1], "y"))
+      assert.are.same({ { 1 }, { 7 } }, { column(layers[2], "x"), column(layers[2], "y") })
+      assert.are.equal(kind == "line" and "line" or "point", layers[1].mark.type)
+      assert.are.same({ "zoom", "scales" }, { layers[1].params[1].name, layers[1].params[1].bind })
+    end
+  end)
+
+  it("has the figure's axes", function()
+    local figure = plot.line { { x = { -1, 10, 100 }, y = { 1, 2, 3 } }, logx = true, logy = 2, xrange = { 1, 50 },
+      yrange = { nil, 4 }, xlabel = "length", ylabel = "loss" }
+    local layer = specification(figure).layer[1]
+    assert.are.same({ core.null, 10, 100 }, column(layer, "x"))
+    assert.are.same({ field = "x", type = "quantitative", title = "length",
+      scale = { type = "log", zero = false, domainMin = 1, domainMax = 50 } }, layer.encoding.x)
+    assert.are.same({ type = "log", base = 2, zero = false, domainMax = 4 }, layer.encoding.y.scale)
+    local reversed = specification(plot.line { { y = { 1 } }, xrange = { 9, 0 } }).layer[1].encoding.x
+    assert.are.same({ domainMin = 0, domainMax = 9, reverse = true, zero = false }, reversed.scale)
+    assert.are.equal(core.null, reversed.title)
+  end)
+
+  it("has its legend and colours", function()
+    local function colour(legend, i)
+      local figure = plot.line { { y = { 1 }, label = "a" }, { y = { 1 } }, { y = { 2 }, label = "b" },
+        legend = legend }
+      local layer = specification(figure).layer[i]
+      return layer.encoding.color, layer.mark.color, layer.transform
+    end
+    local first = colour("bottom left", 1)
+    assert.are.same({ "series", "nominal" }, { first.field, first.type })
+    assert.are.same({ "a", "b" }, { table.unpack(first.scale.domain) })
+    assert.are.same({ "#0072B2", "#009E73" }, { table.unpack(first.scale.range) })
+    assert.are.equal("bottom-left", first.legend.orient)
+    assert.are.equal("right", colour(nil, 3).legend.orient)
+    assert.are.equal("bottom", colour("outside bottom", 3).legend.orient)
+    assert.are.equal(core.null, colour(false, 1).legend)
+    assert.are.equal('"b"', select(3, colour(nil, 3))[1].calculate)
+    assert.are.same({ n = 3, nil, "#D55E00", nil }, table.pack(colour(nil, 2)))
+  end)
+
+  it("draws bands, bars and matrices", function()
+    local band = specification(plot.band {
+      { x = { 3, 4 }, y = { 1, 2 }, low = { 0, 1 }, high = { 2, 4 } }, logy = true })
+    local area, curve = band.layer[1], band.layer[2]
+    assert.are.same({ "area", "line" }, { area.mark.type, curve.mark.type })
+    assert.are.same({ "low", "high" }, { area.encoding.y.field, area.encoding.y2.field })
+    assert.are.same({ { core.null, 1 }, { 2, 4 }, { 1, 2 }, { 3, 4 } },
+      { column(area, "low"), column(area, "high"), column(curve, "y"), column(curve, "x") })
+    local bar = specification(plot.bar { { x = { "a", "b" }, y = { 1, 4 }, label = "one" }, { y = { 2, 3 } } })
+    assert.are.same({ { 1, 2, 1, 2 }, { 1, 4, 2, 3 }, { "one", "one", "2", "2" } },
+      { column(bar, "group"), column(bar, "y"), column(bar, "series") })
+    assert.are.equal('["a", "b"][datum.value - 1]', bar.encoding.x.axis.labelExpr)
+    local matrix = specification(plot.heatmap {
+      { z = { { 1, 2 }, { 0 / 0, 4 } }, x = { "p", "q" }, label = "weight" } })
+    assert.are.same({ { 1, 2, 1, 2 }, { 1, 1, 2, 2 }, { 1, 2, core.null, 4 } },
+      { column(matrix, "x"), column(matrix, "y"), column(matrix, "z") })
+    assert.are.equal("weight", matrix.encoding.color.title)
   end)
 end)
 

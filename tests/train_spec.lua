@@ -163,6 +163,7 @@ describe("train.loop", function()
     local option = setting(5)
     option.clip = 1
     pl.train.loop(option)
+    collectgarbage() -- what earlier tests left
     local before = pl.memory().cpu.buffers
     option.steps = 50
     option.evaluate_every = 10
@@ -177,12 +178,49 @@ describe("train.loop", function()
     assert.are.equal(before, pl.memory().cpu.buffers)
   end)
 
+  it("gives a monitor what it records", function()
+    local option = setting(40)
+    option.monitor, option.clip, option.schedule = pl.monitor(), math.huge, function(step) return 0.1 / step end
+    option.progress = false
+    option.evaluate_every = 20
+    option.evaluate = function() return { score = 3, note = "text" } end
+    option.monitor.log = option.monitor.add -- nothing is to be drawn here
+    local history = pl.train.loop(option)
+    local curves, last = option.monitor.curves, history.steps[40]
+    assert.are.same({ "grad_norm", "loss", "lr", "evaluation score" }, option.monitor.names)
+    assert.are.same({ last.loss, last.grad_norm, last.lr, 3 },
+      { curves.loss.last, curves.grad_norm.last, curves.lr.last, curves["evaluation score"].last })
+    assert.are.same({ 40, 2 }, { #curves.loss.points, #curves["evaluation score"].points })
+    assert.are.equal(history.steps[7].loss, curves.loss.points[7].y)
+  end)
+
+  it("draws one line, the bar's or the monitor's, also when a step fails", function()
+    local program = require "bind.program"
+    local function lines_of(progress)
+      local _, err = program.evaluate(([[
+        local pl = require "perilune"
+        local model = pl.nn.Linear(1, 1)
+        pcall(pl.train.loop, { model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.1 }), steps = 8,
+          monitor = true, progress = %s, label = "fit",
+          batch = function(step) return step < 5 and step or error "no" end,
+          loss = function(m, step) return m(pl.full({ 1, 1 }, step)):sum() * 0 end })]]):format(progress))
+      return err
+    end
+    assert.are.equal("fit  step 4  loss 0\n", lines_of "false")
+    local bar = lines_of "true"
+    assert.not_matches("step 4", bar)
+    assert.matches("^fit.*loss 0.0000\n$", bar)
+  end)
+
   it("names what is wrong with its options", function()
     local option = setting(1)
     option.batches = option.batch
     assert.matches("unknown option 'batches'; expected autocast, batch", message_of(pl.train.loop, option))
     option.batches, option.model = nil, 4
     assert.matches("model: expected a module, got a number", message_of(pl.train.loop, option))
+    option = setting(1)
+    option.monitor = 3
+    assert.matches("monitor: expected true or a pl.monitor, got 3", message_of(pl.train.loop, option))
     option = setting(1)
     option.batch = nil
     assert.matches("batch: expected a function, got nothing", message_of(pl.train.loop, option))

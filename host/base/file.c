@@ -37,11 +37,11 @@ static pl_status write_pieces(int file, const char *path, const pl_piece *pieces
       left -= (size_t)put;
     }
   }
-  PL_REQUIRE(fsync(file) == 0, "cannot write '%s': %s", path, strerror(errno));
+  PL_REQUIRE(fsync(file) == 0 || errno == EINVAL, "cannot write '%s': %s", path, strerror(errno)); /* a pipe has none */
   return PL_OK;
 }
 
-pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+static pl_status replace_file(const char *path, const pl_piece *pieces, int count) {
   pl_text name = {0};
   pl_text_print(&name, "%s.XXXXXX", path);
   int file = mkstemp(name.data);
@@ -64,6 +64,25 @@ pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
   return status;
 }
 
+/* For pipes and devices, /dev/stdout among them, in whose place no file may come. */
+static pl_status write_in_place(const char *path, const pl_piece *pieces, int count) {
+  int file = open(path, O_WRONLY | O_CLOEXEC);
+  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  pl_status status = write_pieces(file, path, pieces, count);
+  if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
+  return status;
+}
+
+pl_status pl_file_write(const char *path, const pl_piece *pieces, int count) {
+  struct stat found;
+  if (stat(path, &found) == 0 && !S_ISREG(found.st_mode) && !S_ISDIR(found.st_mode))
+    return write_in_place(path, pieces, count);
+  char *target = realpath(path, NULL); /* a symbolic link stays, and the file it names is replaced */
+  pl_status status = replace_file(target ? target : path, pieces, count);
+  free(target);
+  return status;
+}
+
 /* Ends a last line that has no end. */
 static pl_status end_line(int file, const char *path, off_t length) {
   char last = '\n';
@@ -72,8 +91,8 @@ static pl_status end_line(int file, const char *path, off_t length) {
   return PL_OK;
 }
 
-/* With the file locked. What does not fit is taken back. */
-static pl_status append_locked(int file, const char *path, const char *lines, size_t bytes) {
+/* What does not fit is taken back. */
+pl_status pl_file_append_locked(int file, const char *path, const char *lines, size_t bytes) {
   off_t length = lseek(file, 0, SEEK_END);
   PL_REQUIRE(length >= 0, "cannot tell the length of '%s': %s", path, strerror(errno));
   pl_status status = end_line(file, path, length);
@@ -97,14 +116,28 @@ static pl_status create_directory_of(const char *path) {
   return status;
 }
 
-pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+pl_status pl_file_open_shared(const char *path, unsigned mode, int *file) {
   PL_TRY(create_directory_of(path));
-  int file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666), locked;
-  PL_REQUIRE(file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  *file = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, (mode_t)mode);
+  PL_REQUIRE(*file >= 0, "cannot open '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+pl_status pl_file_lock(int file, const char *path) {
+  int locked;
   do locked = flock(file, LOCK_EX);
   while (locked != 0 && errno == EINTR);
-  pl_status status =
-      locked == 0 ? append_locked(file, path, lines, bytes) : PL_FAIL("cannot lock '%s': %s", path, strerror(errno));
+  PL_REQUIRE(locked == 0, "cannot lock '%s': %s", path, strerror(errno));
+  return PL_OK;
+}
+
+void pl_file_unlock(int file) { flock(file, LOCK_UN); }
+
+pl_status pl_file_append(const char *path, const char *lines, size_t bytes) {
+  int file;
+  PL_TRY(pl_file_open_shared(path, 0666, &file));
+  pl_status status = pl_file_lock(file, path);
+  if (status == PL_OK) status = pl_file_append_locked(file, path, lines, bytes);
   if (close(file) != 0 && status == PL_OK) status = PL_FAIL("cannot write '%s': %s", path, strerror(errno));
   return status;
 }

@@ -1,6 +1,7 @@
 /* JSON writer. */
 #include "host/base/json.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,9 @@ static void write_real(pl_text *text, double number) {
     snprintf(digits, sizeof digits, "%.*g", precision, number);
     if (strtod(digits, NULL) == number) break;
   }
+  /* Exponents from 16 digits on, as Python does; %g begins one earlier. */
+  if (strchr(digits, 'e') && fabs(number) >= 1e15 && fabs(number) < 1e16)
+    snprintf(digits, sizeof digits, "%.0f", number);
   pl_text_print(text, strpbrk(digits, ".en") ? "%s" : "%s.0", digits);
 }
 

@@ -60,6 +60,10 @@ void pl_text_print(pl_text *text, const char *format, ...) {
   va_end(again);
 }
 
+bool pl_text_equal(const pl_text *a, const pl_text *b) {
+  return a->length == b->length && (a->length == 0 || memcmp(a->data, b->data, a->length) == 0);
+}
+
 void pl_text_clear(pl_text *text) {
   text->length = 0;
   if (text->data) text->data[0] = 0;

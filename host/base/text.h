@@ -3,6 +3,7 @@
 #define PL_BASE_TEXT_H
 
 #include "host/base/status.h"
+#include <stdbool.h>
 #include <stddef.h>
 
 /* {0} is an empty text. Appending never fails halfway: when memory is short the process-level allocator has nothing
@@ -14,6 +15,7 @@ typedef struct {
 
 void pl_text_append(pl_text *text, const char *data, size_t length);
 void pl_text_print(pl_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool pl_text_equal(const pl_text *a, const pl_text *b);
 void pl_text_clear(pl_text *text);   /* keeps the memory */
 void pl_text_release(pl_text *text); /* back to {0} */
 

@@ -52,6 +52,20 @@ typedef struct {
   pl_device *device;
 } form;
 
+static void read_dtype(lua_State *L, const char *function, form *f) {
+  f->dtype = pl_check_dtype(L, lua_gettop(L), function);
+}
+
+static void read_device(lua_State *L, const char *function, form *f) {
+  f->device = pl_check_device(L, lua_gettop(L), function);
+}
+
+static const struct {
+  const char *name;
+  void (*read)(lua_State *L, const char *function, form *f); /* the value on top of the stack */
+} form_options[] = {{"dtype", read_dtype}, {"device", read_device}};
+enum { FORM_OPTIONS = sizeof form_options / sizeof *form_options };
+
 /* dtype and device from the options table at index, where there is one; other names are errors. */
 static void read_options(lua_State *L, int index, const char *function, form *f) {
   if (lua_isnoneornil(L, index)) return;
@@ -61,12 +75,10 @@ static void read_options(lua_State *L, int index, const char *function, form *f)
   for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
     if (lua_isinteger(L, -2)) continue; /* sizes stand in the same table */
     const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-    if (strcmp(name, "dtype") == 0)
-      f->dtype = pl_check_dtype(L, lua_gettop(L), function);
-    else if (strcmp(name, "device") == 0)
-      f->device = pl_check_device(L, lua_gettop(L), function);
-    else
-      pl_error(L, "%s: unknown option '%s' (dtype and device are known)", function, name);
+    int i = 0;
+    while (i < FORM_OPTIONS && strcmp(name, form_options[i].name) != 0) i++;
+    if (i == FORM_OPTIONS) pl_error(L, "%s: unknown option '%s' (dtype and device are known)", function, name);
+    form_options[i].read(L, function, f);
   }
 }
 
@@ -425,6 +437,9 @@ void pl_register_construct(lua_State *L) {
       {"bernoulli", bernoulli}, {"arange", arange}, {"linspace", linspace}, {"seed", seed},   {0}};
   static const luaL_Reg methods[] = {{"to", to}, {"totable", totable}, {"item", item}, {0}};
   luaL_setfuncs(L, functions, 0);
+  lua_createtable(L, 0, FORM_OPTIONS);
+  for (int i = 0; i < FORM_OPTIONS; i++) lua_pushboolean(L, 1), lua_setfield(L, -2, form_options[i].name);
+  lua_setfield(L, -2, "form_options");
   lua_getfield(L, LUA_REGISTRYINDEX, PL_METHODS);
   luaL_setfuncs(L, methods, 0);
   lua_pop(L, 1);

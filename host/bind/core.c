@@ -3,12 +3,15 @@
 
 #include "host/bind/call.h"
 #include "host/bind/cell.h"
+#include "host/bind/comm.h"
 #include "host/bind/construct.h"
 #include "host/bind/display.h"
+#include "host/bind/expression.h"
 #include "host/bind/fields.h"
 #include "host/bind/fused.h"
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
+#include "host/bind/source.h"
 #include "host/bind/system.h"
 #include "host/bind/timer.h"
 
@@ -24,6 +27,9 @@ int pl_open_core(lua_State *L) {
   pl_register_timer(L);
   pl_register_json(L);
   pl_register_display(L);
+  pl_register_expression(L);
+  pl_register_source(L);
+  pl_register_comm(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -147,6 +147,25 @@ static int publish(lua_State *L) {
   return 1;
 }
 
+/* payload(content) -> whether there is a front end that takes it */
+static int payload(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  const pl_frontend *frontend = pl_display_frontend(L);
+  bool taken = frontend && frontend->payload;
+  if (taken) {
+    char problem[200];
+    json_t **box = pl_json_box(L);
+    *box = pl_lua_to_json(L, 1, problem);
+    if (!*box) return luaL_argerror(L, 1, problem);
+    frontend->payload(frontend->context, *box);
+    json_decref(*box);
+    *box = NULL;
+  }
+  lua_pushboolean(L, taken);
+  return 1;
+}
+
 /* frontend() -> "kernel", "terminal" or "batch" */
 static int frontend_kind(lua_State *L) {
   const pl_frontend *frontend = pl_display_frontend(L);
@@ -224,8 +243,8 @@ static int uuid(lua_State *L) {
 }
 
 void pl_register_display(lua_State *L) {
-  static const luaL_Reg functions[] = {{"publish", publish}, {"frontend", frontend_kind},
-                                       {"input", input},     {"base64", base64},
-                                       {"uuid", uuid},       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"publish", publish}, {"payload", payload}, {"frontend", frontend_kind},
+                                       {"input", input},     {"base64", base64},   {"uuid", uuid},
+                                       {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

@@ -16,7 +16,7 @@ json_t *pl_display_bundle(lua_State *L, int index, char problem[200]);
 /* Pushes the line with which the user answers; raises when there is nobody to ask. */
 void pl_display_ask(lua_State *L, const char *prompt, bool password);
 
-/* Sets publish, frontend, input, base64 and uuid in the table on top of the stack. */
+/* Sets publish, payload, frontend, input, base64 and uuid in the table on top of the stack. */
 void pl_register_display(lua_State *L);
 
 #endif

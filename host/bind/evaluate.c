@@ -31,24 +31,76 @@ void pl_outcome_release(pl_outcome *outcome) {
   *outcome = (pl_outcome){0};
 }
 
-/* ---- the result ---- */
+/* ---- the parts that are written in Lua ---- */
 
-static const char bundle_key;
+/* By pl_evaluate_part; the places of the rows are the keys in the registry. */
+static const struct {
+  const char *module, *name;
+} parts[] = {{"perilune.inspect", "bundle"},
+             {"perilune.code.complete", "at"},
+             {"perilune.code.help", "at"},
+             {"perilune.code.source", "remember"},
+             {"perilune.magic", "rewrite"}};
 
-/* Kept aside, because cells may give other values to the global names that lead to it. */
-void pl_evaluate_open(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "perilune.inspect");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "bundle");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &bundle_key);
+static const char require_key;
+
+/* Loads a part, unless it is loaded. */
+static void load_part(lua_State *L, pl_evaluate_part part) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]) == LUA_TNIL) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &require_key);
+    lua_pushstring(L, parts[part].module);
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, parts[part].name);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &parts[part]);
+    lua_pop(L, 1);
+  }
   lua_pop(L, 1);
 }
+
+/* What is here at the start shows that the program finds its files. The rest waits for the first code, so that a kernel
+ * answers soon; not longer, because cells may give other values to the global names that lead to it. */
+void pl_evaluate_open(lua_State *L) {
+  lua_getglobal(L, "require");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &require_key);
+  load_part(L, PL_PART_BUNDLE);
+}
+
+static void load_parts(lua_State *L) {
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) load_part(L, (pl_evaluate_part)i);
+}
+
+void pl_evaluate_push(lua_State *L, pl_evaluate_part part) {
+  load_part(L, part);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &parts[part]);
+}
+
+/* ---- the code ---- */
+
+/* Compiles a cell after lua/perilune/magic has made Lua of its lines that are none. Pushes the function or the error
+ * message and returns Lua's status. */
+static int load_cell(lua_State *L, const char *code, size_t length, const char *name, pl_source *source) {
+  pl_evaluate_push(L, PL_PART_REWRITE);
+  lua_pushlstring(L, code, length);
+  lua_pushstring(L, name);
+  lua_call(L, 2, 2);
+  const char *text = lua_tolstring(L, -2, &length);
+  *source = (pl_source){0};
+  if (!text) {
+    lua_remove(L, -2);
+    return LUA_ERRSYNTAX;
+  }
+  int status = pl_source_load(L, text, length, name, source);
+  lua_insert(L, -3);
+  lua_pop(L, 2);
+  return status;
+}
+
+/* ---- the result ---- */
 
 /* Turns all values on the stack into a bundle: lua/perilune/inspect.lua makes a table of them, or nil when there is
  * nothing to show. */
 static void show(lua_State *L, job *j) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &bundle_key);
+  pl_evaluate_push(L, PL_PART_BUNDLE);
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);
   if (lua_isnil(L, -1)) return;
@@ -58,13 +110,23 @@ static void show(lua_State *L, job *j) {
   j->outcome->metadata = json_object();
 }
 
+/* Keeps the text of a cell whose functions somebody may ask for later. */
+static void remember(lua_State *L, const job *j) {
+  pl_evaluate_push(L, PL_PART_REMEMBER);
+  lua_pushstring(L, j->name);
+  lua_pushlstring(L, j->code, j->length);
+  lua_call(L, 2, 0);
+}
+
 static int run(lua_State *L) {
   job *j = lua_touserdata(L, 1);
   pl_source source = {0};
   lua_settop(L, 0);
-  int status = j->kind == PL_CELL ? pl_source_load(L, j->code, j->length, j->name, &source)
+  load_parts(L);
+  int status = j->kind == PL_CELL ? load_cell(L, j->code, j->length, j->name, &source)
                                   : pl_source_load_expression(L, j->code, j->length, j->name);
   if (status != LUA_OK) return lua_error(L);
+  if (source.functions) remember(L, j);
   j->stage = RUNNING;
   lua_call(L, 0, LUA_MULTRET);
   pl_raise_unless_ok(L, pl_system_settle()); /* before it is laid at the next cell's door */
@@ -88,37 +150,67 @@ static json_t *traceback_lines(const char *message, size_t length, const char *t
   return lines;
 }
 
-static void fail(lua_State *L, const job *j, bool interrupted) {
+static void fail(lua_State *L, stage reached, bool interrupted, pl_outcome *outcome) {
   static const char *const names[] = {"SyntaxError", "Error", "Error"};
   size_t length;
   const char *text = lua_tolstring(L, -1, &length);
   if (!text) text = "error without a message", length = strlen(text);
   const char *trace = pl_traceback_find(text);
   if (trace) length = (size_t)(trace - text);
-  pl_outcome_release(j->outcome);
-  j->outcome->ename = json_string(interrupted ? "Interrupted" : names[j->stage]);
-  j->outcome->evalue = pl_json_string(text, length);
-  /* Only while the cell itself ran do frames tell the user anything. */
-  j->outcome->traceback = traceback_lines(text, length, j->stage == RUNNING ? trace : NULL);
+  pl_outcome_release(outcome);
+  outcome->ename = json_string(interrupted ? "Interrupted" : names[reached]);
+  outcome->evalue = pl_json_string(text, length);
+  /* Only while the user's own code ran do frames tell anything. */
+  outcome->traceback = traceback_lines(text, length, reached == RUNNING ? trace : NULL);
+}
+
+/* Calls the function on top of the stack with `context`; *reached says how far it came. */
+static void call(lua_State *L, void *context, const stage *reached, pl_outcome *outcome) {
+  int top = lua_gettop(L) - 1;
+  bool interrupted;
+  lua_pushlightuserdata(L, context);
+  outcome->ok = pl_interrupt_call(L, 1, 0, &interrupted) == LUA_OK;
+  if (!outcome->ok) fail(L, *reached, interrupted, outcome);
+  lua_settop(L, top);
+}
+
+void pl_evaluate_call(lua_State *L, lua_CFunction function, void *context, pl_outcome *outcome) {
+  static const stage running = RUNNING;
+  *outcome = (pl_outcome){0};
+  lua_pushcfunction(L, function);
+  call(L, context, &running, outcome);
 }
 
 void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t length, const char *name,
                  pl_outcome *outcome) {
   job j = {.kind = kind, .code = code, .length = length, .name = name, .outcome = outcome};
-  int top = lua_gettop(L);
   *outcome = (pl_outcome){0};
-  bool interrupted;
   lua_pushcfunction(L, run);
-  lua_pushlightuserdata(L, &j);
-  int status = pl_interrupt_call(L, 1, 0, &interrupted);
-  outcome->ok = status == LUA_OK;
-  if (!outcome->ok) fail(L, &j, interrupted);
-  lua_settop(L, top);
+  call(L, &j, &j.stage, outcome);
+}
+
+/* ---- completeness ---- */
+
+typedef struct {
+  const char *code;
+  size_t length;
+  pl_completeness answer;
+} question;
+
+static int judge(lua_State *L) {
+  question *q = lua_touserdata(L, 1);
+  pl_source source;
+  int status = load_cell(L, q->code, q->length, "code", &source);
+  q->answer = status == LUA_OK ? PL_CODE_COMPLETE : source.incomplete ? PL_CODE_INCOMPLETE : PL_CODE_INVALID;
+  return 0;
 }
 
 pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length) {
-  pl_source source;
-  int status = pl_source_load(L, code, length, "code", &source);
-  lua_pop(L, 1);
-  return status == LUA_OK ? PL_CODE_COMPLETE : source.incomplete ? PL_CODE_INCOMPLETE : PL_CODE_INVALID;
+  question q = {.code = code, .length = length, .answer = PL_CODE_INVALID};
+  int top = lua_gettop(L);
+  lua_pushcfunction(L, judge);
+  lua_pushlightuserdata(L, &q);
+  lua_pcall(L, 1, 0, 0); /* only memory can run out: then the code is not worth waiting for */
+  lua_settop(L, top);
+  return q.answer;
 }

@@ -8,6 +8,11 @@
 /* Makes a state ready for the functions below; may raise. */
 void pl_evaluate_open(lua_State *L);
 
+/* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, and what keeps the text
+ * of cells. pl_evaluate_push pushes one. */
+typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER, PL_PART_REWRITE } pl_evaluate_part;
+void pl_evaluate_push(lua_State *L, pl_evaluate_part part);
+
 typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
 
 /* Runs `code` as chunk `name` and fills in *outcome, which the caller releases. A PL_CELL may be statements; a
@@ -15,8 +20,13 @@ typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
 void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t length, const char *name,
                  pl_outcome *outcome);
 
+/* Calls a function of the program with `context` as light userdata, as cells are called: an interrupt ends it, and what
+ * it raises becomes the outcome. */
+void pl_evaluate_call(lua_State *L, lua_CFunction function, void *context, pl_outcome *outcome);
+
 /* The rest as in host/bind/session.h, on a bare state. */
 pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t length);
 json_t *pl_evaluate_complete(lua_State *L, const char *code, size_t length, size_t cursor, size_t *start);
+json_t *pl_evaluate_inspect(lua_State *L, const char *code, size_t length, size_t cursor, int detail);
 
 #endif

@@ -30,12 +30,16 @@ static char *prompt(EditLine *edit) {
 
 /* ---- completion ---- */
 
+static const char *name_at(const json_t *names, size_t i) {
+  return json_string_value(json_object_get(json_array_get(names, i), "text"));
+}
+
 /* How many bytes all names have in common. */
 static size_t common_length(const json_t *names) {
-  const char *first = json_string_value(json_array_get(names, 0));
+  const char *first = name_at(names, 0);
   size_t length = strlen(first);
   for (size_t i = 1; i < json_array_size(names); i++) {
-    const char *name = json_string_value(json_array_get(names, i));
+    const char *name = name_at(names, i);
     size_t same = 0;
     while (same < length && name[same] == first[same]) same++;
     length = same;
@@ -46,8 +50,7 @@ static size_t common_length(const json_t *names) {
 static void list_names(const json_t *names) {
   size_t count = json_array_size(names), shown = count < 60 ? count : 60;
   putchar('\n');
-  for (size_t i = 0; i < shown; i++)
-    printf("%-18s%s", json_string_value(json_array_get(names, i)), i % 4 == 3 || i + 1 == shown ? "\n" : " ");
+  for (size_t i = 0; i < shown; i++) printf("%-18s%s", name_at(names, i), i % 4 == 3 || i + 1 == shown ? "\n" : " ");
   if (shown < count) printf("... %zu more\n", count - shown);
 }
 
@@ -70,7 +73,7 @@ static unsigned char complete(EditLine *edit, int key) {
   if (count > 0) {
     size_t common = common_length(names);
     pl_text more = {0};
-    pl_text_append(&more, json_string_value(json_array_get(names, 0)) + typed, common - typed);
+    pl_text_append(&more, name_at(names, 0) + typed, common - typed);
     if (common > typed && el_insertstr(edit, more.data) == 0)
       action = CC_REFRESH;
     else if (count > 1) {

@@ -1,10 +1,13 @@
 /* A Lua state with its front end. */
 #include "host/bind/session.h"
+#include "host/bind/comm.h"
 #include "host/bind/display.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/output.h"
+#include "host/bind/source.h"
 #include "host/bind/state.h"
+#include "host/device/device.h"
 
 #include <lua.h>
 #include <stdlib.h>
@@ -20,8 +23,8 @@ const char *pl_session_language_version(void) {
 
 static int attach(lua_State *L) {
   pl_display_attach(L, lua_touserdata(L, 1));
+  pl_output_redirect(L); /* what is opened below keeps the functions as they then are */
   pl_evaluate_open(L);
-  pl_output_redirect(L);
   return 0;
 }
 
@@ -60,12 +63,43 @@ void pl_session_evaluate(pl_session *session, const char *expression, size_t len
   pl_evaluate(session->L, PL_EXPRESSION, expression, length, "expression", outcome);
 }
 
-pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length) {
-  return pl_evaluate_is_complete(session->L, code, length);
+void pl_session_comm(pl_session *session, const pl_comm_message *message, pl_outcome *outcome) {
+  pl_comm_receive(session->L, message, outcome);
+}
+
+json_t *pl_session_comms(pl_session *session, const char *target) { return pl_comm_list(session->L, target); }
+
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length, pl_text *indent) {
+  pl_completeness state = pl_evaluate_is_complete(session->L, code, length);
+  if (state == PL_CODE_INCOMPLETE) pl_source_indent(code, length, indent);
+  return state;
 }
 
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start) {
   return pl_evaluate_complete(session->L, code, length, cursor, start);
+}
+
+json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail) {
+  return pl_evaluate_inspect(session->L, code, length, cursor, detail);
+}
+
+json_t *pl_session_gpus(void) {
+  json_t *gpus = json_array();
+  for (int i = 0, count = pl_device_count(); i < count; i++) {
+    pl_device *device = pl_device_at(i);
+    pl_memory now;
+    size_t available, total;
+    pl_device_memory(device, &now);
+    if (!device->capacity || now.peak == 0) continue;
+    json_t *gpu = json_pack("{s:s, s:s, s:I, s:I, s:I}", "name", device->name, "model", device->model, "live",
+                            (json_int_t)now.live, "cached", (json_int_t)now.cached, "peak", (json_int_t)now.peak);
+    if (device->capacity(device, &available, &total) == PL_OK) {
+      json_object_set_new(gpu, "available", json_integer((json_int_t)available));
+      json_object_set_new(gpu, "total", json_integer((json_int_t)total));
+    }
+    json_array_append_new(gpus, gpu);
+  }
+  return gpus;
 }
 
 void pl_session_interrupt(pl_session *session) {

@@ -9,6 +9,15 @@
 
 typedef struct pl_session pl_session;
 
+/* A message of a comm, in either direction; everything is borrowed. */
+typedef struct {
+  const char *type;       /* "comm_open", "comm_msg" or "comm_close" */
+  const json_t *content;  /* comm_id, data, of comm_open also target_name */
+  const json_t *metadata; /* NULL: empty */
+  const pl_text *buffers; /* binary data behind the content */
+  size_t buffer_count;
+} pl_comm_message;
+
 /* What a session tells its front end while code runs. Any may be NULL: then output goes to the process's own streams
  * and input comes from its standard input. */
 typedef struct {
@@ -17,6 +26,9 @@ typedef struct {
   void (*stream)(void *context, const char *name, const char *data, size_t length);
   /* type is "display_data", "update_display_data" or "clear_output"; content is that message's content (borrowed). */
   void (*display)(void *context, const char *type, json_t *content);
+  /* Adds to the reply to the running code what the front end is to do next, such as to fill a cell (borrowed). */
+  void (*payload)(void *context, json_t *content);
+  void (*comm)(void *context, const pl_comm_message *message);
   /* Asks the user for one line. */
   pl_status (*input)(void *context, const char *prompt, bool password, pl_text *answer);
 } pl_frontend;
@@ -41,11 +53,27 @@ void pl_session_execute(pl_session *session, const char *code, size_t length, co
 /* Evaluates one expression, for user_expressions. Always fills data when ok. */
 void pl_session_evaluate(pl_session *session, const char *expression, size_t length, pl_outcome *outcome);
 
-typedef enum { PL_CODE_COMPLETE, PL_CODE_INCOMPLETE, PL_CODE_INVALID } pl_completeness;
-pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length);
+/* Hands a message to the handlers that Lua code has registered for it, and to no one when there are none. The outcome
+ * has no data; it is not ok when a handler failed. A comm_open whose target is unknown is answered by comm_close. */
+void pl_session_comm(pl_session *session, const pl_comm_message *message, pl_outcome *outcome);
+/* Open comms as comm_info_reply lists them: an object from ids to { target_name }; of one target, or of all for NULL.
+ */
+json_t *pl_session_comms(pl_session *session, const char *target);
 
-/* Names that may stand at byte `cursor`: an array of strings that replace code[*start, cursor). Runs no user code. */
+typedef enum { PL_CODE_COMPLETE, PL_CODE_INCOMPLETE, PL_CODE_INVALID } pl_completeness;
+/* For incomplete code `indent` gets the blanks that its next line should begin with. */
+pl_completeness pl_session_is_complete(pl_session *session, const char *code, size_t length, pl_text *indent);
+
+/* Names that may stand at byte `cursor`: an array of { text, type, signature } (signature may be missing), each to
+ * replace code[*start, cursor). Runs no user code. */
 json_t *pl_session_complete(pl_session *session, const char *code, size_t length, size_t cursor, size_t *start);
+/* A MIME bundle of what is known of the name at byte `cursor`, or of the function whose arguments it is among; with
+ * detail 1 also its source. NULL when nothing is known. Runs no user code. */
+json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail);
+
+/* The GPUs that this process has used, from any thread: an array of { name, model, live, cached, peak, available, total
+ * }, bytes; the last two, of the whole GPU, are missing when it does not answer. */
+json_t *pl_session_gpus(void);
 
 /* Stops the running code soon, from any thread or a signal handler: it ends with the error "interrupted". Without
  * running code it does nothing. */

@@ -1,4 +1,5 @@
-/* Finds where the last expression of a chunk begins. A light tokenizer proposes places; the compiler decides. */
+/* Finds where the last expression of a chunk begins. A light tokenizer proposes places; the compiler decides. The same
+ * tokens are what completion and inspection read code by. */
 #include "host/bind/source.h"
 #include "host/base/text.h"
 
@@ -7,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const pl_source_keywords[] = {"and",      "break",  "do",   "else", "elseif", "end",   "false", "for",
-                                          "function", "goto",   "if",   "in",   "local",  "nil",   "not",   "or",
-                                          "repeat",   "return", "then", "true", "until",  "while", NULL};
+static const char *const keywords[] = {"and",      "break",  "do",   "else", "elseif", "end",   "false", "for",
+                                       "function", "goto",   "if",   "in",   "local",  "nil",   "not",   "or",
+                                       "repeat",   "return", "then", "true", "until",  "while", NULL};
+
+static const char TOKENS[] = "perilune.tokens"; /* an array of them that the collector frees */
 
 typedef enum { NAME, KEYWORD, NUMBER, STRING, SYMBOL } kind;
 
@@ -26,6 +29,7 @@ typedef struct {
   token *tokens;
   size_t count, capacity;
   int depth;
+  const char *open; /* "string" or "comment" that the text ends inside of, else NULL */
 } scanner;
 
 /* ---- tokens ---- */
@@ -38,7 +42,8 @@ static int long_bracket(const scanner *s, size_t at) {
   return at < s->length && s->code[at] == '[' ? level : -1;
 }
 
-static void skip_long(scanner *s, int level) {
+/* `what` is a "string" or a "comment". Returns whether the closing bracket is there. */
+static bool skip_long(scanner *s, int level, const char *what) {
   for (s->at += (size_t)level + 2; s->at < s->length; s->at++) {
     if (s->code[s->at] != ']') continue;
     size_t equals = 0;
@@ -46,9 +51,12 @@ static void skip_long(scanner *s, int level) {
     size_t close = s->at + 1 + equals;
     if (equals == (size_t)level && close < s->length && s->code[close] == ']') {
       s->at = close + 1;
-      return;
+      return true;
     }
   }
+  s->at = s->length;
+  s->open = what;
+  return false;
 }
 
 static void skip_blank(scanner *s) {
@@ -59,18 +67,29 @@ static void skip_blank(scanner *s) {
       int level = long_bracket(s, s->at + 2);
       s->at += 2;
       if (level >= 0)
-        skip_long(s, level);
-      else
+        skip_long(s, level, "comment");
+      else {
         while (s->at < s->length && s->code[s->at] != '\n') s->at++;
+        if (s->at == s->length) s->open = "comment";
+      }
     } else
       return;
   }
 }
 
+/* A string that lacks its closing quote ends with its line; "\\z" passes over white space, line ends included. */
 static void skip_string(scanner *s) {
   char quote = s->code[s->at++];
-  while (s->at < s->length && s->code[s->at] != quote) s->at += s->code[s->at] == '\\' ? 2 : 1;
-  s->at = s->at < s->length ? s->at + 1 : s->length;
+  while (s->at < s->length && s->code[s->at] != quote && s->code[s->at] != '\n') {
+    bool blanks = s->length - s->at >= 2 && memcmp(s->code + s->at, "\\z", 2) == 0;
+    s->at += s->code[s->at] == '\\' ? 2 : 1;
+    while (blanks && s->at < s->length && isspace((unsigned char)s->code[s->at])) s->at++;
+  }
+  if (s->at >= s->length) {
+    s->at = s->length;
+    s->open = "string";
+  } else if (s->code[s->at] == quote)
+    s->at++;
 }
 
 static void skip_symbol(scanner *s) {
@@ -95,6 +114,9 @@ static bool is_one_of(const scanner *s, const token *t, const char *const *texts
   return false;
 }
 
+static const char *const opening[] = {"function", "do", "if", "repeat", "(", "[", "{", NULL};
+static const char *const closing[] = {"end", "until", ")", "]", "}", NULL};
+
 static kind skip_token(scanner *s) {
   unsigned char first = (unsigned char)s->code[s->at];
   unsigned char second = s->at + 1 < s->length ? (unsigned char)s->code[s->at + 1] : 0;
@@ -110,7 +132,7 @@ static kind skip_token(scanner *s) {
   }
   int level = long_bracket(s, s->at);
   if (level >= 0)
-    skip_long(s, level);
+    skip_long(s, level, "string");
   else if (first == '"' || first == '\'')
     skip_string(s);
   else {
@@ -122,14 +144,12 @@ static kind skip_token(scanner *s) {
 
 /* Appends the next token; false at the end. */
 static bool next_token(scanner *s) {
-  static const char *const opening[] = {"function", "do", "if", "repeat", "(", "[", "{", NULL};
-  static const char *const closing[] = {"end", "until", ")", "]", "}", NULL};
   skip_blank(s);
   if (s->at >= s->length) return false;
   token t = {.start = s->at, .depth = s->depth};
   t.kind = skip_token(s);
   t.length = s->at - t.start;
-  if (t.kind == NAME && is_one_of(s, &t, pl_source_keywords)) t.kind = KEYWORD;
+  if (t.kind == NAME && is_one_of(s, &t, keywords)) t.kind = KEYWORD;
   s->depth += is_one_of(s, &t, opening) - is_one_of(s, &t, closing);
   if (s->count == s->capacity) {
     s->capacity = s->capacity ? 2 * s->capacity : 256;
@@ -220,7 +240,10 @@ static bool load_with_return(lua_State *L, const scanner *s, const char *name, b
     bool likely = statement ? t->kind == NAME || is(s, t, "(") : starts_expression(s, t);
     if (t->depth != 0 || !likely || !at_boundary(s, i) || is_ambiguous(s, i) != ambiguous) continue;
     trials--;
-    if (compile(L, s->code, s->length, name, t->start, give_back) == LUA_OK) return true;
+    if (compile(L, s->code, s->length, name, t->start, give_back) == LUA_OK) {
+      source->result = t->start;
+      return true;
+    }
     source->incomplete |= ended_early(L);
     lua_pop(L, 1);
   }
@@ -230,8 +253,10 @@ static bool load_with_return(lua_State *L, const scanner *s, const char *name, b
 int pl_source_load(lua_State *L, const char *code, size_t length, const char *name, pl_source *source) {
   scanner s = {.code = code, .length = length};
   while (next_token(&s)) continue;
-  *source = (pl_source){.silent = s.count > 0 && is(&s, &s.tokens[s.count - 1], ";")};
+  *source = (pl_source){.silent = s.count > 0 && is(&s, &s.tokens[s.count - 1], ";"), .result = PL_NO_RESULT};
+  for (size_t i = 0; i < s.count; i++) source->functions |= is(&s, &s.tokens[i], "function");
   int status = pl_source_load_expression(L, code, length, name);
+  if (status == LUA_OK && s.count > 0) source->result = s.tokens[0].start;
   if (status == LUA_ERRSYNTAX) {
     bool early = source->incomplete = ended_early(L);
     if (compile(L, code, length, name, 0, "") == LUA_OK) {
@@ -250,4 +275,131 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
   if (status == LUA_OK) source->incomplete = false;
   free(s.tokens);
   return status;
+}
+
+/* ---- the indent of the next line ---- */
+
+/* The blanks that the line of a token begins with. */
+static pl_text blanks(const scanner *s, const token *t) {
+  size_t start = t->start, length = 0;
+  while (start > 0 && s->code[start - 1] != '\n') start--;
+  while (s->code[start + length] == ' ' || s->code[start + length] == '\t') length++;
+  return (pl_text){.data = (char *)s->code + start, .length = length};
+}
+
+/* Looks at nothing but blanks: code may be one line of a million tokens. */
+static bool begins_line(const scanner *s, size_t i) {
+  size_t at = s->tokens[i].start;
+  while (at > 0 && (s->code[at - 1] == ' ' || s->code[at - 1] == '\t')) at--;
+  return at == 0 || s->code[at - 1] == '\n';
+}
+
+/* Whether the statement that token i stands in goes on behind it. */
+static bool wants_more(const scanner *s, size_t i) {
+  static const char *const unfinished[] = {
+      "+",  "-", "*", "/", "//", "%", "^", "#",  "&",  "~",   "|",   "<<",  ">>",    "..",    "==",    "~=", "<=",
+      ">=", "<", ">", "=", ",",  ".", ":", "in", "or", "and", "not", "for", "local", "until", "while", NULL};
+  return is_one_of(s, &s->tokens[i], unfinished);
+}
+
+/* Whether token i begins a line that goes on with the statement of the line before. */
+static bool continues(const scanner *s, size_t i) { return i > 0 && begins_line(s, i) && wants_more(s, i - 1); }
+
+/* What the first line that is indented deeper than the one before has more than it. */
+static pl_text step(const scanner *s) {
+  pl_text last = {0};
+  for (size_t i = 0; i < s->count; i++) {
+    if (!begins_line(s, i)) continue;
+    pl_text here = blanks(s, &s->tokens[i]);
+    if (here.length > last.length && i > 0)
+      return (pl_text){.data = here.data + last.length, .length = here.length - last.length};
+    last = here;
+  }
+  return (pl_text){.data = (char *)"  ", .length = 2};
+}
+
+/* Whether the last token is a long string without its end. */
+static bool ends_in_long_string(const scanner *s) {
+  const token *t = &s->tokens[s->count - 1];
+  int level = t->kind == STRING ? long_bracket(s, t->start) : -1;
+  scanner rest = {.code = s->code, .length = s->length, .at = t->start};
+  return level >= 0 && !skip_long(&rest, level, "string");
+}
+
+static void append(pl_text *indent, pl_text blank) { pl_text_append(indent, blank.data, blank.length); }
+
+static void append_indent(const scanner *s, pl_text *indent) {
+  static const char *const brackets[] = {"(", "[", "{", NULL}, *const branches[] = {"else", "elseif", NULL};
+  size_t opener = s->count, neighbour = s->count, line = s->count - 1; /* s->count: there is none */
+  bool in_condition = false;
+  for (size_t i = 0; i < s->count; i++) {
+    const token *t = &s->tokens[i];
+    if (t->depth == s->depth - 1 && is_one_of(s, t, opening)) {
+      opener = i, neighbour = s->count;
+      in_condition = is(s, t, "if");
+    } else if (t->depth == s->depth && is_one_of(s, t, branches))
+      in_condition = is(s, t, "elseif");
+    else if (t->depth == s->depth && is(s, t, "then"))
+      in_condition = false;
+    else if (t->depth == s->depth && begins_line(s, i) && !continues(s, i))
+      neighbour = i;
+  }
+  while (line > 0 && !begins_line(s, line)) line--;
+  bool in_block = opener == s->count || !is_one_of(s, &s->tokens[opener], brackets);
+  bool goes_on = in_block && !in_condition && (opener == s->count || wants_more(s, s->count - 1));
+  if (goes_on && continues(s, line)) { /* as the line before it, which goes on, too */
+    append(indent, blanks(s, &s->tokens[line]));
+    return;
+  }
+  size_t model = neighbour < s->count ? neighbour : opener < s->count ? opener : line;
+  append(indent, blanks(s, &s->tokens[model]));
+  if (model == opener) append(indent, step(s));
+  if (goes_on) append(indent, step(s));
+}
+
+void pl_source_indent(const char *code, size_t length, pl_text *indent) {
+  scanner s = {.code = code, .length = length};
+  while (next_token(&s)) continue;
+  pl_text_append(indent, "", 0);
+  if (s.count > 0 && !ends_in_long_string(&s)) append_indent(&s, indent);
+  free(s.tokens);
+}
+
+/* ---- tokens for Lua ---- */
+
+/* tokens(code) -> kinds, firsts, lasts, open: per token its kind ("name", "keyword", "number", "string", "symbol") and
+ * the places of its first and last byte; open is "string" or "comment" when the text ends inside one. */
+static int tokens(lua_State *L) {
+  static const char *const names[] = {"name", "keyword", "number", "string", "symbol"};
+  scanner s = {.code = luaL_checklstring(L, 1, &s.length)};
+  token **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  luaL_setmetatable(L, TOKENS);
+  while (next_token(&s)) *box = s.tokens;
+  for (int table = 0; table < 3; table++) lua_createtable(L, (int)s.count, 0);
+  for (size_t i = 0; i < s.count; i++) {
+    const token *t = &s.tokens[i];
+    lua_pushstring(L, names[t->kind]), lua_rawseti(L, -4, (lua_Integer)i + 1);
+    lua_pushinteger(L, (lua_Integer)t->start + 1), lua_rawseti(L, -3, (lua_Integer)i + 1);
+    lua_pushinteger(L, (lua_Integer)(t->start + t->length)), lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_pushstring(L, s.open);
+  return 4;
+}
+
+static int free_tokens(lua_State *L) {
+  free(*(token **)lua_touserdata(L, 1));
+  return 0;
+}
+
+void pl_register_source(lua_State *L) {
+  lua_pushcfunction(L, tokens);
+  lua_setfield(L, -2, "tokens");
+  lua_newtable(L);
+  for (int i = 0; keywords[i]; i++) lua_pushstring(L, keywords[i]), lua_seti(L, -2, i + 1);
+  lua_setfield(L, -2, "keywords");
+  luaL_newmetatable(L, TOKENS);
+  lua_pushcfunction(L, free_tokens);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
 }

@@ -2,12 +2,19 @@
 #ifndef PL_BIND_SOURCE_H
 #define PL_BIND_SOURCE_H
 
+#include "host/base/text.h"
 #include <lua.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PL_NO_RESULT SIZE_MAX
 
 typedef struct {
   bool silent;     /* ends in ';': the result is not to be shown */
+  bool functions;  /* may define functions, of which people ask for the text later */
   bool incomplete; /* did not compile, but more text could make it compile */
+  size_t result;   /* where the last expression begins, PL_NO_RESULT when the last statement is none */
 } pl_source;
 
 /* Compiles `code` as chunk "=name" so that it returns the value of its last expression: `return` is put before that
@@ -18,7 +25,12 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
 
-/* Lua's reserved words in alphabetical order, ended by NULL. */
-extern const char *const pl_source_keywords[];
+/* Appends the blanks that the line after unfinished code should begin with: those of its neighbours in the innermost
+ * open block or bracket, or one step more than the line that opened it; none inside a long string, of which they would
+ * become part. A step is what the code itself uses. */
+void pl_source_indent(const char *code, size_t length, pl_text *indent);
+
+/* Sets tokens (the parts of a piece of code) and keywords (a list) in the table on top of the stack. */
+void pl_register_source(lua_State *L);
 
 #endif

@@ -6,9 +6,11 @@
 #include "host/bind/construct.h"
 #include "host/bind/handle.h"
 #include "host/tensor/files.h"
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 /* ---- memory and devices ---- */
@@ -92,6 +94,12 @@ pl_status pl_system_settle(void) {
     if (status != PL_OK && !(status == PL_LOST && pl_loss_raised())) return status;
   }
   return PL_OK;
+}
+
+/* settle(): waits for every device that is in use */
+static int settle(lua_State *L) {
+  pl_raise_unless_ok(L, pl_system_settle());
+  return 0;
 }
 
 static int synchronize(lua_State *L) {
@@ -269,6 +277,42 @@ static int make_directory(lua_State *L) {
   return 0;
 }
 
+static const char FOLDER[] = "perilune.folder"; /* a DIR * that the collector closes */
+
+static int close_folder(lua_State *L) {
+  DIR **folder = lua_touserdata(L, 1);
+  if (*folder) closedir(*folder);
+  *folder = NULL;
+  return 0;
+}
+
+static bool is_folder(DIR *folder, const struct dirent *entry) {
+  struct stat found;
+  if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK) return entry->d_type == DT_DIR;
+  return fstatat(dirfd(folder), entry->d_name, &found, 0) == 0 && S_ISDIR(found.st_mode);
+}
+
+/* list_directory(path, most) -> the names of at most `most` entries, those of folders with a '/' behind; nil where the
+ * folder cannot be read */
+static int list_directory(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  lua_Integer most = luaL_checkinteger(L, 2), count = 0;
+  DIR **folder = lua_newuserdatauv(L, sizeof *folder, 0);
+  *folder = NULL;
+  luaL_setmetatable(L, FOLDER);
+  *folder = opendir(path);
+  if (!*folder) return 0;
+  lua_newtable(L);
+  for (struct dirent *entry; count < most && (entry = readdir(*folder));) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    lua_pushfstring(L, "%s%s", entry->d_name, is_folder(*folder, entry) ? "/" : "");
+    lua_rawseti(L, -2, ++count);
+  }
+  closedir(*folder);
+  *folder = NULL;
+  return 1;
+}
+
 /* ---- the optimiser's step ---- */
 
 static double number_field(lua_State *L, const char *name) {
@@ -364,6 +408,7 @@ void pl_register_system(lua_State *L) {
                                        {"reset_peak_memory", reset_peak_memory},
                                        {"devices", devices},
                                        {"compilations", compilations},
+                                       {"settle", settle},
                                        {"synchronize", synchronize},
                                        {"threads", threads},
                                        {"tf32", tf32},
@@ -375,9 +420,14 @@ void pl_register_system(lua_State *L) {
                                        {"append_lines", append_lines},
                                        {"cache_folder", cache_folder},
                                        {"make_directory", make_directory},
+                                       {"list_directory", list_directory},
                                        {"adam_step", adam_step},
                                        {"sum_of_squares", sum_of_squares},
                                        {"scale_all", scale_all},
                                        {0}};
   luaL_setfuncs(L, functions, 0);
+  luaL_newmetatable(L, FOLDER);
+  lua_pushcfunction(L, close_folder);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
 }

@@ -142,6 +142,12 @@ static void release(pl_device *device, void *data, size_t bytes) {
   if (pl_cuda_enter(device, &cuda) == PL_OK) (void)PL_CUDA(pl_cu.MemFree((pl_cu_pointer)(uintptr_t)data));
 }
 
+static pl_status capacity(pl_device *device, size_t *available, size_t *total) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  return PL_CUDA(pl_cu.MemGetInfo(available, total));
+}
+
 /* ---- what there is ---- */
 
 static void describe_device(pl_device *device, pl_text *text) {
@@ -189,6 +195,7 @@ static const pl_device primitives = {
     .elapsed = pl_cuda_elapsed,
     .unmark = pl_cuda_unmark,
     .compilations = pl_nvrtc_compilations,
+    .capacity = capacity,
     .describe = describe_device,
 };
 

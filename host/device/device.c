@@ -1,6 +1,7 @@
 /* The list of devices, counted buffers, and each device's cache of freed buffers. */
 #include "host/device/device.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ void pl_device_register(pl_device *device) {
   if (device_count == DEVICES_MAX) return;
   device->cache = pl_allocate(sizeof *device->cache);
   device->cache->limit = SIZE_MAX;
-  devices[device_count++] = device;
+  devices[device_count] = device;
+  atomic_fetch_add(&device_count, 1); /* last: other threads may look */
 }
 
 int pl_device_count(void) { return device_count; }
@@ -214,7 +216,13 @@ void pl_buffer_release(pl_buffer *buffer) {
   free(buffer);
 }
 
-void pl_device_memory(pl_device *device, pl_memory *memory) { *memory = device->cache->memory; }
+void pl_device_memory(pl_device *device, pl_memory *memory) {
+  const pl_memory *now = &device->cache->memory;
+  memory->live = __atomic_load_n(&now->live, __ATOMIC_RELAXED);
+  memory->cached = __atomic_load_n(&now->cached, __ATOMIC_RELAXED);
+  memory->peak = __atomic_load_n(&now->peak, __ATOMIC_RELAXED);
+  memory->buffers = __atomic_load_n(&now->buffers, __ATOMIC_RELAXED);
+}
 void pl_device_reset_peak(pl_device *device) { device->cache->memory.peak = device->cache->memory.live; }
 void pl_device_limit(pl_device *device, size_t bytes) { device->cache->limit = bytes; }
 

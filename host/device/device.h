@@ -134,6 +134,9 @@ struct pl_device {
   int (*threads)(pl_device *device, int threads);
   /* What this process has compiled so far for devices of this kind; NULL where nothing is compiled. */
   pl_compilations (*compilations)(void);
+  /* Bytes of memory that are free, and that there are, on a device in use (by any process); from any thread. NULL where
+   * it is the host's. */
+  pl_status (*capacity)(pl_device *device, size_t *available, size_t *total);
   /* What it is and what it can run, for `perilune devices`. */
   void (*describe)(pl_device *device, pl_text *text);
 
@@ -144,7 +147,7 @@ struct pl_device {
 /* The device of that name ("cpu", "cuda:1"; "cuda" is "cuda:0"); an error that lists what there is, or says why a kind
  * of device is missing. Looks for devices of the kind that the name begins with, if nobody has yet. */
 pl_status pl_device_named(const char *name, pl_device **device);
-/* Devices found so far; "cpu" is the first. */
+/* Devices found so far; "cpu" is the first. From any thread. */
 int pl_device_count(void);
 pl_device *pl_device_at(int index);
 /* Called once per device by its folder's entry point (pl_cpu_open, ...), which main.c calls. */
@@ -180,6 +183,7 @@ pl_status pl_device_fused(const pl_recurrence *recurrence, const pl_fused_chip *
 void pl_tf32_allow(bool allowed);
 bool pl_tf32_allowed(void);
 
+/* From any thread; while another one allocates, the numbers may be of slightly different moments. */
 void pl_device_memory(pl_device *device, pl_memory *memory);
 /* Live bytes may not pass this: allocation fails with PL_OUT_OF_MEMORY. SIZE_MAX: no limit but the device's own. */
 void pl_device_limit(pl_device *device, size_t bytes);

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const port_fields[PL_CHANNELS] = {"shell_port", "control_port", "stdin_port", "iopub_port",
-                                                     "hb_port"};
+const char *const pl_port_fields[PL_CHANNELS] = {"shell_port", "control_port", "stdin_port", "iopub_port", "hb_port"};
 
 static const char *string_field(const json_t *file, const char *name, const char *otherwise) {
   const char *value = json_string_value(json_object_get(file, name));
@@ -35,7 +34,8 @@ static pl_status take_fields(const json_t *file, const char *path, pl_connection
              "connection file '%s': signature_scheme '%s' is not hmac-sha256", path, scheme);
   for (int i = 0; i < PL_CHANNELS; i++) {
     long port = 0;
-    PL_TRY(read_port(file, path, port_fields[i], &port));
+    PL_TRY(read_port(file, path, pl_port_fields[i], &port));
+    connection->port[i] = port;
     pl_text address = {0};
     pl_text_print(&address, ipc ? "ipc://%s-%ld" : "tcp://%s:%ld", ip, port);
     connection->address[i] = address.data;

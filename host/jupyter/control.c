@@ -3,14 +3,12 @@
 #include "host/jupyter/kernel.h"
 
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
-enum { PARENT_POLL_MS = 1000, STOP_POLL_MS = 10, STOP_MS_MAX = 2000 };
+/* CHILDREN_MS: how long the main thread may wait for what it started, say to close a pipe, before that is ended. */
+enum { PARENT_POLL_MS = 1000, STOP_POLL_MS = 10, CHILDREN_MS = 300, STOP_MS_MAX = 2000 };
 
 /* Echoes a heartbeat, all its parts. */
 static void beat(void *socket) {
@@ -29,38 +27,36 @@ static void beat(void *socket) {
   }
 }
 
-/* Interrupts what the main thread runs until it has left the session; code that cannot be interrupted ends with the
- * process. The replies are sent by ZeroMQ's own threads meanwhile. */
+/* Interrupts what the main thread runs until it has left the session; children that it waits for are ended; code that
+ * cannot be interrupted ends with the process. The replies are sent by ZeroMQ's own threads meanwhile. */
 static void see_to_the_end(pl_kernel *k) {
-  uint64_t one = 1;
-  while (write(k->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
   struct timespec pause = {.tv_nsec = STOP_POLL_MS * 1000000L};
   for (int waited = 0; !atomic_load(&k->ended); waited += STOP_POLL_MS) {
-    if (waited >= STOP_MS_MAX) _exit(0);
+    if (waited == CHILDREN_MS) pl_children_end();
+    if (waited >= STOP_MS_MAX) {
+      pl_children_end();
+      _exit(0);
+    }
     pl_session_interrupt(k->session);
     nanosleep(&pause, NULL);
   }
 }
 
-/* The parent may have died even before this thread asked who it is: then init has taken its place already. */
-static bool is_orphan(pid_t parent, long starter) {
-  pid_t now = getppid();
-  return now != parent || (now == 1 && starter != 1);
-}
-
 void *pl_control_run(void *data) {
   pl_kernel *k = data;
-  const char *starter = getenv("JPY_PARENT_PID"); /* absent: the kernel is meant to live on its own */
-  pid_t parent = getppid();
-  zmq_pollitem_t items[] = {{.socket = k->control, .events = ZMQ_POLLIN},
-                            {.socket = k->heartbeat, .events = ZMQ_POLLIN}};
-  while (!atomic_load(&k->stopping) && !atomic_load(&k->ended)) {
-    int ready = zmq_poll(items, 2, PARENT_POLL_MS);
-    if (starter && is_orphan(parent, atol(starter))) atomic_store(&k->stopping, true);
-    if (ready <= 0) continue;
-    if (items[1].revents) beat(k->heartbeat);
+  enum { CONTROL, HEARTBEAT, WAKE, STARTERS };
+  zmq_pollitem_t items[STARTERS + PL_STARTERS_MAX] = {[CONTROL] = {.socket = k->control, .events = ZMQ_POLLIN},
+                                                      [HEARTBEAT] = {.socket = k->heartbeat, .events = ZMQ_POLLIN},
+                                                      [WAKE] = {.fd = k->wake, .events = ZMQ_POLLIN}};
+  for (int i = 0; i < k->starters.count; i++)
+    items[STARTERS + i] = (zmq_pollitem_t){.fd = k->starters.files[i], .events = ZMQ_POLLIN};
+  long patience_ms = k->starters.parent && k->starters.count == 0 ? PARENT_POLL_MS : -1;
+  while (!atomic_load(&k->stopping)) {
+    if (pl_starters_gone(&k->starters)) pl_kernel_stop(k);
+    if (zmq_poll(items, STARTERS + k->starters.count, patience_ms) <= 0) continue;
+    if (items[HEARTBEAT].revents) beat(k->heartbeat);
     pl_request request;
-    if (!items[0].revents || pl_wire_receive(k->wire, k->control, &request) != PL_RECEIVED) continue;
+    if (!items[CONTROL].revents || pl_wire_receive(k->wire, k->control, &request) != PL_RECEIVED) continue;
     pl_kernel_handle(k, PL_CONTROL, k->control, &request);
     pl_request_release(&request);
   }

@@ -1,5 +1,6 @@
 /* The main thread of a kernel: it owns the session and the shell and stdin sockets. */
 #include "host/jupyter/kernel.h"
+#include "host/base/clock.h"
 #include "host/jupyter/thread.h"
 
 #include <errno.h>
@@ -15,7 +16,7 @@
 
 static void publish_state(pl_kernel *k, const pl_request *request, const char *state) {
   json_t *content = json_pack("{s:s}", "execution_state", state);
-  pl_publisher_send(k->publisher, "status", request ? &request->header_bytes : NULL, content);
+  pl_publisher_send(k->publisher, "status", request ? &request->header_bytes : NULL, content, NULL);
   json_decref(content);
 }
 
@@ -40,18 +41,20 @@ static void handle_shell(pl_kernel *k, pl_request *request) {
 
 void pl_kernel_publish(pl_kernel *k, const char *type, const json_t *content) {
   pl_publisher_flush(k->publisher);
-  pl_publisher_send(k->publisher, type, &k->parent, content);
+  pl_publisher_send(k->publisher, type, &k->parent, content, NULL);
 }
 
 /* ---- stop on error ---- */
 
 /* Messages that are on their way when the error happens were sent without knowing of it, like those that have arrived.
- * The error's reply goes out only after this, so that no later one can be among them. */
-enum { ON_THEIR_WAY_MS = 5 };
+ * The error's reply goes out only after this, so that no later one can be among them. Who never stops sending cannot
+ * keep it back for ever. */
+enum { ON_THEIR_WAY_MS = 5, TAKING_MS_MAX = 1000 };
 
 void pl_kernel_take_waiting(pl_kernel *k) {
   zmq_pollitem_t item = {.socket = k->shell, .events = ZMQ_POLLIN};
-  while (zmq_poll(&item, 1, ON_THEIR_WAY_MS) > 0) {
+  double start = pl_now_ms();
+  while (pl_now_ms() - start < TAKING_MS_MAX && zmq_poll(&item, 1, ON_THEIR_WAY_MS) > 0) {
     pl_request request;
     if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) continue;
     k->waiting = pl_reallocate(k->waiting, (k->waiting_count + 1) * sizeof *k->waiting);
@@ -81,15 +84,13 @@ static void handle_waiting(pl_kernel *k) {
   free(waiting);
 }
 
-static void serve(pl_kernel *k) {
+void pl_kernel_step(pl_kernel *k, long patience_ms) {
   zmq_pollitem_t items[] = {{.socket = k->shell, .events = ZMQ_POLLIN}, {.fd = k->wake, .events = ZMQ_POLLIN}};
-  while (!atomic_load(&k->stopping)) {
-    if (zmq_poll(items, 2, -1) < 0 || !items[0].revents) continue; /* a signal came, or only `stopping` changed */
-    pl_request request;
-    if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) continue;
-    handle_shell(k, &request);
-    handle_waiting(k);
-  }
+  if (zmq_poll(items, 2, patience_ms) <= 0 || !items[0].revents) return; /* a signal, or only `stopping` changed */
+  pl_request request;
+  if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) return;
+  handle_shell(k, &request);
+  handle_waiting(k);
 }
 
 /* ---- the session's front end ---- */
@@ -100,6 +101,18 @@ static void stream(void *context, const char *name, const char *data, size_t len
 }
 
 static void display(void *context, const char *type, json_t *content) { pl_kernel_publish(context, type, content); }
+
+static void payload(void *context, json_t *content) {
+  pl_kernel *k = context;
+  json_array_append(k->payload, content);
+}
+
+static void comm(void *context, const pl_comm_message *message) {
+  pl_kernel *k = context;
+  pl_attachment attached = {message->metadata, message->buffers, message->buffer_count};
+  pl_publisher_flush(k->publisher);
+  pl_publisher_send(k->publisher, message->type, &k->parent, message->content, &attached);
+}
 
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_request stale;
@@ -116,6 +129,13 @@ static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_text_release(&valid);
 }
 
+/* Whether both came from one client, which has the same identity on all channels. */
+static bool same_sender(const pl_request *a, const pl_request *b) {
+  bool same = a->identity_count == b->identity_count;
+  for (size_t i = 0; same && i < a->identity_count; i++) same = pl_text_equal(&a->identities[i], &b->identities[i]);
+  return same;
+}
+
 static pl_status input(void *context, const char *prompt, bool password, pl_text *answer) {
   pl_kernel *k = context;
   const json_t *allowed = k->request ? json_object_get(k->request->content, "allow_stdin") : NULL;
@@ -128,80 +148,131 @@ static pl_status input(void *context, const char *prompt, bool password, pl_text
     PL_TRY(pl_check_interrupt());
     if (pl_wire_receive(k->wire, k->stdin_socket, &reply) != PL_RECEIVED) continue;
     const json_t *value = json_object_get(reply.content, "value");
-    bool answered = strcmp(reply.type, "input_reply") == 0 && json_is_string(value);
+    bool answered = strcmp(reply.type, "input_reply") == 0 && json_is_string(value) && same_sender(&reply, k->request);
     if (answered) pl_text_append(answer, json_string_value(value), json_string_length(value));
     pl_request_release(&reply);
     if (answered) return PL_OK;
   }
 }
 
+/* ---- what ends it ---- */
+
+void pl_kernel_stop(pl_kernel *k) {
+  uint64_t one = 1;
+  atomic_store(&k->stopping, true);
+  while (write(k->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
+}
+
+static pl_kernel *_Atomic stopped_by_signal;
+
+static void on_termination(int number) {
+  (void)number;
+  int error = errno;
+  pl_kernel *k = atomic_load(&stopped_by_signal);
+  if (k) pl_kernel_stop(k);
+  errno = error;
+}
+
+/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. */
+static void heed_signals(pl_kernel *k) {
+  struct sigaction action = {.sa_handler = on_termination};
+  atomic_store(&stopped_by_signal, k);
+  sigaction(SIGTERM, &action, NULL);
+  if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup wants it ignored */
+  signal(SIGPIPE, SIG_IGN); /* the front end that reads our standard output may vanish */
+}
+
 /* ---- start and end ---- */
 
-static pl_status bind_socket(void *context, const pl_connection *connection, pl_channel channel, int type,
-                             void **socket) {
-  *socket = zmq_socket(context, type);
+static pl_status bind_socket(pl_kernel *k, pl_channel channel, int type, void **socket) {
+  *socket = zmq_socket(k->context, type);
   PL_REQUIRE(*socket, "cannot create a socket: %s", zmq_strerror(errno));
   int linger_ms = 1000, unlimited = 0, on = 1;
+  int64_t frame_bytes_max = (int64_t)1 << 30; /* a length that somebody made up is not worth all memory */
   zmq_setsockopt(*socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+  zmq_setsockopt(*socket, ZMQ_MAXMSGSIZE, &frame_bytes_max, sizeof frame_bytes_max);
   zmq_setsockopt(*socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited); /* a lost `idle` would hang a front end */
   zmq_setsockopt(*socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited);
   if (type == ZMQ_XPUB) zmq_setsockopt(*socket, ZMQ_XPUB_VERBOSE, &on, sizeof on); /* a welcome for each subscriber */
   if (type == ZMQ_ROUTER) zmq_setsockopt(*socket, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
-  PL_REQUIRE(zmq_bind(*socket, connection->address[channel]) == 0, "cannot bind to %s: %s",
-             connection->address[channel], zmq_strerror(errno));
+  PL_REQUIRE(zmq_bind(*socket, k->connection.address[channel]) == 0, "cannot bind to %s: %s",
+             k->connection.address[channel], zmq_strerror(errno));
   return PL_OK;
 }
 
-static pl_status open_sockets(pl_kernel *k, void *context, const pl_connection *connection) {
+static pl_status open_sockets(pl_kernel *k) {
   void *iopub = NULL;
-  PL_TRY(bind_socket(context, connection, PL_SHELL, ZMQ_ROUTER, &k->shell));
-  PL_TRY(bind_socket(context, connection, PL_CONTROL, ZMQ_ROUTER, &k->control));
-  PL_TRY(bind_socket(context, connection, PL_STDIN, ZMQ_ROUTER, &k->stdin_socket));
-  PL_TRY(bind_socket(context, connection, PL_HEARTBEAT, ZMQ_REP, &k->heartbeat));
-  pl_status status = bind_socket(context, connection, PL_IOPUB, ZMQ_XPUB, &iopub);
+  PL_TRY(bind_socket(k, PL_SHELL, ZMQ_ROUTER, &k->shell));
+  PL_TRY(bind_socket(k, PL_CONTROL, ZMQ_ROUTER, &k->control));
+  PL_TRY(bind_socket(k, PL_STDIN, ZMQ_ROUTER, &k->stdin_socket));
+  PL_TRY(bind_socket(k, PL_HEARTBEAT, ZMQ_REP, &k->heartbeat));
+  pl_status status = bind_socket(k, PL_IOPUB, ZMQ_XPUB, &iopub);
   if (status == PL_OK) return pl_publisher_start(k->wire, iopub, &k->publisher);
   if (iopub) zmq_close(iopub);
   return status;
 }
 
-static void close_sockets(pl_kernel *k) {
-  void *sockets[] = {k->shell, k->control, k->stdin_socket, k->heartbeat};
-  pl_publisher_stop(k->publisher);
-  for (size_t i = 0; i < sizeof sockets / sizeof *sockets; i++)
-    if (sockets[i]) zmq_close(sockets[i]);
-}
-
-static pl_status run_session(pl_kernel *k) {
-  pl_frontend frontend = {.context = k, .stream = stream, .display = display, .input = input};
+static pl_status open_session(pl_kernel *k) {
+  pl_frontend frontend = {
+      .context = k, .stream = stream, .display = display, .payload = payload, .comm = comm, .input = input};
   PL_TRY(pl_session_new(&frontend, &k->session));
-  pthread_t control;
-  pl_status status = pl_thread_start(&control, pl_control_run, k);
-  if (status == PL_OK) {
-    publish_state(k, NULL, "starting");
-    serve(k);
+  pl_status status = pl_thread_start(&k->control_thread, pl_control_run, k);
+  if (status != PL_OK) {
+    pl_session_free(k->session);
+    k->session = NULL;
   }
-  pl_session_free(k->session); /* finalizers may still print */
-  atomic_store(&k->ended, true);
-  if (status == PL_OK) pthread_join(control, NULL);
   return status;
 }
 
+pl_status pl_kernel_open(pl_kernel *k) {
+  k->wake = eventfd(0, EFD_CLOEXEC);
+  k->history = pl_history_new();
+  k->payload = json_array();
+  k->wire = pl_wire_new(k->connection.key);
+  k->context = zmq_ctx_new();
+  PL_TRY(open_sockets(k));
+  PL_TRY(open_session(k));
+  publish_state(k, NULL, "starting");
+  return PL_OK;
+}
+
+static void close_session(pl_kernel *k) {
+  if (!k->session) return;
+  pl_session_free(k->session); /* finalizers may still print */
+  pl_children_end();
+  atomic_store(&k->ended, true);
+  pl_kernel_stop(k);
+  pthread_join(k->control_thread, NULL);
+}
+
+void pl_kernel_close(pl_kernel *k) {
+  void *const sockets[] = {k->shell, k->control, k->stdin_socket, k->heartbeat};
+  close_session(k);
+  pl_publisher_stop(k->publisher);
+  for (size_t i = 0; i < sizeof sockets / sizeof *sockets; i++)
+    if (sockets[i]) zmq_close(sockets[i]);
+  while (zmq_ctx_term(k->context) < 0 && errno == EINTR) continue;
+  close(k->wake);
+  pl_starters_release(&k->starters);
+  for (size_t i = 0; i < k->waiting_count; i++) pl_request_release(&k->waiting[i]);
+  free(k->waiting);
+  json_decref(k->payload);
+  pl_history_free(k->history);
+  pl_text_release(&k->parent);
+  pl_wire_free(k->wire);
+  pl_connection_release(&k->connection);
+}
+
 pl_status pl_kernel_run(const char *connection_file) {
-  pl_connection connection;
-  PL_TRY(pl_connection_read(connection_file, &connection));
-  signal(SIGPIPE, SIG_IGN); /* the front end that reads our standard output may vanish */
-  pl_kernel k = {.wake = eventfd(0, EFD_CLOEXEC), .history = json_array(), .wire = pl_wire_new(connection.key)};
-  void *context = zmq_ctx_new();
-  pl_status status = open_sockets(&k, context, &connection);
-  if (status == PL_OK) status = run_session(&k);
-  close_sockets(&k);
-  while (zmq_ctx_term(context) < 0 && errno == EINTR) continue;
-  close(k.wake);
-  for (size_t i = 0; i < k.waiting_count; i++) pl_request_release(&k.waiting[i]);
-  free(k.waiting);
-  json_decref(k.history);
-  pl_text_release(&k.parent);
-  pl_wire_free(k.wire);
-  pl_connection_release(&connection);
+  pl_kernel k = {.wake = -1};
+  pl_process_open_standard_files();
+  PL_TRY(pl_connection_read(connection_file, &k.connection));
+  pl_starters_watch(&k.starters);
+  pl_children_mark();
+  heed_signals(&k);
+  pl_status status = pl_kernel_open(&k);
+  while (status == PL_OK && !atomic_load(&k.stopping)) pl_kernel_step(&k, -1);
+  atomic_store(&stopped_by_signal, NULL);
+  pl_kernel_close(&k);
   return status;
 }

@@ -5,8 +5,12 @@
 
 #include "host/bind/session.h"
 #include "host/jupyter/connection.h"
+#include "host/jupyter/history.h"
+#include "host/jupyter/process.h"
 #include "host/jupyter/publisher.h"
+#include "host/jupyter/usage.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* Runs a kernel for the connection file until a front end ends it. */
@@ -15,25 +19,41 @@ pl_status pl_kernel_run(const char *connection_file);
 /* ---- private to host/jupyter ---- */
 
 typedef struct {
+  pl_connection connection;
   pl_wire *wire;
   pl_publisher *publisher;
   pl_session *session;
-  void *shell, *control, *stdin_socket, *heartbeat;
-  int wake;             /* eventfd: the main thread is to look at `stopping` */
-  atomic_bool stopping; /* a shutdown was asked for */
+  void *context, *shell, *control, *stdin_socket, *heartbeat; /* of ZeroMQ */
+  pthread_t control_thread;
+  pl_starters starters;
+  int wake;             /* eventfd: both threads are to look at `stopping`; never read, so that it stays set */
+  atomic_bool stopping; /* a shutdown was asked for, by a message, a signal or the end of the front end */
   atomic_bool ended;    /* the main thread has left the session */
+  pl_usage usage;       /* of the control thread */
 
   /* ---- of the main thread ---- */
   const pl_request *request; /* the one being handled */
   pl_text parent;            /* header of the last request: what runs on its behalf, or later, belongs to it */
   long execution_count;
-  json_t *history;     /* array of the stored inputs, in their order */
+  pl_history *history;
+  json_t *payload;     /* array: what the front end is to do after the code that runs */
   pl_request *waiting; /* requests that were taken from the shell after an error, still to be handled */
   size_t waiting_count;
 } pl_kernel;
 
+/* Opens sockets, session and the other threads for k->connection; everything else of *k is zero. After a failure it is
+ * to be closed as well. */
+pl_status pl_kernel_open(pl_kernel *k);
+/* Waits for a request on the shell, as long as patience_ms (-1: without end), and handles it and what follows from it.
+ */
+void pl_kernel_step(pl_kernel *k, long patience_ms);
+void pl_kernel_close(pl_kernel *k);
+
 /* Says busy, answers, says idle: the life of every request, on either thread. */
 void pl_kernel_handle(pl_kernel *kernel, pl_channel channel, void *socket, const pl_request *request);
+
+/* Asks both threads to end; also from a signal handler. */
+void pl_kernel_stop(pl_kernel *kernel);
 
 /* Sends a message on iopub that belongs to the request being executed, behind the streams so far. */
 void pl_kernel_publish(pl_kernel *kernel, const char *type, const json_t *content);

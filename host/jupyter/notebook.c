@@ -1,207 +1,331 @@
-/* The notebook runner. */
+/* The notebook runner. Which cells run, and what becomes of them, is as in nbclient; so are the words in which it tells
+ * that a cell failed. */
 #include "host/jupyter/notebook.h"
-#include "host/base/file.h"
-#include "host/base/json.h"
+#include "host/base/clock.h"
+#include "host/bind/session.h"
+#include "host/jupyter/language.h"
+#include "host/jupyter/notebook_file.h"
 #include "host/jupyter/outputs.h"
+#include "host/jupyter/process.h"
+#include "host/jupyter/thread.h"
 
-#include <signal.h>
-#include <stdatomic.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 typedef struct {
-  const char *path;
+  const char *path, *output;
   const pl_notebook_options *options;
   pl_session *session;
-  pl_outputs outputs;
+  pl_notebook_file *file;
   long execution_count;
   pl_text *failure;
+
+  pthread_mutex_t lock; /* of what follows: the thread that keeps the time limit writes the file if it must */
+  pthread_cond_t changed;
+  pl_outputs outputs;
+  pl_notebook_cell *running; /* NULL between cells */
+  double deadline_ms;        /* of the running cell, by pl_now_ms */
+  bool timed_out, over;
 } runner;
 
 /* ---- the session's front end ---- */
 
 static void stream(void *context, const char *name, const char *data, size_t length) {
   runner *r = context;
+  pthread_mutex_lock(&r->lock);
   pl_outputs_stream(&r->outputs, name, data, length);
+  pthread_mutex_unlock(&r->lock);
 }
 
 static void display(void *context, const char *type, json_t *content) {
   runner *r = context;
+  pthread_mutex_lock(&r->lock);
   pl_outputs_display(&r->outputs, type, content);
+  pthread_mutex_unlock(&r->lock);
+}
+
+static pl_status input(void *context, const char *prompt, bool password, pl_text *answer) {
+  (void)context, (void)prompt, (void)password, (void)answer;
+  return PL_FAIL("this front end does not support input"); /* as the kernel says it to nbclient */
+}
+
+/* ---- what is said about a cell that failed ---- */
+
+enum { PREVIEW_LINES = 5 }; /* at the beginning and at the end of a long cell */
+
+/* Where line `index`, counted from 0, begins. */
+static size_t line_begin(const pl_text *text, size_t index) {
+  size_t at = 0;
+  for (; index > 0; index--) {
+    const char *end = strchr(text->data + at, '\n');
+    if (!end) return text->length;
+    at = (size_t)(end - text->data) + 1;
+  }
+  return at;
+}
+
+static void preview(const pl_text *source, pl_text *text) {
+  size_t lines = 1;
+  for (size_t i = 0; i < source->length; i++) lines += source->data[i] == '\n';
+  if (lines <= 2 * PREVIEW_LINES)
+    pl_text_print(text, "%s", source->data);
+  else
+    pl_text_print(text, "%.*s...\n%s", (int)line_begin(source, PREVIEW_LINES), source->data,
+                  source->data + line_begin(source, lines - PREVIEW_LINES));
+}
+
+static void describe_timeout(runner *r, const pl_notebook_cell *cell) {
+  pl_text_print(r->failure,
+                "it took longer than --timeout allows\n"
+                "CellTimeoutError: A cell timed out while it was being executed, after %g seconds.\n"
+                "The message was: Cell execution timed out.\n"
+                "Here is a preview of the cell contents:\n-------------------\n",
+                r->options->timeout_s);
+  preview(&cell->source, r->failure);
+  pl_text_print(r->failure, "\n-------------------");
+}
+
+static void describe_error(runner *r, const pl_notebook_cell *cell, const pl_outcome *outcome) {
+  size_t i;
+  json_t *line;
+  pl_text_print(r->failure,
+                "it failed\n"
+                "CellExecutionError: An error occurred while executing the following cell:\n"
+                "------------------\n%s\n------------------\n\n",
+                cell->source.data);
+  json_array_foreach(outcome->traceback, i, line) pl_text_print(r->failure, "%s\n", json_string_value(line));
+  pl_text_print(r->failure, "%s: %s", json_string_value(outcome->ename), json_string_value(outcome->evalue));
+}
+
+static void describe_failure(runner *r, const pl_notebook_cell *cell, const pl_outcome *outcome) {
+  pl_text_print(r->failure, "'%s', In [%ld]: ", r->path, r->execution_count);
+  if (r->timed_out)
+    describe_timeout(r, cell);
+  else
+    describe_error(r, cell, outcome);
+}
+
+static pl_status write_result(const runner *r) {
+  json_t *language_info = pl_language_info();
+  pl_status status = pl_notebook_file_write(r->file, r->output, language_info);
+  json_decref(language_info);
+  return status;
 }
 
 /* ---- time limit of a cell ---- */
 
-static pl_session *timed_session;
-static atomic_bool timed_out;
+/* An interrupt is repeated, for the first one may come while it cannot be heard yet. Code that does not heed it at all,
+ * a long search by string.find say, is given up with the process. */
+enum { REPEAT_MS = 100, PATIENCE_MS = 10000 };
 
-static void on_alarm(int number) {
-  (void)number;
-  atomic_store(&timed_out, true);
-  pl_session_interrupt(timed_session);
+/* With the lock held: writes what there is, and ends. */
+static void give_up(runner *r) {
+  pl_outcome outcome = {.ename = json_string("Interrupted"),
+                        .evalue = json_string("interrupted"),
+                        .traceback = json_pack("[s]", "interrupted: the code did not heed it, and the process ended")};
+  pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
+  describe_failure(r, r->running, &outcome);
+  if (write_result(r) != PL_OK) fprintf(stderr, "perilune: %s\n", pl_message());
+  fprintf(stderr, "perilune: %s\n", r->failure->data);
+  pl_children_end();
+  _exit(1);
 }
 
-/* seconds 0 takes the alarm away. It repeats, for the first one may come while the interrupt cannot be heard yet. */
-static void set_alarm(double seconds) {
-  struct itimerval timer = {
-      .it_value = {.tv_sec = (time_t)seconds, .tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
-  if (seconds > 0) timer.it_interval.tv_usec = 100000;
-  setitimer(ITIMER_REAL, &timer, NULL);
+/* With the lock held: waits for a change, no longer than until `until_ms`. */
+static void wait_until(runner *r, double until_ms) {
+  double left_ms = until_ms - pl_now_ms();
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  if (left_ms < 0) left_ms = 0;
+  until.tv_sec += (time_t)(left_ms / 1e3);
+  until.tv_nsec += (long)(fmod(left_ms, 1e3) * 1e6);
+  if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+  pthread_cond_timedwait(&r->changed, &r->lock, &until);
+}
+
+/* The thread's whole life. */
+static void *keep_time(void *data) {
+  runner *r = data;
+  pthread_mutex_lock(&r->lock);
+  while (!r->over) {
+    double now_ms = pl_now_ms();
+    if (!r->running)
+      pthread_cond_wait(&r->changed, &r->lock);
+    else if (now_ms < r->deadline_ms)
+      wait_until(r, r->deadline_ms);
+    else if (now_ms >= r->deadline_ms + PATIENCE_MS)
+      give_up(r);
+    else {
+      r->timed_out = true;
+      pl_session_interrupt(r->session);
+      wait_until(r, now_ms + REPEAT_MS);
+    }
+  }
+  pthread_mutex_unlock(&r->lock);
+  return NULL;
 }
 
 /* ---- one cell ---- */
 
-/* The text of a cell: one string or an array of them. */
-static bool join_source(const json_t *source, pl_text *code) {
-  size_t i;
-  json_t *line;
-  pl_text_append(code, "", 0);
-  if (json_is_string(source)) pl_text_append(code, json_string_value(source), json_string_length(source));
-  json_array_foreach((json_t *)source, i, line) {
-    if (!json_is_string(line)) return false;
-    pl_text_append(code, json_string_value(line), json_string_length(line));
-  }
-  return json_is_string(source) || json_is_array(source);
-}
-
-static bool may_raise(const json_t *cell) {
-  size_t i;
-  json_t *tag;
-  json_array_foreach(json_object_get(json_object_get(cell, "metadata"), "tags"), i, tag) {
-    if (json_is_string(tag) && strcmp(json_string_value(tag), "raises-exception") == 0) return true;
-  }
-  return false;
-}
-
-static void describe_failure(runner *r, const pl_outcome *outcome) {
-  size_t i;
-  json_t *line;
-  pl_text_print(r->failure, "'%s': cell In [%ld] failed%s", r->path, r->execution_count,
-                timed_out ? ": it took longer than --timeout allows" : "");
-  json_array_foreach(outcome->traceback, i, line) pl_text_print(r->failure, "\n%s", json_string_value(line));
-}
-
 /* Returns whether the run is to go on. */
-static bool judge(runner *r, const json_t *cell, const pl_outcome *outcome) {
+static bool judge(runner *r, const pl_notebook_cell *cell, const pl_outcome *outcome) {
   if (outcome->ok) return true;
-  bool stopped = !timed_out && strcmp(json_string_value(outcome->ename), "Interrupted") == 0; /* Ctrl-C ends the run */
-  if (!stopped && (r->options->allow_errors || may_raise(cell))) return true;
-  describe_failure(r, outcome);
+  bool stopped =
+      !r->timed_out && strcmp(json_string_value(outcome->ename), "Interrupted") == 0; /* Ctrl-C ends the run */
+  if (!stopped && (r->options->allow_errors || pl_notebook_cell_has_tag(cell, "raises-exception"))) return true;
+  describe_failure(r, cell, outcome);
   return false;
 }
 
-static bool run_cell(runner *r, json_t *cell, const pl_text *code) {
-  json_t *outputs = pl_outputs_begin(&r->outputs);
-  json_object_set(cell, "outputs", outputs);
-  if (strspn(code->data, " \t\r\n") == code->length) { /* front ends do not number empty cells */
-    json_object_set_new(cell, "execution_count", json_null());
-    return true;
-  }
-  json_object_set_new(cell, "execution_count", json_integer(++r->execution_count));
+static bool is_to_run(const pl_notebook_cell *cell) {
+  return cell->code && strspn(cell->source.data, " \t\r\n\v\f") < cell->source.length &&
+         !pl_notebook_cell_has_tag(cell, "skip-execution");
+}
+
+/* From now on the time counts; NULL: no longer. With the lock held. */
+static void set_running(runner *r, pl_notebook_cell *cell) {
+  r->running = cell;
+  if (cell) r->timed_out = false;
+  r->deadline_ms = pl_now_ms() + 1e3 * r->options->timeout_s;
+  pthread_cond_signal(&r->changed);
+}
+
+static bool run_cell(runner *r, pl_notebook_cell *cell) {
   char name[32];
-  snprintf(name, sizeof name, "In [%ld]", r->execution_count);
   pl_outcome outcome;
-  atomic_store(&timed_out, false);
-  set_alarm(r->options->timeout_s);
-  pl_session_execute(r->session, code->data, code->length, name, &outcome);
-  set_alarm(0);
+  pthread_mutex_lock(&r->lock);
+  cell->outputs = json_incref(pl_outputs_begin(&r->outputs));
+  cell->execution_count = ++r->execution_count;
+  set_running(r, cell);
+  pthread_mutex_unlock(&r->lock);
+  snprintf(name, sizeof name, "In [%ld]", r->execution_count);
+  pl_session_execute(r->session, cell->source.data, cell->source.length, name, &outcome);
+  pthread_mutex_lock(&r->lock);
+  set_running(r, NULL);
   pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
+  pthread_mutex_unlock(&r->lock);
   bool go_on = judge(r, cell, &outcome);
   pl_outcome_release(&outcome);
   return go_on;
 }
 
-/* ---- the file ---- */
-
-static bool is_code(const json_t *cell) {
-  const char *type = json_string_value(json_object_get(cell, "cell_type"));
-  return type && strcmp(type, "code") == 0;
+static void run_cells(runner *r) {
+  bool go_on = true;
+  for (size_t i = 0; i < r->file->count && go_on; i++)
+    if (is_to_run(&r->file->cells[i])) go_on = run_cell(r, &r->file->cells[i]);
 }
 
-static pl_status check_language(const json_t *notebook, const char *path) {
-  const json_t *metadata = json_object_get(notebook, "metadata");
-  const char *language = json_string_value(json_object_get(json_object_get(metadata, "kernelspec"), "language"));
-  if (!language) language = json_string_value(json_object_get(json_object_get(metadata, "language_info"), "name"));
-  PL_REQUIRE(!language || strcmp(language, "lua") == 0, "notebook '%s' is written in %s, not in lua", path, language);
+static pl_status run_timed(runner *r) {
+  pthread_t thread;
+  if (r->options->timeout_s > 0) PL_TRY(pl_thread_start(&thread, keep_time, r));
+  run_cells(r);
+  if (r->options->timeout_s > 0) {
+    pthread_mutex_lock(&r->lock);
+    r->over = true;
+    pthread_cond_signal(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(thread, NULL);
+  }
   return PL_OK;
 }
 
-static pl_status check_notebook(const json_t *notebook, const char *path) {
-  const json_t *version = json_object_get(notebook, "nbformat"), *cells = json_object_get(notebook, "cells");
-  PL_REQUIRE(json_is_integer(version), "'%s' is no notebook: it has no nbformat", path);
-  PL_REQUIRE(json_integer_value(version) == 4, "notebook '%s' has nbformat %lld; 4 is expected", path,
-             (long long)json_integer_value(version));
-  PL_REQUIRE(json_is_array(cells), "notebook '%s' has no array of cells", path);
-  size_t i;
-  json_t *cell;
-  json_array_foreach((json_t *)cells, i, cell) {
-    pl_text code = {0};
-    bool valid = json_is_object(cell) && join_source(json_object_get(cell, "source"), &code);
-    pl_text_release(&code);
-    PL_REQUIRE(valid, "notebook '%s': cell %zu has no source text", path, i + 1);
-  }
-  return check_language(notebook, path);
-}
-
-static pl_status load(const char *path, json_t **notebook) {
-  pl_text text = {0};
-  pl_status status = pl_file_read(path, &text);
-  if (status == PL_OK) {
-    json_error_t error;
-    *notebook = json_loadb(text.data, text.length, JSON_ALLOW_NUL, &error);
-    if (!*notebook)
-      status =
-          PL_FAIL("'%s' is not a whole notebook: line %d, column %d: %s", path, error.line, error.column, error.text);
-    else if ((status = check_notebook(*notebook, path)) != PL_OK)
-      json_decref(*notebook);
-  }
-  pl_text_release(&text);
-  return status;
-}
-
-static pl_status save(const char *path, const json_t *notebook) {
-  pl_text text = {0};
-  pl_json_write(notebook, 1, &text);
-  pl_text_print(&text, "\n");
-  pl_piece piece = {text.data, text.length};
-  pl_status status = pl_file_write(path, &piece, 1);
-  pl_text_release(&text);
-  return status;
-}
-
-static void run_cells(runner *r, const json_t *cells) {
-  size_t i;
-  json_t *cell;
-  bool go_on = true;
-  json_array_foreach((json_t *)cells, i, cell) {
-    if (!is_code(cell) || !go_on) continue;
-    pl_text code = {0};
-    join_source(json_object_get(cell, "source"), &code);
-    go_on = run_cell(r, cell, &code);
-    pl_text_release(&code);
-  }
-}
-
-static pl_status run_session(runner *r, const json_t *notebook) {
-  pl_frontend frontend = {.context = r, .stream = stream, .display = display};
+static pl_status run_session(runner *r) {
+  pl_frontend frontend = {.context = r, .stream = stream, .display = display, .input = input};
   PL_TRY(pl_session_new(&frontend, &r->session));
   pl_outputs_open(&r->outputs);
-  timed_session = r->session;
-  struct sigaction action = {.sa_handler = on_alarm};
-  sigaction(SIGALRM, &action, NULL);
-  run_cells(r, json_object_get(notebook, "cells"));
+  pl_status status = run_timed(r);
   pl_session_free(r->session);
+  pl_children_end();
   pl_outputs_release(&r->outputs);
+  return status;
+}
+
+/* ---- files and folders ---- */
+
+/* The folder of `path`, "." when it names none. */
+static void folder_of(const char *path, pl_text *folder) {
+  const char *slash = strrchr(path, '/');
+  if (!slash)
+    pl_text_print(folder, ".");
+  else
+    pl_text_append(folder, path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+/* A run may take hours: that its result can be written is looked at before. */
+static pl_status check_writable(const char *output) {
+  struct stat found;
+  if (stat(output, &found) == 0 && !S_ISREG(found.st_mode)) {
+    PL_REQUIRE(access(output, W_OK) == 0, "cannot write '%s': %s", output, strerror(errno));
+    PL_REQUIRE(!S_ISDIR(found.st_mode), "cannot write '%s': it is a folder", output);
+    return PL_OK;
+  }
+  pl_text folder = {0};
+  folder_of(output, &folder);
+  pl_status status = PL_OK;
+  if (access(folder.data, W_OK | X_OK) != 0)
+    status = PL_FAIL("cannot write '%s': '%s': %s", output, folder.data, strerror(errno));
+  pl_text_release(&folder);
+  return status;
+}
+
+/* Cells run where the notebook lies, as Jupyter starts its kernels there. */
+static pl_status enter_folder(const char *path) {
+  pl_text folder = {0};
+  folder_of(path, &folder);
+  pl_status status = PL_OK;
+  if (chdir(folder.data) != 0) status = PL_FAIL("cannot enter the folder '%s': %s", folder.data, strerror(errno));
+  pl_text_release(&folder);
+  return status;
+}
+
+/* Makes the path independent of the folder that cells run in. */
+static pl_status make_absolute(const char *path, pl_text *absolute) {
+  char here[PATH_MAX];
+  if (path[0] != '/') {
+    PL_REQUIRE(getcwd(here, sizeof here), "cannot tell the current folder: %s", strerror(errno));
+    pl_text_print(absolute, "%s/", here);
+  }
+  pl_text_print(absolute, "%s", path);
   return PL_OK;
+}
+
+static pl_status run_file(runner *r) {
+  PL_TRY(check_writable(r->output));
+  PL_TRY(enter_folder(r->path));
+  pl_children_mark();
+  PL_TRY(run_session(r));
+  return write_result(r);
+}
+
+static void open_lock(runner *r) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&r->changed, &attributes);
+  pthread_condattr_destroy(&attributes);
+  pthread_mutex_init(&r->lock, NULL);
 }
 
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure) {
-  json_t *notebook;
-  PL_TRY(load(path, &notebook));
-  runner r = {.path = path, .options = options, .failure = failure};
-  pl_status status = run_session(&r, notebook);
-  if (status == PL_OK) status = save(output, notebook);
-  json_decref(notebook);
+  pl_notebook_file file;
+  pl_process_open_standard_files();
+  PL_TRY(pl_notebook_file_read(path, &file));
+  runner r = {.path = path, .options = options, .file = &file, .failure = failure};
+  pl_text target = {0};
+  open_lock(&r);
+  pl_status status = make_absolute(output, &target);
+  r.output = target.data;
+  if (status == PL_OK) status = run_file(&r);
+  pthread_cond_destroy(&r.changed);
+  pthread_mutex_destroy(&r.lock);
+  pl_text_release(&target);
+  pl_notebook_file_release(&file);
   return status;
 }

@@ -10,10 +10,11 @@ typedef struct {
   bool allow_errors; /* go on after a cell that fails */
 } pl_notebook_options;
 
-/* Executes every code cell of `path` and writes the notebook with its outputs to `output` (which may be the same file),
- * also when a cell failed: then *failure holds the traceback of the first one that did. The run ends there unless
- * errors are allowed, by the option or by the cell's tag "raises-exception". An error status means that the file could
- * not be read, understood or written. */
+/* Executes the code cells of `path`, in its folder, and writes the notebook with their outputs to `output` (which may
+ * be the same file), also when a cell failed: then *failure says so, with the traceback of the first one that did. The
+ * run ends there unless errors are allowed, by the option or by the cell's tag "raises-exception". Cells without code
+ * or with the tag "skip-execution" stay as they are. An error status means that the file could not be read, understood
+ * or written. */
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure);
 
 #endif

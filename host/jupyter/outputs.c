@@ -18,18 +18,52 @@ json_t *pl_outputs_begin(pl_outputs *o) {
   return o->outputs = json_array();
 }
 
-static void add(pl_outputs *o, json_t *output) {
-  if (o->clear_next) json_array_clear(o->outputs);
+static void forget(json_t *shown, const json_t *output) {
+  for (size_t i = json_array_size(shown); i-- > 0;)
+    if (json_array_get(shown, i) == output) json_array_remove(shown, i);
+}
+
+/* Takes the cell's outputs away; updates pass them over from now on. */
+static void clear_outputs(pl_outputs *o) {
+  size_t i;
+  json_t *output, *shown;
+  const char *id;
+  json_array_foreach(o->outputs, i, output) json_object_foreach(o->cells, id, shown) forget(shown, output);
+  json_array_clear(o->outputs);
+}
+
+/* What a clear_output left to the next output. */
+static void clear_if_due(pl_outputs *o) {
+  if (o->clear_next) clear_outputs(o);
   o->clear_next = false;
+}
+
+static void add(pl_outputs *o, json_t *output) {
+  clear_if_due(o);
   json_array_append_new(o->outputs, output);
 }
 
-/* Text as files keep it: an array of lines, each with its newline. */
+/* The length of the line that `text` begins with, its end included. Lines end where Python's str.splitlines, which
+ * writes Jupyter's files, lets them end. */
+static size_t line_length(const char *text, size_t length) {
+  static const char *const ends[] = {"\r\n", "\n",   "\r",       "\v",           "\f",          "\x1c",
+                                     "\x1d", "\x1e", "\xc2\x85", "\xe2\x80\xa8", "\xe2\x80\xa9"};
+  for (size_t at = 0; at < length; at++) {
+    unsigned char c = (unsigned char)text[at];
+    if (c > 0x1e && c != 0xc2 && c != 0xe2) continue;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+      size_t bytes = strlen(ends[i]);
+      if (length - at >= bytes && memcmp(text + at, ends[i], bytes) == 0) return at + bytes;
+    }
+  }
+  return length;
+}
+
+/* Text as files keep it: an array of lines, each with its end. */
 static json_t *split_lines(const char *text, size_t length) {
   json_t *lines = json_array();
   while (length > 0) {
-    const char *newline = memchr(text, '\n', length);
-    size_t line = newline ? (size_t)(newline - text) + 1 : length;
+    size_t line = line_length(text, length);
     json_array_append_new(lines, json_stringn_nocheck(text, line));
     text += line;
     length -= line;
@@ -37,13 +71,17 @@ static json_t *split_lines(const char *text, size_t length) {
   return lines;
 }
 
-/* The bundle with its texts split into lines; JSON types and images stay as they are. */
+/* The types whose texts Jupyter's files hold as lines. */
+static bool is_split(const char *type) {
+  return strncmp(type, "text/", 5) == 0 || strcmp(type, "application/javascript") == 0 ||
+         strcmp(type, "image/svg+xml") == 0;
+}
+
 static json_t *file_bundle(const json_t *data) {
   json_t *bundle = json_object(), *value;
   const char *type;
   json_object_foreach((json_t *)data, type, value) {
-    bool text = json_is_string(value) && !strstr(type, "json") &&
-                (strncmp(type, "image/", 6) != 0 || strcmp(type, "image/svg+xml") == 0);
+    bool text = json_is_string(value) && is_split(type);
     json_object_set_new(bundle, type,
                         text ? split_lines(json_string_value(value), json_string_length(value)) : json_incref(value));
   }
@@ -73,8 +111,7 @@ static void add_text(pl_outputs *o, const char *name, const char *data, size_t l
   if (length == 0) return;
   pl_text valid = {0};
   pl_text_append_utf8(&valid, data, length);
-  if (o->clear_next) json_array_clear(o->outputs);
-  o->clear_next = false;
+  clear_if_due(o);
   json_t *last = json_array_get(o->outputs, json_array_size(o->outputs) - 1);
   const char *last_name = json_string_value(json_object_get(last, "name"));
   if (last_name && strcmp(last_name, name) == 0)
@@ -126,13 +163,6 @@ static void remember(pl_outputs *o, const char *id, json_t *output) {
   json_array_append(same, output);
 }
 
-static void show(pl_outputs *o, const json_t *content) {
-  json_t *output = display_output(content);
-  const char *id = display_id(content);
-  if (id) remember(o, id, output);
-  add(o, output);
-}
-
 static void update(pl_outputs *o, const json_t *content) {
   const char *id = display_id(content);
   if (!id) return;
@@ -145,9 +175,18 @@ static void update(pl_outputs *o, const json_t *content) {
   json_decref(new);
 }
 
+/* A display under an id that is shown already also replaces what is shown. */
+static void show(pl_outputs *o, const json_t *content) {
+  const char *id = display_id(content);
+  update(o, content);
+  json_t *output = display_output(content);
+  add(o, output);
+  if (id) remember(o, id, output);
+}
+
 static void clear(pl_outputs *o, const json_t *content) {
   o->clear_next = json_is_true(json_object_get(content, "wait"));
-  if (!o->clear_next) json_array_clear(o->outputs);
+  if (!o->clear_next) clear_outputs(o);
 }
 
 void pl_outputs_display(pl_outputs *o, const char *type, const json_t *content) {

@@ -48,8 +48,8 @@ static void wake(pl_publisher *p) {
 
 /* ---- with the lock held ---- */
 
-static void enqueue(pl_publisher *p, const char *topic, const char *type, const pl_text *parent,
-                    const json_t *content) {
+static void enqueue(pl_publisher *p, const char *topic, const char *type, const pl_text *parent, const json_t *content,
+                    const pl_attachment *attached) {
   if (p->count == p->capacity) {
     p->capacity = p->capacity ? 2 * p->capacity : 64;
     p->queue = pl_reallocate(p->queue, p->capacity * sizeof *p->queue);
@@ -57,7 +57,7 @@ static void enqueue(pl_publisher *p, const char *topic, const char *type, const 
   publication *new = &p->queue[p->count++];
   new->topic = (pl_text){0};
   pl_text_print(&new->topic, "%s", topic);
-  pl_wire_compose(p->wire, type, parent, content, &new->packet);
+  pl_wire_compose(p->wire, type, parent, content, attached, &new->packet);
 }
 
 /* Queues the gathered text. Unless it is `whole`, a character whose last bytes are still to come is held back. */
@@ -70,7 +70,7 @@ static void end_stream(pl_publisher *p, bool whole) {
     json_t *content =
         json_pack("{s:s, s:o}", "name", p->stream, "text", json_stringn_nocheck(valid.data, valid.length));
     pl_text_print(&topic, "stream.%s", p->stream);
-    enqueue(p, topic.data, "stream", &p->parent, content);
+    enqueue(p, topic.data, "stream", &p->parent, content, NULL);
     json_decref(content);
     pl_text_release(&topic);
     pl_text_release(&valid);
@@ -81,15 +81,12 @@ static void end_stream(pl_publisher *p, bool whole) {
   p->deadline_ms = p->last_ms + GATHER_MS;
 }
 
-static bool same(const pl_text *a, const pl_text *b) {
-  return a->length == b->length && (a->length == 0 || memcmp(a->data, b->data, a->length) == 0);
-}
-
 /* ---- for other threads ---- */
 
-void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content) {
+void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content,
+                       const pl_attachment *attached) {
   pthread_mutex_lock(&p->lock);
-  enqueue(p, type, type, parent, content);
+  enqueue(p, type, type, parent, content, attached);
   pthread_mutex_unlock(&p->lock);
   wake(p);
 }
@@ -97,7 +94,7 @@ void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent,
 void pl_publisher_stream(pl_publisher *p, const pl_text *parent, const char *name, const char *data, size_t length) {
   name = strcmp(name, "stderr") == 0 ? "stderr" : "stdout";
   pthread_mutex_lock(&p->lock);
-  if (p->text.length && (p->stream != name || !same(&p->parent, parent))) end_stream(p, true);
+  if (p->text.length && (p->stream != name || !pl_text_equal(&p->parent, parent))) end_stream(p, true);
   bool first = p->text.length == 0;
   if (first) {
     p->stream = name;
@@ -132,7 +129,7 @@ static void welcome(pl_publisher *p) {
     json_t *content = json_pack("{s:s%}", "subscription", topic.data, topic.length);
     if (content) { /* NULL when the topic is no valid UTF-8 */
       pl_packet packet;
-      pl_wire_compose(p->wire, "iopub_welcome", NULL, content, &packet);
+      pl_wire_compose(p->wire, "iopub_welcome", NULL, content, NULL, &packet);
       pl_wire_send(p->socket, &topic, 1, &packet);
       pl_packet_release(&packet);
       json_decref(content);

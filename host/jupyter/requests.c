@@ -1,7 +1,8 @@
 /* Answers to requests. To know another message type: one function and one row in the table at the end. */
 #include "host/jupyter/kernel.h"
+#include "host/jupyter/language.h"
 
-#include <fnmatch.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,12 +18,18 @@ static json_t *refuse(const char *ename, const char *evalue) {
 
 static json_t *kernel_info(pl_kernel *k, const pl_request *request) {
   (void)k, (void)request;
-  return json_pack("{s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s}, s:s, s:[{s:s, s:s}], s:[]}", "status", "ok",
-                   "protocol_version", PL_PROTOCOL, "implementation", "perilune", "implementation_version",
-                   PERILUNE_VERSION, "language_info", "name", "lua", "version", pl_session_language_version(),
-                   "mimetype", "text/x-lua", "file_extension", ".lua", "pygments_lexer", "lua", "codemirror_mode",
-                   "lua", "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4", "help_links", "text", "Lua 5.4", "url",
-                   "https://www.lua.org/manual/5.4/", "supported_features");
+  return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:[{s:s, s:s}], s:[]}", "status", "ok", "protocol_version",
+                   PL_PROTOCOL, "implementation", "perilune", "implementation_version", PERILUNE_VERSION,
+                   "language_info", pl_language_info(), "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4",
+                   "help_links", "text", "Lua 5.4", "url", "https://www.lua.org/manual/5.4/", "supported_features");
+}
+
+static json_t *connect(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  json_t *reply = json_pack("{s:s}", "status", "ok");
+  for (int i = 0; i < PL_CHANNELS; i++)
+    json_object_set_new(reply, pl_port_fields[i], json_integer(k->connection.port[i]));
+  return reply;
 }
 
 /* ---- execute ---- */
@@ -66,8 +73,8 @@ static json_t *evaluate_expressions(pl_kernel *k, json_t *expressions) {
 static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome *outcome, json_t *expressions) {
   json_t *reply;
   if (outcome->ok)
-    reply = json_pack("{s:s, s:o, s:[]}", "status", "ok", "user_expressions", evaluate_expressions(k, expressions),
-                      "payload");
+    reply = json_pack("{s:s, s:o, s:O}", "status", "ok", "user_expressions", evaluate_expressions(k, expressions),
+                      "payload", k->payload);
   else {
     if (e->stop_on_error && !e->silent) pl_kernel_take_waiting(k);
     reply = error_content(outcome);
@@ -79,7 +86,7 @@ static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome 
 
 static void store_input(pl_kernel *k, const json_t *code) {
   k->execution_count++;
-  json_array_append_new(k->history, json_pack("[i, I, O]", 0, (json_int_t)k->execution_count, code));
+  pl_history_add(k->history, k->execution_count, code);
 }
 
 static json_t *execute(pl_kernel *k, const pl_request *request) {
@@ -98,6 +105,7 @@ static json_t *execute(pl_kernel *k, const pl_request *request) {
   char name[32] = "In [*]";
   if (e.store) snprintf(name, sizeof name, "In [%ld]", k->execution_count);
   pl_outcome outcome;
+  json_array_clear(k->payload);
   pl_session_execute(k->session, e.code, e.length, name, &outcome);
   publish_outcome(k, &e, &outcome);
   json_t *reply = execute_reply(k, &e, &outcome, json_object_get(content, "user_expressions"));
@@ -111,84 +119,97 @@ static json_t *is_complete(pl_kernel *k, const pl_request *request) {
   static const char *const names[] = {"complete", "incomplete", "invalid"};
   const json_t *code = json_object_get(request->content, "code");
   if (!json_is_string(code)) return refuse("ProtocolError", "is_complete_request: content has no string `code`");
-  pl_completeness state = pl_session_is_complete(k->session, json_string_value(code), json_string_length(code));
+  pl_text indent = {0};
+  pl_completeness state =
+      pl_session_is_complete(k->session, json_string_value(code), json_string_length(code), &indent);
   json_t *reply = json_pack("{s:s}", "status", names[state]);
-  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_string("  "));
+  if (state == PL_CODE_INCOMPLETE) json_object_set_new(reply, "indent", json_stringn(indent.data, indent.length));
+  pl_text_release(&indent);
   return reply;
 }
 
-/* Positions in messages are code points, in the session bytes. */
+/* The byte that the cursor of a request lies before: positions in messages are code points, in the session bytes. One
+ * outside the code counts as the nearest inside, one that is missing as the end. */
+static size_t cursor_of(const json_t *content, const json_t *code) {
+  const json_t *position = json_object_get(content, "cursor_pos");
+  size_t length = json_string_length(code);
+  if (!json_is_integer(position)) return length;
+  json_int_t wanted = json_integer_value(position);
+  return pl_utf8_offset(json_string_value(code), length, wanted > 0 ? (size_t)wanted : 0);
+}
+
 static json_t *complete(pl_kernel *k, const pl_request *request) {
   const json_t *code = json_object_get(request->content, "code");
-  const json_t *position = json_object_get(request->content, "cursor_pos");
   if (!json_is_string(code)) return refuse("ProtocolError", "complete_request: content has no string `code`");
   const char *text = json_string_value(code);
-  size_t length = json_string_length(code), cursor = length, start;
-  if (json_is_integer(position)) {
-    json_int_t wanted = json_integer_value(position);
-    cursor = pl_utf8_offset(text, length, wanted > 0 ? (size_t)wanted : 0);
+  size_t cursor = cursor_of(request->content, code), start, i;
+  json_t *typed = pl_session_complete(k->session, text, json_string_length(code), cursor, &start), *one;
+  json_int_t from = (json_int_t)pl_utf8_count(text, start), to = (json_int_t)pl_utf8_count(text, cursor);
+  json_t *matches = json_array();
+  json_array_foreach(typed, i, one) {
+    json_array_append(matches, json_object_get(one, "text"));
+    json_object_set_new(one, "start", json_integer(from));
+    json_object_set_new(one, "end", json_integer(to));
   }
-  json_t *matches = pl_session_complete(k->session, text, length, cursor, &start);
-  return json_pack("{s:s, s:o, s:I, s:I, s:{}}", "status", "ok", "matches", matches, "cursor_start",
-                   (json_int_t)pl_utf8_count(text, start), "cursor_end", (json_int_t)pl_utf8_count(text, cursor),
+  return json_pack("{s:s, s:o, s:I, s:I, s:{s:o}}", "status", "ok", "matches", matches, "cursor_start", from,
+                   "cursor_end", to, "metadata", "_jupyter_types_experimental", typed);
+}
+
+static json_t *inspect(pl_kernel *k, const pl_request *request) {
+  const json_t *content = request->content, *code = json_object_get(content, "code");
+  if (!json_is_string(code)) return refuse("ProtocolError", "inspect_request: content has no string `code`");
+  int detail = json_integer_value(json_object_get(content, "detail_level")) > 0;
+  json_t *data = pl_session_inspect(k->session, json_string_value(code), json_string_length(code),
+                                    cursor_of(content, code), detail);
+  bool found = data != NULL;
+  return json_pack("{s:s, s:b, s:o, s:{}}", "status", "ok", "found", found, "data", found ? data : json_object(),
                    "metadata");
 }
 
-/* ---- history of this session ---- */
+/* ---- history ---- */
 
-static long long integer(const json_t *content, const char *name, long long otherwise) {
+static json_int_t integer(const json_t *content, const char *name, json_int_t otherwise) {
   const json_t *value = json_object_get(content, name);
   return json_is_integer(value) ? json_integer_value(value) : otherwise;
 }
 
-static bool in_history(const json_t *entry, const json_t *content, const char *kind) {
-  long long line = json_integer_value(json_array_get(entry, 1));
-  if (strcmp(kind, "range") == 0)
-    return integer(content, "session", 0) == 0 && line >= integer(content, "start", 1) &&
-           line < integer(content, "stop", line + 1);
-  const char *pattern = json_string_value(json_object_get(content, "pattern"));
-  return strcmp(kind, "search") != 0 || !pattern ||
-         fnmatch(pattern, json_string_value(json_array_get(entry, 2)), FNM_NOESCAPE) == 0;
-}
-
-static void remove_input(json_t *entries, const json_t *input) {
-  for (size_t i = json_array_size(entries); i-- > 0;)
-    if (json_equal(json_array_get(json_array_get(entries, i), 2), input)) json_array_remove(entries, i);
-}
-
 static json_t *history(pl_kernel *k, const pl_request *request) {
+  static const char *const kinds[] = {[PL_HISTORY_TAIL] = "tail", "range", "search"};
   const json_t *content = request->content;
   const char *kind = json_string_value(json_object_get(content, "hist_access_type"));
-  json_t *entries = json_array(), *entry;
-  size_t i;
-  if (!kind) kind = "tail";
-  json_array_foreach(k->history, i, entry) {
-    if (!in_history(entry, content, kind)) continue;
-    json_t *input = json_array_get(entry, 2);
-    if (flag(content, "unique", false)) remove_input(entries, input);
-    json_array_append_new(entries,
-                          flag(content, "output", false)
-                              ? json_pack("[O, O, [O, n]]", json_array_get(entry, 0), json_array_get(entry, 1), input)
-                              : json_incref(entry));
-  }
-  long long last = strcmp(kind, "range") == 0 ? -1 : integer(content, "n", -1);
-  while (last >= 0 && (long long)json_array_size(entries) > last) json_array_remove(entries, 0);
-  return json_pack("{s:s, s:o}", "status", "ok", "history", entries);
+  const json_t *pattern = json_object_get(content, "pattern");
+  pl_history_query query = {.n = integer(content, "n", -1),
+                            .session = integer(content, "session", 0),
+                            .start = integer(content, "start", 1),
+                            .stop = integer(content, "stop", INT64_MAX),
+                            .pattern = json_is_string(pattern) ? json_string_value(pattern) : "*",
+                            .unique = flag(content, "unique", false),
+                            .output = flag(content, "output", false)};
+  while (kind && query.kind < 3 && strcmp(kind, kinds[query.kind]) != 0) query.kind++;
+  if (query.kind == 3)
+    return refuse("ProtocolError", "history_request: hist_access_type is none of tail, range and search");
+  return json_pack("{s:s, s:o}", "status", "ok", "history", pl_history_find(k->history, &query));
 }
 
-/* ---- comms: this kernel opens none and knows no target ---- */
+/* ---- comms ---- */
 
 static json_t *comm_info(pl_kernel *k, const pl_request *request) {
-  (void)k, (void)request;
-  return json_pack("{s:s, s:{}}", "status", "ok", "comms");
+  const json_t *target = json_object_get(request->content, "target_name");
+  return json_pack("{s:s, s:o}", "status", "ok", "comms", pl_session_comms(k->session, json_string_value(target)));
 }
 
-static json_t *comm_open(pl_kernel *k, const pl_request *request) {
-  json_t *id = json_object_get(request->content, "comm_id");
-  if (!json_is_string(id)) return NULL;
-  json_t *content = json_pack("{s:O, s:{}}", "comm_id", id, "data");
-  pl_kernel_publish(k, "comm_close", content);
-  json_decref(content);
+/* comm_open, comm_msg and comm_close have no reply: a failing handler is told of as a failing cell is. */
+static json_t *comm(pl_kernel *k, const pl_request *request) {
+  pl_comm_message message = {request->type, request->content, request->metadata, request->buffers,
+                             request->buffer_count};
+  pl_outcome outcome;
+  pl_session_comm(k->session, &message, &outcome);
+  if (!outcome.ok) {
+    json_t *content = error_content(&outcome);
+    pl_kernel_publish(k, "error", content);
+    json_decref(content);
+  }
+  pl_outcome_release(&outcome);
   return NULL;
 }
 
@@ -202,22 +223,33 @@ static json_t *interrupt(pl_kernel *k, const pl_request *request) {
 
 static json_t *shutdown(pl_kernel *k, const pl_request *request) {
   json_t *reply = json_pack("{s:s, s:b}", "status", "ok", "restart", flag(request->content, "restart", false));
-  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply); /* other front ends learn of it */
-  atomic_store(&k->stopping, true);
+  pl_publisher_send(k->publisher, "shutdown_reply", &request->header_bytes, reply,
+                    NULL); /* other front ends learn of it */
+  pl_kernel_stop(k);
   return reply;
+}
+
+static json_t *usage(pl_kernel *k, const pl_request *request) {
+  (void)request;
+  return pl_usage_read(&k->usage);
 }
 
 enum { SHELL = 1 << PL_SHELL, CONTROL = 1 << PL_CONTROL };
 
 static const pl_handler handlers[] = {
     {"kernel_info_request", "kernel_info_reply", SHELL | CONTROL, kernel_info},
+    {"connect_request", "connect_reply", SHELL | CONTROL, connect},
     {"execute_request", "execute_reply", SHELL, execute},
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
+    {"inspect_request", "inspect_reply", SHELL, inspect},
     {"history_request", "history_reply", SHELL, history},
-    {"comm_info_request", "comm_info_reply", SHELL | CONTROL, comm_info},
-    {"comm_open", NULL, SHELL, comm_open},
+    {"comm_info_request", "comm_info_reply", SHELL, comm_info},
+    {"comm_open", NULL, SHELL, comm},
+    {"comm_msg", NULL, SHELL, comm},
+    {"comm_close", NULL, SHELL, comm},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
+    {"usage_request", "usage_reply", CONTROL, usage},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };
 

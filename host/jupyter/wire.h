@@ -19,23 +19,36 @@ typedef struct {
   pl_text *identities; /* routing frames, to be sent back before the reply */
   size_t identity_count;
   pl_text header_bytes; /* as they came: the parent header of everything that follows from this message */
-  json_t *header, *content;
+  json_t *header, *metadata, *content;
   const char *type; /* msg_type of the header */
+  pl_text *buffers; /* binary frames behind the content */
+  size_t buffer_count;
 } pl_request;
 void pl_request_release(pl_request *request);
 
 typedef enum { PL_RECEIVED, PL_DROPPED, PL_NOTHING } pl_reception;
-/* Takes one message from the socket without waiting. PL_DROPPED: it was malformed or not signed with the key, and has
- * vanished; PL_NOTHING: there is none. */
+/* Takes one message from the socket without waiting. PL_DROPPED: it was malformed, not signed with the key or a signed
+ * message that came before, and has vanished; PL_NOTHING: there is none. */
 pl_reception pl_wire_receive(pl_wire *wire, void *socket, pl_request *request);
 
 /* The signed frames of an outgoing message, from the signature on. */
 enum { PL_SIGNATURE, PL_HEADER, PL_PARENT, PL_METADATA, PL_CONTENT, PL_FRAMES };
 typedef struct {
   pl_text frames[PL_FRAMES];
+  pl_text *buffers;
+  size_t buffer_count;
 } pl_packet;
-/* `parent` is the header of the request that caused it, NULL when none did; content is borrowed. */
-void pl_wire_compose(pl_wire *wire, const char *type, const pl_text *parent, const json_t *content, pl_packet *packet);
+/* What few messages carry besides their content; all borrowed. metadata NULL is an empty object. */
+typedef struct {
+  const json_t *metadata;
+  const pl_text *buffers;
+  size_t buffer_count;
+} pl_attachment;
+/* `parent` is the header of the request that caused it, NULL when none did; content is borrowed, `attached` may be
+ * NULL.
+ */
+void pl_wire_compose(pl_wire *wire, const char *type, const pl_text *parent, const json_t *content,
+                     const pl_attachment *attached, pl_packet *packet);
 void pl_packet_release(pl_packet *packet);
 
 /* Sends a packet behind the given routing frames (or topic). */

@@ -1,7 +1,8 @@
 -- Rich output in a notebook; elsewhere its plain text. Every function shows something at once and returns a handle.
 local core = require "perilune.core"
 
-local display = { null = core.null, array = core.json_array }
+-- VEGALITE is the MIME type of a Vega-Lite specification.
+local display = { null = core.null, array = core.json_array, VEGALITE = "application/vnd.vegalite.v5+json" }
 
 -- A handle prints nothing as the result of a cell.
 local Handle = { __name = "perilune.display", __mime = function() return {} end }
@@ -50,13 +51,19 @@ local function check_text(name, content)
   end
 end
 
+-- LaTeX with the signs by which front ends know where mathematics begins and ends: those in the text, or else "$$".
+local function delimited(text)
+  local has = text:find("$", 1, true) or text:find("\\[%(%[]") or text:find("\\begin%s*{")
+  return has and text or "$$" .. text .. "$$"
+end
+
 -- One function per kind of content: how it becomes a bundle.
 local KINDS = {
   png = function(bytes) return { ["image/png"] = bytes, ["text/plain"] = "<PNG image>" } end,
   svg = function(text) return { ["image/svg+xml"] = text, ["text/plain"] = "<SVG image>" } end,
   html = function(text) return { ["text/html"] = text, ["text/plain"] = "<HTML>" } end,
   markdown = function(text) return { ["text/markdown"] = text, ["text/plain"] = text } end,
-  latex = function(text) return { ["text/latex"] = text, ["text/plain"] = text } end,
+  latex = function(text) return { ["text/latex"] = delimited(text), ["text/plain"] = text } end,
   text = function(text) return { ["text/plain"] = text } end,
 }
 
@@ -76,6 +83,16 @@ local function wrap_json(value) return { ["application/json"] = value, ["text/pl
 
 -- A value that JSON can hold, as a tree to unfold.
 function display.json(value, options) return show(wrap_json(value), options, wrap_json) end
+
+local function wrap_vegalite(specification)
+  if type(specification) ~= "table" then
+    error("display.vegalite: a table is expected, got " .. type(specification), 3)
+  end
+  return { [display.VEGALITE] = specification, ["text/plain"] = "<Vega-Lite figure>" }
+end
+
+-- A Vega-Lite 5 specification, as a table.
+function display.vegalite(specification, options) return show(wrap_vegalite(specification), options, wrap_vegalite) end
 
 local function wrap_bundle(bundle)
   if type(bundle) ~= "table" then

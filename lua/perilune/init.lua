@@ -1,5 +1,8 @@
 -- `local pl = require "perilune"`: everything that scripts use, put together from the C core and the Lua modules.
 local core = require "perilune.core"
+local declared = require "perilune.code.declared"
+
+local require = require -- cells may give the name another value
 
 local pl = {
   version = core.version,
@@ -14,6 +17,7 @@ local modules <const> = {
   task = "perilune.task",
   cells = "perilune.cells",
   progress = "perilune.progress",
+  monitor = "perilune.monitor",
   plot = "perilune.plot",
   display = "perilune.display",
 }
@@ -34,18 +38,20 @@ local from_core <const> = {
 
 for _, name in ipairs(from_core) do pl[name] = core[name] end
 for _, row in ipairs(core.operations) do pl[row.name] = core[row.name] end
+
+--- Asks the user for a line that is not shown while it is typed: password([prompt]) -> text.
 function pl.password(prompt) return core.input(prompt, true) end
 for name, f in pairs(require "perilune.tensor") do pl[name] = f end
 for name, f in pairs(require "perilune.pointwise") do pl[name] = f end
 
 -- What can be completed after "pl.", loaded or not.
 local names = {}
-for name in pairs(modules) do names[#names + 1] = name end
-for name in pairs(from_module) do names[#names + 1] = name end
+for name in pairs(modules) do names[name] = "module" end
+for name in pairs(from_module) do names[name] = "function" end
 
 return setmetatable(pl, {
   __names = names,
-  __index = function(_, name)
+  __index = declared.safe_index(function(_, name)
     local value
     if modules[name] then
       value = require(modules[name])
@@ -55,5 +61,5 @@ return setmetatable(pl, {
     end
     if value ~= nil then rawset(pl, name, value) end
     return value
-  end,
+  end),
 })

@@ -7,6 +7,7 @@
 -- before those of the optimiser.
 local core = require "perilune.core"
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 
 local optim = {}
@@ -79,14 +80,14 @@ local function zeros_like_all(list)
   return zeros
 end
 
--- A class of optimisers: `defaults` and `ranges` of its options, `slots` the names of what it keeps per parameter, and
--- update(self, group, state) for one group; state[slot] lists a tensor per parameter. With master_weights parameters of
--- 16 bits are refused.
+-- A class of optimisers: `about` for help, `defaults` and `ranges` of its options, `slots` the names of what it keeps
+-- per parameter, and update(self, group, state) for one group; state[slot] lists a tensor per parameter. With
+-- master_weights parameters of 16 bits are refused.
 local function class(name, description)
   local new = setmetatable(description, { __index = Optimizer })
   new.__index, new.__name = new, "optim." .. name
   new.__tostring = function(self) return ("%s(lr = %g, %d groups)"):format(new.__name, self:lr(), #self.groups) end
-  optim[name] = function(params, options)
+  local function make(params, options)
     local self = setmetatable({ steps = 0, states = {} }, new)
     self.groups = read_groups(new, params, options)
     for i, group in ipairs(self.groups) do
@@ -96,6 +97,8 @@ local function class(name, description)
     end
     return self
   end
+  declared.options(make, new.defaults)
+  optim[name] = declared.document(make, new.about)
 end
 
 --- Changes every parameter that has a gradient.
@@ -157,8 +160,9 @@ end
 -- The optimisers
 
 class("SGD", {
-  --- optim.SGD(params, { lr, momentum = 0, nesterov = false, weight_decay = 0 }): g + decay p enters a running sum with
-  -- momentum, and p moves against it (against g + momentum * sum with nesterov), as in PyTorch.
+  about = [[
+optim.SGD(params, { lr, momentum = 0, nesterov = false, weight_decay = 0 }): g + decay p enters a running sum with
+momentum, and p moves against it (against g + momentum * sum with nesterov), as in PyTorch.]],
   defaults = { lr = 0.01, momentum = 0, nesterov = false, weight_decay = 0 },
   ranges = { lr = { 0 }, momentum = { 0, 1 }, weight_decay = { 0 } },
   slots = { "momentum" },
@@ -208,13 +212,17 @@ end
 local adam_ranges <const> = { lr = { 0 }, betas = check_betas, eps = { 0 }, weight_decay = { 0 } }
 
 class("Adam", {
-  --- optim.Adam(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 })
+  about = [[
+optim.Adam(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 }): steps by running means of the
+gradient and of its square, with weight decay in the gradient (Kingma and Ba 2015).]],
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 },
   ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(false),
 })
 
 class("AdamW", {
-  --- optim.AdamW(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 })
+  about = [[
+optim.AdamW(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 }): Adam with weight decay on
+the parameter itself (Loshchilov and Hutter 2019).]],
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 },
   ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(true),
 })
@@ -245,13 +253,15 @@ local function finite(x)
   return x == x and x ~= math.huge and x ~= -math.huge
 end
 
+local clip_options <const> = { error_if_nonfinite = false }
+
 --- Scales the gradients of a list of parameters together so that their common 2-norm is at most `max`. Returns the norm
 -- before; the host waits for the device once. As in PyTorch a norm that is NaN makes all gradients NaN and an infinite
 -- one makes the finite ones 0; with { error_if_nonfinite = true } either is an error and leaves them as they are.
 function optim.clip_grad_norm(params, max, options)
   check_parameters("optim.clip_grad_norm", params)
   check.number("optim.clip_grad_norm", "max", max, 0)
-  local option = check.options("optim.clip_grad_norm", options, { error_if_nonfinite = false })
+  local option = check.options("optim.clip_grad_norm", options, clip_options)
   local _ <close> = pl.scope()
   return pl.no_grad(function()
     local gradients = gradients_of(params)
@@ -264,11 +274,14 @@ function optim.clip_grad_norm(params, max, options)
   end)
 end
 
+declared.options(optim.clip_grad_norm, clip_options)
+
+local cosine_options <const> = { warmup = 0, total = check.none, peak = check.none, floor = 0 }
+
 --- A schedule: lr = schedule(step) for step = 1, 2, ... It rises linearly to `peak` at step `warmup`, falls along half
 -- a cosine to `floor` at step `total`, and stays there.
 function optim.cosine(options)
-  local known = { warmup = 0, total = check.none, peak = check.none, floor = 0 }
-  local option = check.options("optim.cosine", options, known)
+  local option = check.options("optim.cosine", options, cosine_options)
   local warmup = check.integer("optim.cosine", "warmup", option.warmup, 0)
   local total = check.integer("optim.cosine", "total", option.total, warmup + 1)
   local peak = check.number("optim.cosine", "peak", option.peak, 0)
@@ -279,6 +292,7 @@ function optim.cosine(options)
     return floor + (peak - floor) * (1 + math.cos(math.pi * way)) / 2
   end
 end
+declared.options(optim.cosine, cosine_options)
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- The scale of a loss
@@ -286,6 +300,9 @@ end
 local GradScaler = { __name = "optim.GradScaler" }
 GradScaler.__index = GradScaler
 
+local scaler_options <const> = {
+  init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000,
+}
 local scaler_ranges <const> = {
   init_scale = { 0 }, growth_factor = { 1 }, backoff_factor = { 0, 1 },
   growth_interval = function(who, name, value) check.integer(who, name, value) end,
@@ -298,13 +315,13 @@ local scaler_ranges <const> = {
 --   scaler:scale(loss):backward()   scaler:unscale_(optimizer) [clip]   scaler:step(optimizer)   scaler:update()
 function optim.GradScaler(options)
   local who = GradScaler.__name
-  local self = check.options(who, options, {
-    init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000,
-  })
+  local self = check.options(who, options, scaler_options)
   check_values(who, self, scaler_ranges)
   self.now, self.good_steps, self.unscaled = self.init_scale, 0, {}
   return setmetatable(self, GradScaler)
 end
+
+declared.options(optim.GradScaler, scaler_options)
 
 --- The loss to call backward on.
 function GradScaler:scale(loss)

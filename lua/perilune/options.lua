@@ -10,7 +10,8 @@
 --
 -- Options are written `--name value`, `--name=value`, and `--name` alone for a flag. A name with a hyphen has an
 -- underscore in the result. An option without a default is nil when it is not given.
--- With `words = "files"` in the declaration, words that are no options make the list `files`, nil where there are none.
+-- With `words = "files"` in the declaration, words that are no options, `-` among them, make the list `files`, nil
+-- where there are none.
 local options = {}
 
 local function one_of(choices)
@@ -155,7 +156,7 @@ function options.parse(declaration, arguments)
   while i <= #arguments do
     local argument = arguments[i]
     if argument == "--help" or argument == "-h" then return nil end
-    if declaration.words and not argument:match("^%-") then
+    if declaration.words and not argument:match("^%-.") then
       words[#words + 1] = argument
     else
       local last, message = read_option(rows, values, arguments, i)

@@ -24,7 +24,8 @@ end
 
 for _, row in ipairs(core.pointwise) do pointwise[row.name] = dispatch(row) end
 
---- x, through which no gradient flows: for a tensor what detach gives, for an expression the same inside a cell.
+--- stop_gradient(x): x, through which no gradient flows: for a tensor what detach gives, for an expression the same
+-- inside a cell.
 function pointwise.stop_gradient(x)
   if is_node(x) then return x.graph:stop_gradient(x) end
   if type(x) == "number" then return x end

@@ -5,6 +5,7 @@
 --     bar:message("loss %.3f", loss)           -- shown beside the bar from its next drawing on
 --   end
 local core = require "perilune.core"
+local escaped = require "perilune.markup".escaped
 
 -- Seconds between two drawings. A log gets a line per quarter of the way, and one when this long passed without any.
 local redraw_s <const> = { terminal = 0.1, kernel = 0.2, batch = 60 }
@@ -42,10 +43,6 @@ local function line_of(self, full, empty)
   local filled = math.floor(share * width + 0.5)
   return ("%s%3d%% %s%s %s"):format(self.label and self.label .. " " or "", math.floor(share * 100),
     full:rep(filled), empty:rep(width - filled), words)
-end
-
-local function escaped(text)
-  return (text:gsub("[&<>]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;" }))
 end
 
 local function bundle_of(self)

@@ -1,17 +1,21 @@
 -- The part of the tensor API that is easier said in Lua: constructors and methods made of others, losses that reduce,
 -- and how a tensor prints.
 local core = require "perilune.core"
+local declared = require "perilune.code.declared"
 local methods = core.methods
 
 local tensor = {}
 
 -- Constructors -------------------------------------------------------------------------------------------------------
 
+--- zeros{ sizes, dtype =, device = } -> tensor: a tensor of zeros; the options may stand in a table of their own.
 function tensor.zeros(form, options) return core.full(form, 0, options, "zeros") end
+
+--- ones{ sizes, dtype =, device = } -> tensor: a tensor of ones; the options may stand in a table of their own.
 function tensor.ones(form, options) return core.full(form, 1, options, "ones") end
 
-local function like(name, make)
-  return function(t, options)
+local function like(name, make, what)
+  local function make_like(t, options)
     if not core.is_tensor(t) then
       error(("%s: self: expected a tensor, got %s"):format(name, type(t)), 2)
     end
@@ -23,11 +27,13 @@ local function like(name, make)
     for key, value in pairs(options or {}) do form[key] = value end
     return make(form)
   end
+  return declared.document(make_like, ("%s(t [, { dtype =, device = }]) -> tensor: %s in the shape of t, of its type "
+    .. "and on its device unless the options say otherwise."):format(name, what))
 end
-tensor.zeros_like = like("zeros_like", tensor.zeros)
-tensor.ones_like = like("ones_like", tensor.ones)
-tensor.rand_like = like("rand_like", core.rand)
-tensor.randn_like = like("randn_like", core.randn)
+tensor.zeros_like = like("zeros_like", tensor.zeros, "zeros")
+tensor.ones_like = like("ones_like", tensor.ones, "ones")
+tensor.rand_like = like("rand_like", core.rand, "uniform random numbers")
+tensor.randn_like = like("randn_like", core.randn, "normal random numbers")
 
 -- For the last two dimensions of a shape: row numbers [R, 1] and column numbers [1, C].
 local function rows_and_columns(shape, device)
@@ -35,7 +41,7 @@ local function rows_and_columns(shape, device)
   return core.arange(1, shape[#shape - 1], where):unsqueeze(2), core.arange(1, shape[#shape], where):unsqueeze(1)
 end
 
---- Ones on the diagonal of a matrix of zeros: eye(n [, options]) or eye{ n [, m], dtype =, device = }.
+--- eye(n [, options]) -> tensor: ones on the diagonal of a matrix of zeros; also eye{ n [, m], dtype =, device = }.
 function tensor.eye(n, options)
   local given = type(n) == "table" and n or { n }
   local sizes = { given[1], given[2] or given[1] }
@@ -56,7 +62,7 @@ function tensor.eye(n, options)
   return t:copy_(core.eq(row, column))
 end
 
---- 1..n in random order, int64.
+--- randperm(n) -> tensor: 1..n in random order, int64.
 function tensor.randperm(n)
   if math.type(n) ~= "integer" or n < 0 then
     error(("randperm: n: expected an integer of 0 or more, got %s"):format(tostring(n)), 2)
@@ -70,8 +76,25 @@ function tensor.randperm(n)
   return core.tensor(order, { dtype = "int64" })
 end
 
+for _, make in ipairs {
+  core.tensor, core.full, core.rand, core.randn, core.randint, core.bernoulli, core.arange, core.linspace, methods.to,
+  tensor.zeros, tensor.ones, tensor.eye, tensor.zeros_like, tensor.ones_like, tensor.rand_like, tensor.randn_like,
+} do
+  declared.options(make, core.form_options)
+end
+
+-- Operations take what follows their first operand by name, too: x:sum{ dim = 1, keepdim = true }.
+for _, row in ipairs(core.operations) do
+  local names = {}
+  for name, code in row.signature:gmatch " ([%w_]+):(%a)" do
+    if code ~= "a" then names[name] = true end
+  end
+  declared.options(core[row.name], names)
+end
+
 -- Methods ------------------------------------------------------------------------------------------------------------
 
+--- size([dim]): the table of sizes, or the size of one dimension.
 function methods:size(dim)
   local shape = self.shape
   if dim == nil then return shape end
@@ -80,16 +103,28 @@ function methods:size(dim)
   return size
 end
 
+--- t() -> tensor: a matrix with rows and columns exchanged, a view.
 function methods:t()
   if #self.shape ~= 2 then error(("t: expected 2 dimensions, got %d"):format(#self.shape), 2) end
   return self:transpose(1, 2)
 end
 
+--- view(sizes) -> tensor: as reshape.
 function methods:view(...) return self:reshape(...) end
+
+--- flatten() -> tensor: all elements in one dimension.
 function methods:flatten() return self:reshape { -1 } end
+
+--- std([dim [, keepdim [, correction]]]) -> tensor: the standard deviation, the square root of var.
 function methods:std(...) return core.sqrt(self:var(...)) end
+
+--- float() -> tensor: as float32.
 function methods:float() return self:to "float32" end
+
+--- double() -> tensor: as float64.
 function methods:double() return self:to "float64" end
+
+--- long() -> tensor: as int64.
 function methods:long() return self:to "int64" end
 
 --- Pieces of `size` along `dim` (the last may be shorter), or of the sizes listed.
@@ -130,6 +165,7 @@ local function check_self(name, t)
   if not core.is_tensor(t) then error(("%s: self: expected a tensor, got %s"):format(name, type(t)), 3) end
 end
 
+--- masked_fill(t, mask, value) -> tensor: t with `value` where the mask is not 0.
 both("masked_fill", function(t, mask, value)
   check_self("masked_fill", t)
   if not core.is_tensor(mask) then error(("masked_fill: mask: expected a tensor, got %s"):format(type(mask)), 2) end
@@ -141,8 +177,8 @@ both("masked_fill", function(t, mask, value)
 end)
 
 -- Keeps the elements of the last two dimensions of which keep(column, row + diagonal) is 1.
-local function triangle(name, keep)
-  both(name, function(t, diagonal)
+local function triangle(name, keep, what)
+  local function make_triangle(t, diagonal)
     check_self(name, t)
     diagonal = diagonal or 0
     if #t.shape < 2 then error(("%s: expected at least 2 dimensions, got %d"):format(name, #t.shape), 2) end
@@ -151,10 +187,12 @@ local function triangle(name, keep)
     end
     local row, column = rows_and_columns(t.shape, t.device)
     return core.where(keep(column, row + diagonal), t, 0):to(t.dtype)
-  end)
+  end
+  both(name, declared.document(make_triangle, ("%s(t [, diagonal = 0]) -> tensor: the elements of matrices on and %s a "
+    .. "diagonal, 0 elsewhere; diagonal 1 is the one above the main one."):format(name, what)))
 end
-triangle("tril", core.le)
-triangle("triu", core.ge)
+triangle("tril", core.le, "below")
+triangle("triu", core.ge, "above")
 
 local closeness <const> = { rtol = 1e-5, atol = 1e-8, equal_nan = false }
 
@@ -192,6 +230,8 @@ both("allclose", function(a, b, options)
   end)
 end)
 
+declared.options(tensor.allclose, closeness)
+
 -- Losses -------------------------------------------------------------------------------------------------------------
 
 -- The operation itself gives one loss per row; what scripts call reduces them.
@@ -199,7 +239,8 @@ local losses_of_rows = core.cross_entropy
 
 local loss_options <const> = { ignore_index = true, reduction = true, label_smoothing = true }
 
---- Cross-entropy of logits [.., C] against labels [..] in 1..C (an integer tensor, or a table of integers).
+--- cross_entropy(logits, labels [, options]) -> tensor: of logits [.., C] against labels [..] in 1..C (an integer
+-- tensor, or a table of integers).
 -- options: ignore_index (rows with that label count for nothing), label_smoothing in [0, 1), reduction "mean" (over the
 -- rows that count), "sum" or "none".
 function tensor.cross_entropy(logits, labels, options)
@@ -224,6 +265,7 @@ function tensor.cross_entropy(logits, labels, options)
   if ignored == nil then return losses:mean() end
   return losses:sum() / core.ne(labels, ignored):sum()
 end
+declared.options(tensor.cross_entropy, loss_options)
 core.cross_entropy, methods.cross_entropy = tensor.cross_entropy, tensor.cross_entropy
 
 -- Types of products -----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 -- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
 local pl = require "perilune"
+local core = require "perilune.core"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
@@ -10,7 +12,7 @@ local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
   autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
   evaluate_every = check.none, log = check.none,
-  log_every = 1, progress = true, label = "train",
+  monitor = check.none, log_every = 1, progress = true, label = "train",
 }
 
 local function read_options(given)
@@ -39,6 +41,11 @@ local function read_options(given)
     option.evaluate_every = check.integer(who, "evaluate_every", option.evaluate_every or option.steps)
   end
   if option.log then check.kind(who, "log", option.log, "string") end
+  if option.monitor == true then
+    option.monitor = pl.monitor { title = tostring(option.label) }
+  elseif option.monitor and (type(option.monitor) ~= "table" or not option.monitor.add) then
+    check.fail("%s: monitor: expected true or a pl.monitor, got %s", who, check.shown(option.monitor))
+  end
   return option
 end
 
@@ -133,6 +140,28 @@ local function summary(record, evaluation)
   return table.concat(words, ", ")
 end
 
+-- What a monitor is given of a step's record: no curve that stays flat.
+local function curves_of(option, record)
+  return { loss = record.loss, grad_norm = record.grad_norm, lr = option.schedule and record.lr or nil }
+end
+
+local function evaluation_curves(evaluation)
+  local curves = {}
+  for name, value in pairs(evaluation) do
+    if type(value) == "number" and name ~= "step" then curves["evaluation " .. name] = value end
+  end
+  return curves
+end
+
+-- The function that gives a step's values to the monitor, if there is one. Outside a notebook a monitor draws a line,
+-- whose place the progress bar has taken.
+local function watcher_of(option)
+  if not option.monitor then return function() end end
+  local quiet = option.progress and core.frontend() ~= "kernel"
+  local take = quiet and option.monitor.add or option.monitor.log
+  return function(step, values) take(option.monitor, step, values) end
+end
+
 local function steps_of(option)
   if option.progress then return require "perilune.progress"(1, option.steps, option.label) end
   return function(last, i)
@@ -150,11 +179,13 @@ end
 --                       parameters stay float32. With "float16" the loss is scaled, and steps with gradients beyond
 --                       its range are skipped, by `scaler`
 --   scaler              an optim.GradScaler; with autocast = "float16" a new one unless given
---   clip                greatest common norm of the gradients
+--   clip                greatest common norm of the gradients; math.huge only measures it
 --   schedule(step)      the learning rate
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
 --                       gradients, in evaluation mode, also at the last step
 --   log, log_every      file to which each record is appended as a line of JSON
+--   monitor             true, or a pl.monitor: curves that grow while the loop runs, of the loss, with clip of the
+--                       gradient's norm, with a schedule of the learning rate, and of what evaluate returns
 --   progress, label     whether to show progress, and under which name
 -- Every step and evaluation has a scope of its own: what they make is gone afterwards. A loss that is not finite is an
 -- error that names the step.
@@ -162,6 +193,7 @@ function train.loop(options)
   local option = read_options(options)
   local parameters = option.model:parameters()
   local log <close> = open_log(option.log)
+  local watch, _ <close> = watcher_of(option), option.monitor
   local history, evaluation = { steps = {}, evaluations = {} }, nil
   option.model:train()
   for step, bar in steps_of(option) do
@@ -169,12 +201,14 @@ function train.loop(options)
     if not record then break end
     history.steps[#history.steps + 1] = record
     if step % option.log_every == 0 then write(log, record) end
+    watch(step, curves_of(option, record))
     local stop
     if option.evaluate and (step % option.evaluate_every == 0 or step == option.steps) then
       evaluation, stop = evaluate(option, step)
       evaluation.step = step
       history.evaluations[#history.evaluations + 1] = evaluation
       write(log, evaluation)
+      watch(step, evaluation_curves(evaluation))
     end
     if bar then bar:message("%s", summary(record, evaluation)) end
     if stop then
@@ -184,5 +218,6 @@ function train.loop(options)
   end
   return history
 end
+declared.options(train.loop, known)
 
 return train

@@ -157,11 +157,36 @@ static void test_status(void) {
   CHECK(pl_check_interrupt() == PL_OK);
 }
 
+/* A link and a device stay what they are. */
+static void test_special_files(void) {
+  char folder[] = "/tmp/perilune_XXXXXX";
+  CHECK(mkdtemp(folder));
+  pl_text link = {0}, target = {0}, content = {0};
+  pl_text_print(&link, "%s/link", folder);
+  pl_text_print(&target, "%s/target", folder);
+  pl_piece piece = {"new", 3};
+  struct stat found;
+  CHECK(pl_file_write(target.data, &piece, 0) == PL_OK && symlink("target", link.data) == 0);
+  CHECK(pl_file_write(link.data, &piece, 1) == PL_OK);
+  CHECK(lstat(link.data, &found) == 0 && S_ISLNK(found.st_mode));
+  CHECK(pl_file_read(target.data, &content) == PL_OK && strcmp(content.data, "new") == 0);
+  CHECK(pl_file_write("/dev/full", &piece, 1) == PL_ERROR && says("No space left"));
+  CHECK(stat("/dev/full", &found) == 0 && S_ISCHR(found.st_mode));
+  CHECK(pl_file_write(folder, &piece, 1) == PL_ERROR);
+  unlink(link.data);
+  unlink(target.data);
+  CHECK(rmdir(folder) == 0);
+  pl_text_release(&link);
+  pl_text_release(&target);
+  pl_text_release(&content);
+}
+
 int main(void) {
   test_text();
   test_long_message();
   test_utf8();
   test_files();
+  test_special_files();
   test_status();
   return finished("texts");
 }

@@ -7,6 +7,8 @@ describe("json_encode", function()
       core.json_encode { z = "é\n", d = core.null, c = core.json_array {}, b = {}, a = { 1, 2.5, true } })
     assert.equal('{"1": 1, "3": 3}', core.json_encode { [1] = 1, [3] = 3 })
     assert.equal("[9007199254740993, 1.0, 0.1, 1e+300]", core.json_encode { 9007199254740993, 1.0, 0.1, 1e300 })
+    assert.equal("[1000000000000000.0, 1e+16, -1234567890123456.0, 1e-05]", core.json_encode { 1e15, 1e16,
+      -1234567890123456.0, 1e-5 })
     assert.equal('{\n "a": [\n  1,\n  2\n ],\n "b": []\n}',
       core.json_encode({ a = { 1, 2 }, b = core.json_array {} }, 1))
   end)

@@ -35,8 +35,8 @@ describe("notebook run", function()
     assert.same({ "2" }, { table.unpack(first.outputs[4].data["text/plain"]) })
     assert.equal("execute_result", first.outputs[4].output_type)
     assert.same({ "cell1", 1, 1 }, { first.id, first.metadata.keep, first.execution_count })
-    assert.equal(core.null, result.cells[2].execution_count)
-    assert.equal(0, #result.cells[2].outputs + #result.cells[3].outputs)
+    assert.same({ 99, "stale" }, { result.cells[2].execution_count, result.cells[2].outputs[1].output_type })
+    assert.equal(0, #result.cells[3].outputs)
     assert.same({ 2, 3 }, { result.cells[3].execution_count, result.cells[4].execution_count })
     assert.equal(1, result.unknown.field)
   end)
@@ -64,6 +64,90 @@ describe("notebook run", function()
     assert.equal(1, #cells[5].outputs)
   end)
 
+  it("replaces what is shown when an id is shown again, and forgets what was cleared", function()
+    notebook { "d = require 'perilune.display' d.html('one', { id = 'i' })", "h = d.html('two', { id = 'i' })",
+      "d.html('three', { id = 'i' }) d.clear()", "h:update 'four'" }
+    local cells = run().cells
+    for i = 1, 2 do assert.same({ "four" }, { table.unpack(cells[i].outputs[1].data["text/html"]) }) end
+    assert.equal(0, #cells[3].outputs + #cells[4].outputs)
+  end)
+
+  it("splits texts where Jupyter's files do", function()
+    notebook { "print 'a\\rb\\r\\nc\\fd\\u{85}e\\u{2029}f'",
+      "io.write '1\\r' io.write '2\\r' io.write '\\n3\\n';" }
+    local cells = run().cells
+    assert.same({ "a\r", "b\r\n", "c\f", "d\u{85}", "e\u{2029}", "f\n" }, { table.unpack(cells[1].outputs[1].text) })
+    assert.same({ "1\r", "2\r\n", "3\n" }, { table.unpack(cells[2].outputs[1].text) })
+  end)
+
+  it("passes over cells with the tag skip-execution and goes on behind raises-exception", function()
+    notebook({ "x = 1", "error 'expected'", "x = 2", "x" }, function(text)
+      return (text:gsub('"keep": 2', '"tags": ["raises-exception"]'):gsub('"keep": 3', '"tags": ["skip-execution"]'))
+    end)
+    local result, err, status = run()
+    assert.same({ "", 0 }, { err, status })
+    assert.equal("error", result.cells[2].outputs[1].output_type)
+    assert.same({ 99, "stale" }, { result.cells[3].execution_count, result.cells[3].outputs[1].output_type })
+    assert.same({ 3, "1" }, { result.cells[4].execution_count, result.cells[4].outputs[1].data["text/plain"][1] })
+  end)
+
+  -- What a run adds to a notebook of one cell "1", between the bytes that stay.
+  local info = '{"codemirror_mode": "lua", "file_extension": ".lua", "mimetype": "text/x-lua", "name": "lua", '
+    .. '"pygments_lexer": "lua", "version": "' .. _VERSION:match "%d.*" .. '.?"}'
+  local function runs_to(before, after)
+    program.write(path, before)
+    local _, err, status = program.run { args = ("notebook run %s -o %s"):format(path, out) }
+    assert.same({ "", 0 }, { err, status })
+    local text = program.read(out):gsub('("version": "5%.4%.)%d+', "%1?")
+    assert.equal(after, text)
+  end
+
+  it("keeps every byte that a run does not change", function()
+    local kept = '"m\\u00e9t\\/a": [1.50, 1e5, -0, 123456789012345678901234567890, NaN, "\\ud800"], "z":{},  "a" :1'
+    runs_to('{"nbformat":4, "metadata": {' .. kept .. '}, "cells": [ {"source": "#x", "cell_type": "raw", "id":"r"},\n'
+      .. '{"source": ["1"], "outputs": [], "cell_type": "code", "metadata": {' .. kept .. '}, "id": "c"}],'
+      .. '"nbformat_minor": 5,"x":[ ]}',
+      '{"nbformat":4, "metadata": {"language_info":' .. info .. ',' .. kept
+      .. '}, "cells": [ {"source": "#x", "cell_type": "raw", "id":"r"},\n{"execution_count":1,"source": ["1"], '
+      .. '"outputs": [{"data": {"text/plain": ["1"]}, "execution_count": 1, "metadata": {}, "output_type": '
+      .. '"execute_result"}], "cell_type": "code", "metadata": {' .. kept
+      .. '}, "id": "c"}],"nbformat_minor": 5,"x":[ ]}\n')
+  end)
+
+  it("takes over the form of a file", function()
+    for _, form in ipairs { { "\t", "\n" }, { "    ", "\r\n" } } do
+      local function formed(text)
+        return (text:gsub("\n", form[2]):gsub(" ", form[1]):gsub(":", ": "))
+      end
+      local function language()
+        return (info:gsub('([{,]) ?"', '%1\n   "'):gsub("}", "\n  }"):gsub(": ", ":"))
+      end
+      local text = '{\n "cells":[\n  {\n   "cell_type":"code",\n   "id":"c",\n   "metadata":{},%s\n'
+        .. '   "source":"1"\n  }\n ],\n "metadata":{%s},\n "nbformat":4,\n "nbformat_minor":5\n}\n'
+      local outputs = '\n   "outputs":[\n    {\n     "data":{\n      "text/plain":[\n       "1"\n      ]\n     },\n'
+        .. '     "execution_count":1,\n     "metadata":{},\n     "output_type":"execute_result"\n    }\n   ],'
+      local after = text:format(outputs, '\n  "kernelspec":{},\n  "language_info":' .. language() .. '\n ')
+      after = after:gsub('\n   "id"', '\n   "execution_count":1,%0', 1)
+      runs_to(formed(text:format("", '\n  "kernelspec":{}\n ')), formed(after))
+    end
+  end)
+
+  it("writes through a symbolic link, and says before the run that it cannot write", function()
+    notebook { "print 'ran'" }
+    os.remove(out)
+    assert(os.execute(("ln -s %s %s"):format(path, out)))
+    assert.equal(0, (select(3, program.run { args = "notebook run " .. out })))
+    assert.matches("ran", program.read(path))
+    assert(os.execute("test -L " .. out))
+    local _, err, status = program.run { args = ("notebook run %s -o /nonexistent/x.ipynb"):format(path) }
+    assert.equal(1, status)
+    assert.matches("cannot write '/nonexistent/x.ipynb': '/nonexistent': No such file", err)
+    err = select(2, program.run { args = ("notebook run %s -o /tmp"):format(path) })
+    assert.matches("cannot write '/tmp': it is a folder", err)
+    local pipe <close> = assert(io.popen(("%s notebook run %s -o /dev/stdout"):format(program.path, path)))
+    assert.same({ "ran\n" }, { table.unpack(core.json_decode(pipe:read "a").cells[1].outputs[1].text) })
+  end)
+
   it("joins and repairs characters", function()
     notebook { [[io.write '\xc3' io.write '\xa9' io.stderr:write '\xc3' io.write '\xff\n\xe2']] }
     local outputs = run().cells[1].outputs
@@ -89,11 +173,23 @@ describe("notebook run", function()
     assert.equal("execute_result", result.cells[2].outputs[1].output_type)
   end)
 
+  it("runs lines that are no Lua", function()
+    notebook { "local n = 1\n%time n + 1", "!echo a; exit 3", "print?", "x = 7\n%reset\nx", "\n%tiem" }
+    local result, err = run()
+    assert.equal("2", result.cells[1].outputs[2].data["text/plain"][1])
+    assert.same({ "a\n", "exit status 3\n" },
+      { result.cells[2].outputs[1].text[1], result.cells[2].outputs[2].text[1] })
+    assert.equal("display_data", result.cells[3].outputs[1].output_type)
+    assert.equal("nil", result.cells[4].outputs[1].data["text/plain"][1])
+    assert.matches("In %[5%]:2: there is no magic '%%tiem'", err)
+  end)
+
   it("limits the time of a cell", function()
     notebook { "while true do pcall(error) end", "1" }
     local result, err, status = run "--timeout 0.3"
     assert.equal(1, status)
-    assert.matches("longer than %-%-timeout", err)
+    assert.matches("In %[1%]: it took longer than %-%-timeout allows\nCellTimeoutError: A cell timed out while it was "
+      .. "being executed, after 0.3 seconds%.\n", err)
     assert.equal("Interrupted", result.cells[1].outputs[1].ename)
   end)
 
@@ -102,6 +198,16 @@ describe("notebook run", function()
     local result, _, status = run "--timeout 0.3"
     assert.equal(1, status)
     assert.equal("Interrupted", result.cells[1].outputs[1].ename)
+  end)
+
+  it("gives up a cell that heeds no interrupt, with what there is", function()
+    notebook { "'before'", "print 'a'; (('x'):rep(1000000)):find(('.-'):rep(60) .. 'y')", "'never'" }
+    local result, err, status = run "--timeout 0.3 --allow-errors"
+    assert.equal(1, status)
+    assert.matches("In %[2%]: it took longer than %-%-timeout allows\nCellTimeoutError: ", err)
+    assert.equal("execute_result", result.cells[1].outputs[1].output_type)
+    assert.same({ "a\n", "Interrupted" }, { result.cells[2].outputs[1].text[1], result.cells[2].outputs[2].ename })
+    assert.equal("stale", result.cells[3].outputs[1].output_type)
   end)
 
   it("is not ended by a cell", function()

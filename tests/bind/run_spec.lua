@@ -75,7 +75,7 @@ describe("the command line", function()
       ["devices x"] = "got 'x'",
       ["kernel frob"] = "unexpected 'frob'",
       ["notebook frob"] = "unexpected 'frob'",
-      ["notebook run a.ipynb --timeout x"] = "--timeout expects a number",
+      ["notebook run a.ipynb --timeout x"] = "--timeout: expected a number of seconds above 0, got 'x'",
     } do
       local out, err, status = program.run { args = args }
       assert.equal("", out)
@@ -87,7 +87,7 @@ describe("the command line", function()
   it("helps", function()
     assert.matches("^Perilune %d+%.%d+%.%d+ %(Lua 5%.4", (program.run { args = "--version" }))
     assert.matches("perilune notebook", (program.run { args = "--help" }))
-    for _, command in ipairs { "devices", "kernel", "notebook", "tune" } do
+    for _, command in ipairs { "devices", "kernel", "notebook", "notebook run", "notebook export", "tune" } do
       assert.matches("^usage: perilune " .. command, (program.run { args = command .. " --help" }))
     end
   end)

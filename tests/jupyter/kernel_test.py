@@ -5,17 +5,23 @@ Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is 
 import contextlib
 import json
 import os
+import queue
+import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+from xml.etree import ElementTree
 
 try:
     import zmq
-    from jupyter_client import BlockingKernelClient
+    from jupyter_client import BlockingKernelClient, KernelManager
     from jupyter_client.connect import write_connection_file
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.session import Session
 except ImportError as missing:
     print(f"skipped: {missing}")
@@ -28,13 +34,14 @@ TIMEOUT = 20
 class Kernel:
     """One kernel process with a connected client."""
 
-    def __init__(self, key=b"a key", transport="tcp", environment=None):
+    def __init__(self, key=b"a key", transport="tcp", environment=None, before=(), **options):
         self.folder = tempfile.TemporaryDirectory()
         self.file = os.path.join(self.folder.name, "connection.json")
         ip = os.path.join(self.folder.name, "ipc") if transport == "ipc" else "127.0.0.1"
         write_connection_file(self.file, key=key, transport=transport, ip=ip)
-        self.process = subprocess.Popen([PROGRAM, "kernel", "--connection-file", self.file],
-                                        env={**os.environ, **(environment or {})})
+        environment = {**os.environ, "XDG_DATA_HOME": self.folder.name, **(environment or {})}
+        self.process = subprocess.Popen([*before, PROGRAM, "kernel", "--connection-file", self.file], env=environment,
+                                        **options)
         self.client = BlockingKernelClient(connection_file=self.file)
         self.client.load_connection_file()
         self.client.session.key = key
@@ -71,9 +78,10 @@ class Kernel:
         reply = self.reply(message_id)
         return reply["content"], self.iopub(message_id)
 
-    def ask(self, kind, content, channel="shell"):
-        message = self.client.session.msg(kind, content)
-        getattr(self.client, f"{channel}_channel").send(message)
+    def ask(self, kind, content, channel="shell", metadata=None, buffers=None):
+        message = self.client.session.msg(kind, content, metadata=metadata)
+        socket = getattr(self.client, f"{channel}_channel").socket
+        self.client.session.send(socket, message, buffers=buffers)
         return message["header"]["msg_id"]
 
 
@@ -87,6 +95,40 @@ def text_of(messages, name="stdout"):
 
 def result_of(messages):
     return [c["data"]["text/plain"] for c in content_of(messages, "execute_result")]
+
+
+def status_of(process):
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", "0"]
+
+
+def is_running(process):
+    return status_of(process)[0] not in "XZ"
+
+
+def parent_of(process):
+    return int(status_of(process)[1])
+
+
+def processes():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and is_running(name)]
+
+
+def sleepers(text):
+    """Running processes `sleep TEXT`."""
+    found = []
+    for process in processes():
+        try:
+            with open(f"/proc/{process}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if words[:2] == [b"sleep", text.encode()]:
+            found.append(process)
+    return found
 
 
 class KernelTest(unittest.TestCase):
@@ -120,22 +162,72 @@ class Information(KernelTest):
     def test_headers(self):
         message_id = self.kernel.client.kernel_info()
         reply = self.kernel.reply(message_id)
-        self.assertEqual(reply["header"]["version"], "5.5")
         self.assertEqual(reply["parent_header"]["msg_id"], message_id)
         self.assertIsNotNone(reply["header"]["date"].tzinfo)
         self.assertEqual(reply["metadata"], {})
+        message_id = self.kernel.client.execute("print 'x' display = require 'perilune.display' display.text 'y' 5")
+        seen = [reply, self.kernel.reply(message_id)] + self.kernel.iopub(message_id)
+        self.assertEqual({m["header"]["version"] for m in seen}, {"5.5"})
+        self.assertEqual({m["header"]["session"] for m in seen}, {reply["header"]["session"]})
+        self.assertEqual(len({m["header"]["msg_id"] for m in seen}), len(seen))
 
     def test_unknown_types_get_busy_and_idle(self):
         for channel in "shell", "control":
-            message_id = self.kernel.ask("frobnicate_request", {"x": 1}, channel)
-            kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
-            self.assertEqual(kinds, ["busy", "idle"])
+            for kind in "frobnicate_request", "execute_reply", "status", "", "create_subshell_request":
+                message_id = self.kernel.ask(kind, {"x": 1}, channel)
+                kinds = [m["content"]["execution_state"] for m in self.kernel.iopub(message_id)]
+                self.assertEqual(kinds, ["busy", "idle"])
 
-    def test_comms(self):
-        message_id = self.kernel.ask("comm_info_request", {})
-        self.assertEqual(self.kernel.reply(message_id)["content"], {"status": "ok", "comms": {}})
-        message_id = self.kernel.ask("comm_open", {"comm_id": "abc", "target_name": "none", "data": {}})
-        self.assertEqual(content_of(self.kernel.iopub(message_id), "comm_close")[0]["comm_id"], "abc")
+    def test_no_subshells(self):
+        info = self.kernel.reply(self.kernel.client.kernel_info())["content"]
+        self.assertNotIn("kernel subshells", info["supported_features"])
+        client = self.kernel.client
+        message = client.session.msg("execute_request", {"code": "6 * 7", "user_expressions": {"x": "1"}})
+        message["header"]["subshell_id"] = "nobody"
+        client.shell_channel.send(message)
+        reply = self.kernel.reply(message["header"]["msg_id"])
+        self.assertEqual((reply["content"]["status"], reply["parent_header"]["subshell_id"]), ("ok", "nobody"))
+        self.assertEqual(result_of(self.kernel.iopub(message["header"]["msg_id"])), ["42"])
+
+    def test_connect(self):
+        with open(self.kernel.file) as file:
+            connection = json.load(file)
+        for channel in "shell", "control":
+            content = self.kernel.reply(self.kernel.ask("connect_request", {}, channel), channel)["content"]
+            self.assertEqual(content.pop("status"), "ok")
+            self.assertEqual(content, {name: port for name, port in connection.items() if name.endswith("_port")})
+
+    def usage(self):
+        return self.kernel.reply(self.kernel.ask("usage_request", {}, "control"), "control")["content"]
+
+    def usage_when(self, condition):
+        deadline = time.time() + TIMEOUT
+        while True:
+            time.sleep(0.1)
+            usage = self.usage()
+            if condition(usage):
+                return usage
+            self.assertLess(time.time(), deadline, usage)
+
+    def test_usage(self):
+        first = self.usage()
+        self.assertEqual((first["status"], first["pid"]), ("ok", self.kernel.process.pid))
+        self.assertEqual(first["hostname"], os.uname().nodename)
+        self.assertEqual((first["cpu_count"], first["gpus"]), (os.cpu_count(), []))
+        message_id = self.kernel.client.execute("kept = string.rep('x', 100e6) while true do end")
+        busy = self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 90e6 and u["kernel_cpu"] > 5)
+        self.assertGreater(busy["host_cpu_percent"], 0)
+        memory = busy["host_virtual_memory"]
+        self.assertGreater(memory["total"], memory["available"])
+        self.assertAlmostEqual(memory["percent"], 100 * (1 - memory["available"] / memory["total"]), delta=0.1)
+        self.assertEqual(memory.keys() - {"total", "available", "percent", "used", "free", "active", "inactive", "buffers",
+                                          "cached", "shared", "slab"}, set())
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.kernel.reply(message_id)
+        self.run_code("kept = nil collectgarbage()")
+        message_id = self.kernel.client.execute("os.execute('head -c 50000000 /dev/zero | tail -c 50000000 | sleep 3')")
+        self.usage_when(lambda u: u["kernel_memory"] > first["kernel_memory"] + 40e6)  # what children hold is counted
+        self.kernel.reply(message_id)
 
     def test_heartbeat_while_busy(self):
         client = self.kernel.client
@@ -169,6 +261,21 @@ class Information(KernelTest):
             self.assertEqual(message["content"], {"subscription": topic.decode()})
             self.assertEqual(message["parent_header"], {})
             socket.close()
+
+
+    def test_usage_of_gpus(self):
+        fakes = os.path.join(os.path.dirname(PROGRAM), "tests", "fakes")  # made-up libraries of CUDA
+        path = ":".join(os.path.join(fakes, name) for name in ("driver", "nvrtc", "cublas"))
+        with contextlib.closing(Kernel(environment={"LD_LIBRARY_PATH": path, "CUDA_HOME": "/nowhere"})) as kernel:
+            kernel.run("pl = require 'perilune' t = pl.zeros{1024, 1024, device = 'cuda'} u = pl.zeros{10, device = 'cuda'}"
+                       " u = nil collectgarbage()")
+            kernel.client.execute("while true do end")
+            gpu, = kernel.reply(kernel.ask("usage_request", {}, "control"), "control")["content"]["gpus"]
+            self.assertEqual((gpu["name"], gpu["live"], gpu["cached"]), ("cuda:0", 2**22, 512))
+            self.assertGreaterEqual(gpu["peak"], gpu["live"] + gpu["cached"])
+            self.assertEqual(gpu["total"], 2**30)
+            self.assertLess(gpu["available"], 2**30 - 2**22)
+            self.assertIsInstance(gpu["model"], str)
 
 
 class Execution(KernelTest):
@@ -350,6 +457,81 @@ class Output(KernelTest):
         self.assertEqual(content_of(messages, "clear_output"), [{"wait": True}])
         self.assertEqual(self.result("require 'perilune.display'.html('x')"), [])
 
+    def test_latex_and_markdown(self):
+        _, messages = self.run_code(r"""
+            local d = require 'perilune.display'
+            d.latex [[e^{i\pi} = -1]] d.latex [[\begin{align} a &= b \end{align}]] d.latex [[so \(x\)]] d.latex 'and $x$'
+            local h = d.markdown('# é\n| a |\n|---|\n| $x$ |', { id = true }) h:update '*m*'
+            d.latex('x', { id = 'formula' }):update 'y'""")
+        shown = [c["data"] for c in content_of(messages, "display_data")]
+        self.assertEqual([data.get("text/latex") for data in shown],
+                         [r"$$e^{i\pi} = -1$$", r"\begin{align} a &= b \end{align}", r"so \(x\)", "and $x$", None, "$$x$$"])
+        self.assertEqual(shown[0]["text/plain"], r"e^{i\pi} = -1")
+        self.assertEqual(shown[4]["text/markdown"], "# é\n| a |\n|---|\n| $x$ |")
+        updates = [c["data"] for c in content_of(messages, "update_display_data")]
+        self.assertEqual((updates[0]["text/markdown"], updates[1]["text/latex"]), ("*m*", "$$y$$"))
+
+    def test_vegalite(self):
+        kind = "application/vnd.vegalite.v5+json"
+        _, messages = self.run_code("require 'perilune.display'.vegalite { mark = 'bar', data = { values = { { a = 1 } } } }")
+        self.assertEqual(content_of(messages, "display_data")[0]["data"][kind],
+                         {"mark": "bar", "data": {"values": [{"a": 1}]}})
+        code = "require 'perilune.plot'.line { { x = {1, 2}, y = {3, 0/0} }, logx = true, interactive = true }"
+        data = content_of(self.run_code(code)[1], "execute_result")[0]["data"]
+        self.assertEqual(data[kind]["layer"][0]["data"]["values"], [{"x": 1, "y": 3}, {"x": 2, "y": None}])
+        self.assertEqual(data[kind]["layer"][0]["encoding"]["x"]["scale"]["type"], "log")
+        self.assertIn("text/plain", data)
+
+
+class Monitor(KernelTest):
+    """Curves that grow while a cell runs."""
+    SVG = "image/svg+xml"
+
+    def test_grows_in_its_place_a_few_times_a_second(self):
+        _, messages = self.run_code("""
+            local pl, core = require 'perilune', require 'perilune.core'
+            local monitor <close> = pl.monitor { title = 'fit' }
+            local began, step = core.time(), 0
+            while core.time() - began < 1.5 do step = step + 1 monitor:log(step, { loss = 1 / step }) end
+            last_step = step""")
+        shown, updates = content_of(messages, "display_data"), content_of(messages, "update_display_data")
+        self.assertEqual(len(shown), 1)
+        self.assertTrue(2 <= len(updates) <= 5, len(updates))
+        self.assertTrue(all(u["transient"] == shown[0]["transient"] for u in updates))
+        self.assertTrue(all(u["data"][self.SVG].endswith("</svg>\n") for u in updates))
+        last = int(self.result("last_step")[0])
+        self.assertGreater(last, 1000)
+        self.assertIn(f"step {last} ", updates[-1]["data"]["text/plain"])  # <close> draws what was not drawn yet
+        self.assertLess(len(updates[-1]["data"][self.SVG]), 30000)
+
+    def test_an_interrupt_keeps_the_last_picture(self):
+        message_id = self.kernel.client.execute("""
+            monitor = require 'perilune'.monitor()
+            local guard <close>, step = monitor, 0
+            while true do step = step + 1 monitor:log(step, { loss = step }) end""")
+        time.sleep(1)
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+        messages = self.kernel.iopub(message_id)
+        self.assertNotIn("clear_output", [m["msg_type"] for m in messages])
+        pictures = [c["data"][self.SVG] for c in content_of(messages, "update_display_data")]
+        self.assertTrue(pictures and pictures[-1].endswith("</svg>\n"))
+        _, messages = self.run_code("monitor")
+        self.assertIn("<polyline", content_of(messages, "execute_result")[0]["data"][self.SVG])
+
+    def test_training_loop(self):
+        _, messages = self.run_code("""
+            local pl = require 'perilune'
+            local model = pl.nn.Linear(1, 1)
+            local history = pl.train.loop { model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.01 }),
+              steps = 300, monitor = true, progress = false, clip = 1, batch = function() return pl.ones { 4, 1 } end,
+              loss = function(m, x) return (m(x) - 3):square():mean() end }
+            return #history.steps""")
+        self.assertEqual(result_of(messages), ["300"])
+        pictures = content_of(messages, "display_data") + content_of(messages, "update_display_data")
+        self.assertIn("train  step 300  grad_norm ", pictures[-1]["data"]["text/plain"])
+        self.assertIn(">loss<", pictures[-1]["data"][self.SVG])
+
 
 class Input(KernelTest):
     def answer(self, code, *lines):
@@ -401,6 +583,21 @@ class Code(KernelTest):
         for code in "x = = 1", "'unfinished", "end", "1 1 )":
             self.assertEqual(self.status(code), "invalid", code)
 
+    def test_indent(self):
+        for code, indent in (
+                ("for i = 1, 3 do", "  "), ("for i = 1, 3 do\n", "  "), ("if x then\n  if y then", "    "),
+                ("if x then\n  if y then\n    f()", "    "), ("if x then\n  if y then\n    f()\n  end", "  "),
+                ("if x then\n  f()\nelse", "  "), ("if x then\n  f()\nelseif y then\n", "  "),
+                ("while true do\n    repeat", " " * 8), ("function f()\n\tlocal x = {", "\t\t"),
+                ("f(function()", "  "), ("f({ g(function() return {", "  "), ("x = {\n  1,", "  "),
+                ("x = {\n        1, -- one\n", " " * 8), ("x =", "  "), ("x = a +\n  b +", "  "),
+                ("for i = 1, 3 do\n  x = a +", "    "), ("for i = 1, 3 do\n  x = a +\n    b +", "    "),
+                ("for i = 1, 3 do\n  x = a +\n    b\n", "  "), ("while x", "  "), ("local function f(a,", "  "),
+                ("do\n  x = [[\n  text", ""), ("--[[ comment", ""), ("do --[[ comment", "  "),
+                ("do\n  x = [[\n  text ]]", "  "), ("if a and", "  "), ("  do", "    "), ("a = 'do' do", "  ")):
+            content = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(content, {"status": "incomplete", "indent": indent}, code)
+
     def complete(self, code, position=None):
         return self.kernel.reply(self.kernel.client.complete(code, position))["content"]
 
@@ -421,16 +618,405 @@ class Code(KernelTest):
         self.assertIn("mylocal", self.complete("local mylocal = 1\nmyl")["matches"])
         self.complete("trap.x.")
         self.assertEqual(self.result("ran"), ["nil"])
-        self.assertEqual(self.complete("string.re", 10000)["cursor_end"], 9)
         self.assertEqual(self.complete("f().x")["matches"], [])
 
-    def test_history(self):
-        self.run_code("first_input()")
-        self.run_code("second = 2")
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="tail", n=2))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()", "second = 2"])
-        content = self.kernel.reply(self.kernel.client.history(hist_access_type="search", pattern="first*"))["content"]
-        self.assertEqual([entry[2] for entry in content["history"]], ["first_input()"])
+    def test_completion_counts_code_points(self):
+        code = "s = '\U0001f319ü' .. string.\n  re -- \U0001f319"
+        content = self.complete(code, code.index("re") + 2)
+        self.assertEqual(content["matches"], ["rep", "reverse"])
+        self.assertEqual((content["cursor_start"], content["cursor_end"]), (code.index("re"), code.index("re") + 2))
+        for position, end in (10000, 9), (-5, 0), (None, 9):
+            self.assertEqual(self.complete("string.re", position)["cursor_end"], end)
+        message_id = self.kernel.ask("complete_request", {"code": "string.re"})
+        self.assertEqual(self.kernel.reply(message_id)["content"]["matches"], ["rep", "reverse"])
+        self.kernel.iopub(message_id)
+
+    def test_completion_types(self):
+        self.run_code("pl = require 'perilune'")
+        content = self.complete("x = pl.nn.RNN{ hea")
+        self.assertEqual(content["matches"], ["head_dim", "heads"])
+        typed = content["metadata"]["_jupyter_types_experimental"]
+        self.assertEqual(typed[0], {"text": "head_dim", "type": "param", "start": 15, "end": 18})
+        kinds = {"stri": ("string", "module"), "pl.nn.Lin": ("Linear", "class"), "retu": ("return", "keyword"),
+                 "string.upp": ("upper", "function"), "require 'perilune.tra": ("perilune.train", "module")}
+        for code, (text, kind) in kinds.items():
+            content = self.complete(code)
+            self.assertEqual(content["matches"], [text])
+            typed = content["metadata"]["_jupyter_types_experimental"][0]
+            self.assertEqual((typed["text"], typed["type"], typed["end"]), (text, kind, len(code)))
+        self.assertEqual(self.complete("string.upp")["metadata"]["_jupyter_types_experimental"][0]["signature"], "(s)")
+
+    def test_rapid_completion(self):
+        self.run_code("large = {} for i = 1, 1000000 do large[i] = i large['key' .. i] = i end")
+        start = time.time()
+        ids = [self.kernel.client.complete("string.re"[:2 + i % 8]) for i in range(200)]
+        for message_id in ids:
+            self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        self.assertEqual(len(self.complete("large.key")["matches"]), 1000)
+        self.assertLess(time.time() - start, 5)
+        self.run_code("large = nil collectgarbage()")
+
+    def test_questions_run_no_hooks(self):
+        self.run_code("steps = 0 debug.sethook(function() steps = steps + 1 end, 'c')")
+        self.result("local n = steps steps = 0 return n")  # the next cells count what showing this result takes
+        count = self.result("local n = steps steps = 0 return n")
+        for _ in range(20):
+            self.complete("string.")
+            self.inspect("string.rep(")
+        self.assertEqual(self.result("local n = steps steps = 0 return n"), count)
+        self.run_code("debug.sethook()")
+
+    def test_questions_survive_broken_globals(self):
+        with contextlib.closing(Kernel()) as kernel:
+            kernel.run("x = 'text' for _, name in ipairs{'string', 'table', 'math', 'debug', 'io'} do"
+                       " for k in pairs(_G[name]) do _G[name][k] = nil end end"
+                       " for _, name in ipairs{'require', 'type', 'rawget', 'setmetatable', 'ipairs', 'pairs',"
+                       " 'getmetatable', 'pcall', 'tostring'} do _G[name] = nil end")
+            content = kernel.reply(kernel.client.complete("whi"))["content"]
+            self.assertEqual(content["matches"], ["while"])
+            self.assertTrue(kernel.reply(kernel.client.inspect("x"))["content"]["found"])
+
+    def inspect(self, code, position=None, detail=0):
+        return self.kernel.reply(self.kernel.client.inspect(code, position, detail))["content"]
+
+    def test_inspect(self):
+        content = self.inspect("string.rep('x', 3)", 11)
+        self.assertEqual((content["status"], content["found"], content["metadata"]), ("ok", True, {}))
+        self.assertRegex(content["data"]["text/plain"], r"^string\.rep\(s, n \[, separator\]\)\n\nn copies")
+        self.assertIn("```lua\nstring.rep", content["data"]["text/markdown"])
+        for code in "unknown", "", "-- string", "for":
+            self.assertEqual(self.inspect(code), {"status": "ok", "found": False, "data": {}, "metadata": {}})
+        code = "s = '\U0001f319' .. string.rep(s"
+        self.assertIn("string.rep(s, n", self.inspect(code, code.index("(") + 1)["data"]["text/plain"])
+        self.assertTrue(self.inspect("string.rep", 10000)["found"])
+        self.assertFalse(self.inspect("string.rep", -1)["found"] and "rep(" in
+                         self.inspect("string.rep", -1)["data"]["text/plain"])
+
+    def test_inspect_functions_of_cells(self):
+        self.run_code("-- Doubles a number.\nfunction double(x)\n  return 2 * x -- ü\nend")
+        text = self.inspect("double(", detail=0)["data"]["text/plain"]
+        self.assertRegex(text, r"^double\(x\)\n\nDoubles a number\.\n\nDefined in In \[\d+\]:2$")
+        text = self.inspect("double(", detail=1)["data"]["text/plain"]
+        self.assertTrue(text.endswith("function double(x)\n  return 2 * x -- ü\nend"), text)
+
+    def test_inspect_tensors_and_tables(self):
+        self.run_code("m = require 'perilune'.tensor{{1, 2}, {3, 0/0}} t = {1, 2, x = 'y'}")
+        text = self.inspect("m")["data"]["text/plain"]
+        for row in "shape +\\[2, 2\\]", "dtype +float32", "mean +2", "std +1", "min +1", "max +3", "NaN +1":
+            self.assertRegex(text, row)
+        self.assertIn("a sequence of 2, 1 key", self.inspect("t")["data"]["text/plain"])
+        self.run_code("trap = setmetatable({}, {__index = function() ran = true end, __tostring = function() ran = true"
+                      " return '' end, __mime = function() ran = true return {} end})")
+        self.assertTrue(self.inspect("trap")["found"])
+        self.inspect("trap.x")
+        self.assertEqual(self.result("ran"), ["nil"])
+
+    def test_questions_without_code(self):
+        for kind in "complete", "inspect", "is_complete":
+            message_id = self.kernel.ask(f"{kind}_request", {"code": 1})
+            self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "error")
+            states = [c["execution_state"] for c in content_of(self.kernel.iopub(message_id), "status")]
+            self.assertEqual(states, ["busy", "idle"])
+
+
+class History(unittest.TestCase):
+    """Each test has a data folder of its own, which its kernels share."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.file = os.path.join(self.folder.name, "perilune", "history.jsonl")
+
+    def start(self, **environment):
+        kernel = Kernel(environment={"XDG_DATA_HOME": self.folder.name, **environment})
+        self.addCleanup(kernel.close)
+        return kernel
+
+    def history(self, kernel, kind, **content):
+        message_id = kernel.ask("history_request", {"hist_access_type": kind, "raw": True, "output": False, **content})
+        content = kernel.reply(message_id)["content"]
+        self.assertEqual(content["status"], "ok")
+        return content["history"]
+
+    def test_sessions(self):
+        first, second = self.start(), self.start()
+        self.assertEqual(self.history(first, "tail", n=10), [])
+        self.assertEqual(self.history(first, "range", session=0), [])
+        first.run("a = 1")
+        second.run("b = 'ü\\0'")  # two kernels at once take turns in one file
+        first.run("error 'kept, too'")
+        first.run("not_stored()", store_history=False)
+        first.run("silent()", silent=True)
+        self.assertEqual(self.history(second, "tail", n=2), [[2, 1, "b = 'ü\\0'"], [1, 2, "error 'kept, too'"]])
+        self.assertEqual(self.history(second, "range", session=-1), [[1, 1, "a = 1"], [1, 2, "error 'kept, too'"]])
+        third = self.start()
+        self.assertEqual(self.history(third, "range", session=-1), [[2, 1, "b = 'ü\\0'"]])
+        third.run("c = 3")
+        for session, start, stop, lines in ((0, 1, None, ["c = 3"]), (-1, 1, None, ["b = 'ü\\0'"]),
+                                            (-2, 1, None, ["a = 1", "error 'kept, too'"]), (-2, 2, None, ["error 'kept, too'"]),
+                                            (-2, 1, 2, ["a = 1"]), (1, 1, 2, ["a = 1"]), (1, 2, 2, []), (-3, 1, None, []),
+                                            (9, 1, None, []), (-2**63, 1, None, []), (2**63 - 1, -2**63, 2**63 - 1, [])):
+            entries = self.history(third, "range", session=session, start=start, stop=stop)
+            self.assertEqual([entry[2] for entry in entries], lines, (session, start, stop))
+        self.assertEqual(self.history(third, "tail", n=1, output=True), [[3, 1, ["c = 3", None]]])
+        self.assertEqual(len(self.history(third, "tail", n=None)), 4)
+        self.assertEqual(self.history(third, "tail", n=0), [])
+        self.assertEqual(os.stat(self.file).st_mode & 0o777, 0o600)
+
+    def test_search(self):
+        kernel = self.start()
+        inputs = ["x = 1", "print 'x'", "x = 1", "x = [[*]]", "größe = 2", "two\nlines", "x = 1"]
+        for code in inputs:
+            kernel.run(code)
+
+        def search(pattern, **options):
+            return [entry[1:] for entry in self.history(kernel, "search", pattern=pattern, **options)]
+        self.assertEqual(search("x = 1"), [[1, "x = 1"], [3, "x = 1"], [7, "x = 1"]])
+        self.assertEqual(search("x = 1", unique=True), [[7, "x = 1"]])
+        self.assertEqual(search("x*", n=2), [[4, "x = [[*]]"], [7, "x = 1"]])
+        self.assertEqual(search("*", unique=True, n=3), [[5, "größe = 2"], [6, "two\nlines"], [7, "x = 1"]])
+        self.assertEqual(search("gr??e*"), [[5, "größe = 2"]])
+        self.assertEqual(search("gr?????e*"), [])
+        self.assertEqual(search("*[[*]]"), [[4, "x = [[*]]"]])
+        self.assertEqual(search("*lines"), [[6, "two\nlines"]])
+        self.assertEqual(search(""), [])
+        self.assertEqual(search("x"), [])
+        self.assertEqual(len(self.history(kernel, "search")), 7)
+        kernel.run("x = 0 -- " + "a" * 20000)
+        start = time.time()
+        self.assertEqual(search("x" + "*a" * 30 + "b"), [])
+        self.assertLess(time.time() - start, 5)
+        message_id = kernel.ask("history_request", {"hist_access_type": "everything"})
+        self.assertEqual(kernel.reply(message_id)["content"]["status"], "error")
+
+    def test_damaged_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "wb") as file:
+            file.write(b'\xff\xfe\0\n[1, 1, "good"]\n[2, 1, "cut\n{}\n[]\n[[[[\n[99999999999999999999, 1, "x"]\n[-4, 1, "y"]\n'
+                       b'[3, "a", 5]\n\n\n[1, 2, "\xff"]\n[2, 2, "better"]\n[3, 1, "unfinished')
+        kernel = self.start()
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"]])
+        kernel.run("1")
+        self.assertEqual(self.history(kernel, "tail", n=9), [[1, 1, "good"], [2, 2, "better"], [4, 1, "1"]])
+
+    def test_long_files(self):
+        os.mkdir(os.path.dirname(self.file))
+        with open(self.file, "w") as file:
+            file.write('[77, 1, "early"]\n' + f'[5, 1, "{"x" * 1000}"]\n' * 9000)
+        kernel = self.start()
+        kernel.run("1")
+        entries = self.history(kernel, "tail")
+        self.assertLess(os.stat(self.file).st_size, 4.2e6)
+        self.assertEqual((entries[-1], entries[0]), ([78, 1, "1"], [5, 1, "x" * 1000]))
+        kernel.run("x = '" + "y" * 2000000 + "'")
+        self.assertEqual(self.history(kernel, "tail", n=1), [[78, 1, "1"]])
+
+    def test_without_a_file(self):
+        os.mkdir(os.path.dirname(self.file))
+        os.mkdir(self.file)
+        for environment in {"PERILUNE_HISTORY": "0"}, {"XDG_DATA_HOME": self.folder.name}, {"XDG_DATA_HOME": "/dev/null"}:
+            kernel = self.start(**environment)
+            kernel.run("a = 1")
+            kernel.run("b = 2")
+            self.assertEqual(self.history(kernel, "tail", n=5), [[1, 1, "a = 1"], [1, 2, "b = 2"]])
+        self.assertEqual(os.listdir(self.file), [])
+
+    def test_kernels_at_once(self):
+        kernels = [self.start() for _ in range(3)]
+        for kernel in kernels:
+            for i in range(200):
+                kernel.client.execute(f"x = {i}")
+        for kernel in kernels:
+            self.history(kernel, "tail", n=1)  # answered when all before it are
+        entries = self.history(kernels[0], "tail")
+        self.assertEqual(sorted(entries), [[s, i + 1, f"x = {i}"] for s in (1, 2, 3) for i in range(200)])
+
+
+class Comms(KernelTest):
+    """Messages in both directions; the handlers are Lua code."""
+
+    def tell(self, kind, content, **options):
+        """What the kernel says to a message that has no reply, without busy and idle."""
+        messages = self.kernel.iopub(self.kernel.ask(kind, content, **options))
+        self.assertEqual([m["content"].get("execution_state") for m in messages[:1] + messages[-1:]], ["busy", "idle"])
+        return messages[1:-1]
+
+    def comms(self, **content):
+        return self.kernel.reply(self.kernel.ask("comm_info_request", content))["content"]
+
+    def test_front_end_opens(self):
+        self.run_code("comm = require 'perilune.comm' comm.register_target('echo', function(c, data, buffers, metadata)"
+                      " print(c.id, data.x, #buffers, metadata.m)"
+                      " c:on_message(function(d, b, m) c:send({ got = d, more = {} }, { b[1] .. '!', '' }, { n = m.n }) end)"
+                      " c:on_close(function(d) print('closed', d.why, c) end) end)")
+        messages = self.tell("comm_open", {"comm_id": "one", "target_name": "echo", "data": {"x": 5}},
+                             metadata={"m": "y"}, buffers=[b"\0\xff"])
+        self.assertEqual(text_of(messages), "one\t5\t1\ty\n")
+        self.assertEqual(self.comms(), {"status": "ok", "comms": {"one": {"target_name": "echo"}}})
+        self.assertEqual(self.comms(target_name="echo")["comms"], {"one": {"target_name": "echo"}})
+        self.assertEqual(self.comms(target_name="other")["comms"], {})
+        answer, = self.tell("comm_msg", {"comm_id": "one", "data": {"a": [1, None, {}], "b": "ü"}},
+                            metadata={"n": 2}, buffers=[b"\0\xff", b"second"])
+        self.assertEqual(answer["msg_type"], "comm_msg")
+        self.assertEqual(answer["content"],
+                         {"comm_id": "one", "data": {"got": {"a": [1, None, {}], "b": "ü"}, "more": {}}})
+        self.assertEqual(answer["metadata"], {"n": 2})
+        self.assertEqual([bytes(b) for b in answer["buffers"]], [b"\0\xff!", b""])
+        messages = self.tell("comm_close", {"comm_id": "one", "data": {"why": "done"}})
+        self.assertEqual(text_of(messages), "closed\tdone\tcomm for 'echo', closed\n")
+        self.assertEqual([m["msg_type"] for m in messages], ["stream"])
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": "one", "data": {}}), [])
+        self.assertEqual(self.tell("comm_close", {"comm_id": "one", "data": {}}), [])
+
+    def test_kernel_opens(self):
+        _, messages = self.run_code("c = require 'perilune.comm'.open('view', { a = 1 }, { 'bytes' }, { version = '2' })"
+                                    " c:send() c:on_message(function(d) seen = d.v end) return c.id, c.target, c:is_open()")
+        opened, sent = [m for m in messages if m["msg_type"].startswith("comm")]
+        identity = opened["content"]["comm_id"]
+        self.assertEqual(opened["content"], {"comm_id": identity, "target_name": "view", "data": {"a": 1}})
+        self.assertEqual((opened["metadata"], [bytes(b) for b in opened["buffers"]]), ({"version": "2"}, [b"bytes"]))
+        self.assertEqual((sent["msg_type"], sent["content"]), ("comm_msg", {"comm_id": identity, "data": {}}))
+        self.assertEqual(sent["parent_header"]["msg_type"], "execute_request")
+        self.assertEqual(result_of(messages), [f'"{identity}"\t"view"\ttrue'])
+        self.assertEqual(self.comms()["comms"], {identity: {"target_name": "view"}})
+        self.assertEqual(self.tell("comm_msg", {"comm_id": identity, "data": {"v": 7}}), [])
+        self.assertEqual(self.result("seen"), ["7"])
+        _, messages = self.run_code("c:close{ bye = true } c:close() return c:is_open()")
+        closed, = [m for m in messages if m["msg_type"].startswith("comm")]
+        self.assertEqual((closed["msg_type"], closed["content"]),
+                         ("comm_close", {"comm_id": identity, "data": {"bye": True}}))
+        self.assertEqual(result_of(messages), ["false"])
+        self.assertIn("the comm for 'view' is closed", self.run_code("c:send{}")[0]["evalue"])
+        self.run_code("c = require 'perilune.comm'.open('view') c.target = nil")
+        self.assertEqual(self.comms()["comms"], {})
+        self.run_code("c:close()")
+
+    def test_unknown_targets_are_closed(self):
+        for target in "none", 5, None:
+            closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": target, "data": {}})
+            self.assertEqual((closed["msg_type"], closed["content"]), ("comm_close", {"comm_id": "abc", "data": {}}))
+        self.assertEqual(self.tell("comm_open", {"target_name": "none"}), [])
+        self.run_code("require 'perilune.comm'.register_target('gone', print)"
+                      " require 'perilune.comm'.register_target('gone', nil)")
+        closed, = self.tell("comm_open", {"comm_id": "abc", "target_name": "gone"})
+        self.assertEqual(closed["msg_type"], "comm_close")
+
+    def test_errors_in_handlers(self):
+        self.run_code("comm = require 'perilune.comm'\ncomm.register_target('bad', function() error('no such luck') end)\n"
+                      "comm.register_target('good', function(c) c:on_message(function() local x = nil; x() end) end)")
+        error, closed = self.tell("comm_open", {"comm_id": "e", "target_name": "bad", "data": {}})[::-1]
+        self.assertEqual((error["msg_type"], closed["msg_type"]), ("error", "comm_close"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:2: no such luck$")
+        self.assertEqual(self.comms()["comms"], {})
+        self.assertEqual(self.tell("comm_open", {"comm_id": "g", "target_name": "good", "data": {}}), [])
+        error, = self.tell("comm_msg", {"comm_id": "g", "data": {}})
+        self.assertEqual((error["msg_type"], error["content"]["ename"]), ("error", "Error"))
+        self.assertRegex(error["content"]["evalue"], r"^In \[\d+\]:3: attempt to call a nil value \(local 'x'\)$")
+        self.assertEqual(list(self.comms()["comms"]), ["g"])
+        self.tell("comm_close", {"comm_id": "g"})
+        for code, text in (("comm.open(1)", "comm.open: target: expected a string, got number"),
+                           ("comm.register_target({})", "name: expected a string, got table"),
+                           ("comm.register_target('x', 1)", "handler: expected a function, got number"),
+                           ("comm.open('x', { 1 })", "data: expected a table with names as keys, got a sequence"),
+                           ("comm.open('x', 'y')", "data: expected a table, got string"),
+                           ("comm.open('x', { f = print })", "cannot write a function as JSON"),
+                           ("comm.open('x', {}, 'y')", "buffers: expected an array of strings, got string"),
+                           ("comm.open('x', {}, { 'a', 2 })", "buffers[2]: expected a string, got number"),
+                           ("comm.open('x', {}, {}, 3)", "metadata: expected a table, got number")):
+            reply, messages = self.run_code(code)
+            self.assertIn(text, reply["evalue"])
+            self.assertRegex(reply["evalue"], r"^In \[\d+\]:1: ")
+            self.assertEqual([m for m in messages if m["msg_type"].startswith("comm")], [])
+
+    def test_interrupt_of_a_handler(self):
+        self.run_code("require 'perilune.comm'.register_target('slow', function() while true do pcall(error) end end)")
+        message_id = self.kernel.ask("comm_open", {"comm_id": "s", "target_name": "slow", "data": {}})
+        time.sleep(0.15)
+        self.kernel.ask("interrupt_request", {}, "control")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual([m["msg_type"] for m in messages], ["status", "comm_close", "error", "status"])
+        self.assertEqual(messages[2]["content"]["ename"], "Interrupted")
+        self.assertEqual(self.comms()["comms"], {})
+
+
+class Magics(KernelTest):
+    """Lines of a cell that are no Lua."""
+
+    def test_time(self):
+        reply, messages = self.run_code("local n = 20\n%time n + 1")
+        self.assertEqual(reply["status"], "ok")
+        self.assertRegex(text_of(messages), r"^CPU time: \S+ \S+, wall time: \S+ \S+\n$")
+        self.assertEqual(result_of(messages), ["21"])
+        _, messages = self.run_code("%%time\nlocal x = 1\nprint 'first'\nx + 1")
+        self.assertRegex(text_of(messages), r"^first\nCPU time: .*\n$")
+        self.assertEqual(result_of(messages), ["2"])
+        reply, messages = self.run_code("%%time\nerror 'no'")
+        self.assertRegex(reply["evalue"], r":2: no$")
+        self.assertEqual(text_of(messages), "")
+        _, messages = self.run_code("%timeit -n 10 -r 3 1 + 1")
+        self.assertRegex(text_of(messages), r" per loop \(mean ± std\. dev\. of 3 runs, 10 loops each\)\n$")
+        self.assertEqual(result_of(messages), [])
+
+    def test_lines_of_errors(self):
+        for code, line in (("!true\n\nerror 'no'", 3), ("if true then\n  %time error 'no'\nend", 2),
+                           ("%lsmagic\nx = = 1", 2), ("x = 1\n\n%time f(", 3), ("-- what?\n\nerror 'who?'", 3)):
+            self.assertRegex(self.run_code(code)[0]["evalue"], rf"^In \[\d+\]:{line}: ")
+        reply, messages = self.run_code("print 'not this'\nx = 1;\n%frobnicate 3")
+        self.assertEqual(reply["ename"], "SyntaxError")
+        self.assertRegex(reply["evalue"], r":3: there is no magic '%frobnicate'; the magics are %%time, %load, %lsmagic, ")
+        self.assertEqual(text_of(messages), "")
+
+    def test_lua_is_left_alone(self):
+        self.assertEqual(self.result("a, b = 17, 5\nlocal c = a\n% b\nreturn c, '?', [[\n!ls\n%time\n]] -- who?"),
+                         ['2\t"?"\t"!ls\\n%time\\n"'])
+
+    def test_is_complete(self):
+        for code, expected in (("%time f(x)", "complete"), ("print?", "complete"), ("!echo it's", "complete"),
+                               ("for i = 1, 2 do\n%time f(i)", "incomplete"), ("x = 1\n!ls\nx =", "incomplete"),
+                               ("%tiem f()", "invalid"), ("%time f(", "invalid"), ("x = (\n!ls\n)", "invalid")):
+            reply = self.kernel.reply(self.kernel.client.is_complete(code))["content"]
+            self.assertEqual(reply["status"], expected, code)
+
+    def test_help(self):
+        for code in "?string.rep", "string.rep?", "string.rep??":
+            _, messages = self.run_code(code)
+            self.assertIn("string.rep(", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        _, messages = self.run_code("local mine = { field = 'held' }\n?mine")
+        self.assertIn("held", content_of(messages, "display_data")[0]["data"]["text/plain"])
+        self.assertIn("nothing is known of 'a.b'", self.run_code("?a.b")[0]["evalue"])
+
+    def test_files(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+            file.write("made = ...\nreturn made .. '!'\n")
+            file.flush()
+            self.assertEqual(self.result(f"%run {file.name} 'a b'"), ['"a b!"'])
+            self.assertEqual(self.result("made"), ['"a b"'])
+            reply, messages = self.run_code(f"%load {file.name}")
+            self.assertEqual(reply["payload"], [{
+                "source": "set_next_input", "replace": True,
+                "text": f"-- %load {file.name}\nmade = ...\nreturn made .. '!'\n"}])
+            self.assertEqual(text_of(messages), "")
+            self.assertEqual(self.run_code("1")[0]["payload"], [])
+
+    def test_reset(self):
+        self.run_code("mine, require, print, type = 1, nil, nil, nil")
+        self.assertEqual(self.result("%reset\nmine, type(print), type(require)"), ['nil\t"function"\t"function"'])
+
+    def test_shell(self):
+        client = self.kernel.client
+        message_id = client.execute("!echo early; sleep 1; echo late; echo wrong >&2; exit 3")
+        start = time.time()
+        while True:
+            message = client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
+                break
+        self.assertLess(time.time() - start, 0.8)
+        self.assertEqual(message["content"]["text"], "early\n")
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        messages = self.kernel.iopub(message_id)
+        self.assertEqual(text_of(messages), "late\n")
+        self.assertEqual(text_of(messages, "stderr"), "wrong\nexit status 3\n")
 
 
 class Interrupts(KernelTest):
@@ -450,6 +1036,8 @@ class Interrupts(KernelTest):
         "in a protected coroutine": "while true do pcall(coroutine.wrap(function() while true do end end)) end",
         "close": "while true do local c <close> = setmetatable({}, {__close = function() while true do end end}) end",
         "a shell command": "os.execute('sleep 30')",
+        "a command behind '!'": "!sleep 30",
+        "loops of %timeit": "%timeit pcall(error)",
         "printing": "while true do print 'x' end",
         "tostring": "setmetatable({}, {__tostring = function() while true do end end})",
     }
@@ -514,6 +1102,25 @@ class Robustness(KernelTest):
         message_id = self.kernel.ask("kernel_info_request", {}, "control")
         self.kernel.reply(message_id, "control")
 
+    def test_strangers_at_the_ports(self):
+        with open(self.kernel.file) as file:
+            ports = [port for name, port in json.load(file).items() if name.endswith("_port")]
+        for port in ports:
+            for text in b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 10000, b"", b"\xff\0\0\0\0\0\0\0\1\x7f" + b"\3" + b"\0" * 200:
+                with socket.create_connection(("127.0.0.1", port)) as stranger, contextlib.suppress(ConnectionError):
+                    stranger.sendall(text)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+        self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+
+    def test_replayed_messages_are_dropped(self):
+        client = self.kernel.client
+        session = client.session
+        self.run_code("runs = 0")
+        message = session.serialize(session.msg("execute_request", {"code": "runs = runs + 1", "silent": True}))
+        for _ in range(3):
+            client.shell_channel.socket.send_multipart(message)
+        self.assertEqual(self.result("runs"), ["1"])
+
     def test_parent_header_comes_back_exactly(self):
         client = self.kernel.client
         message = client.session.msg("kernel_info_request", {})
@@ -538,6 +1145,74 @@ class Robustness(KernelTest):
         self.kernel.iopub(ids[-1])
 
 
+class Clients(KernelTest):
+    """Several front ends at one kernel."""
+
+    def setUp(self):
+        self.clients = []
+        for _ in range(4):
+            client = BlockingKernelClient(connection_file=self.kernel.file)
+            client.load_connection_file()
+            client.session.key = self.kernel.client.session.key
+            client.start_channels()
+            client.wait_for_ready(timeout=TIMEOUT)
+            self.addCleanup(client.stop_channels)
+            self.clients.append(client)
+
+    def test_replies_go_to_who_asked(self):
+        asked = {client: [client.execute(f"print({i}, {n})") for n in range(50)] for i, client in enumerate(self.clients)}
+        for client, ids in asked.items():
+            for message_id in ids:
+                self.assertEqual(client.get_shell_msg(timeout=TIMEOUT)["parent_header"]["msg_id"], message_id)
+            self.assertRaises(queue.Empty, client.get_shell_msg, timeout=0.05)
+
+    def test_everyone_sees_what_is_published(self):
+        self.run_code("require 'perilune.comm'.register_target('all', function(c) c:send{ hello = true } end)")
+        message_id = self.clients[0].execute("print 'to all'")
+        session = self.clients[1].session
+        self.clients[1].shell_channel.send(session.msg("comm_open", {"comm_id": "x", "target_name": "all", "data": {}}))
+        for client in self.clients:
+            missing = {"stream", "comm_msg"}  # in either order: requests of different clients have none
+            while missing:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "stream":
+                    self.assertEqual(message["content"]["text"], "to all\n")
+                missing.discard(message["msg_type"])
+
+    def test_questions_go_to_who_runs_the_cell(self):
+        asking = self.clients[2].execute("return io.read()", allow_stdin=True)
+        self.assertEqual(self.clients[2].get_stdin_msg(timeout=TIMEOUT)["msg_type"], "input_request")
+        self.clients[1].input("not mine to answer")
+        for client in self.clients:
+            self.assertRaises(queue.Empty, client.get_stdin_msg, timeout=0.05)
+        self.clients[2].input("mine")
+        while True:
+            message = self.clients[2].get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "execute_result" and message["parent_header"]["msg_id"] == asking:
+                break
+        self.assertEqual(message["content"]["data"]["text/plain"], '"mine"')
+
+    def test_a_client_that_vanishes(self):
+        self.clients[3].execute("for i = 1, 1e5 do print(i) end")
+        self.clients[3].stop_channels()
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_shutdown_is_told_to_all(self):
+        with contextlib.closing(Kernel()) as kernel:
+            other = BlockingKernelClient(connection_file=kernel.file)
+            other.load_connection_file()
+            other.session.key = kernel.client.session.key
+            other.start_channels()
+            other.wait_for_ready(timeout=TIMEOUT)
+            kernel.ask("shutdown_request", {"restart": True}, "control")
+            while True:
+                message = other.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "shutdown_reply":
+                    break
+            self.assertEqual(message["content"], {"status": "ok", "restart": True})
+            other.stop_channels()
+
+
 class LifeCycle(unittest.TestCase):
     def shut_down(self, channel, restart, busy):
         with contextlib.closing(Kernel()) as kernel:
@@ -556,27 +1231,197 @@ class LifeCycle(unittest.TestCase):
     def test_empty_key(self):
         with contextlib.closing(Kernel(key=b"")) as kernel:
             self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
+            session = Session(key=b"")
+            frames = session.serialize(session.msg("execute_request", {"code": "n = (n or 0) + 1"}))
+            self.assertEqual(frames[1], b"")
+            for _ in range(2):  # without signatures there is no telling a replayed message
+                kernel.client.shell_channel.socket.send_multipart(frames)
+            self.assertEqual(result_of(kernel.run("n")[1]), ["2"])
 
     def test_ipc(self):
         with contextlib.closing(Kernel(transport="ipc")) as kernel:
             self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
 
-    def test_orphans_end(self):
-        with contextlib.closing(Kernel()) as kernel:
-            file = kernel.file + ".2"
+    def start_through(self, starter, **options):
+        """Runs Python code that starts a kernel as `start()` and ends. Returns the kernel's number and a client of it."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        file = os.path.join(folder.name, "connection.json")
+        write_connection_file(file, key=b"k")
+        code = ("import os, subprocess, sys, threading, time\n"
+                "def start(*before):\n"
+                "    global p\n"
+                "    p = subprocess.Popen([*before, *sys.argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,"
+                "                         env={**os.environ, 'JPY_PARENT_PID': str(os.getpid())})\n"
+                "    print(p.pid, flush=True)\n" + starter)
+        process = subprocess.Popen([sys.executable, "-c", code, PROGRAM, "kernel", "--connection-file", file],
+                                   stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
+        kernel = int(process.stdout.readline())
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.session.key = b"k"
+        client.start_channels()
+        self.addCleanup(client.stop_channels)
+        return process, kernel, client
+
+    def assert_ends(self, kernel, within):
+        deadline = time.time() + within
+        while is_running(kernel) and time.time() < deadline:
+            time.sleep(0.01)
+        self.assertFalse(is_running(kernel))
+
+    def test_ends_with_its_parent(self):
+        for code in None, "while true do pcall(error) end", "os.execute('sleep 1000')", "io.popen('sleep 1000'):read()":
+            with self.subTest(code):
+                process, kernel, client = self.start_through("start(); sys.stdin.read()")
+                client.wait_for_ready(timeout=TIMEOUT)
+                if code:
+                    client.execute(code)
+                    time.sleep(0.2)
+                process.kill()
+                self.assert_ends(kernel, 3)
+
+    def test_ends_with_its_parent_at_once(self):
+        process, kernel, client = self.start_through("start(); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        process.kill()
+        self.assert_ends(kernel, 0.8)
+
+    def test_ends_with_the_front_end_behind_a_shell(self):
+        wrapper = ["sh", "-c", '"$@"; true', "sh"]
+        process, shell, client = self.start_through(f"start(*{wrapper}); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        children = [p for p in processes() if parent_of(p) == shell]
+        self.assertEqual(len(children), 1)
+        process.kill()
+        self.assert_ends(children[0], 3)
+
+    def test_ends_when_its_parent_has_ended_before(self):
+        # The parent ends while the kernel is still being loaded, in many ways of meeting.
+        for delay in 0, 0, 0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01:
+            _, kernel, _ = self.start_through(f"start(); time.sleep({delay}); os._exit(0)")
+            self.assert_ends(kernel, 3)
+
+    def test_outlives_the_thread_that_started_it(self):
+        _, kernel, client = self.start_through(
+            "t = threading.Thread(target=start); t.start(); t.join(); sys.stdin.read()")
+        client.wait_for_ready(timeout=TIMEOUT)
+        time.sleep(0.3)
+        self.assertTrue(is_running(kernel))
+
+    def test_lives_on_without_a_front_end(self):
+        environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "connection.json")
             write_connection_file(file, key=b"k")
-            starter = ("import os, subprocess, sys, time; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL,"
-                       " stderr=subprocess.DEVNULL, env={**os.environ, 'JPY_PARENT_PID': str(os.getpid())});"
-                       " print(p.pid); time.sleep(0.5)")
-            out = subprocess.run([sys.executable, "-c", starter, PROGRAM, "kernel", "--connection-file", file],
-                                 stdout=subprocess.PIPE, check=True, timeout=10).stdout
-            pid, deadline = int(out), time.time() + 5
-            while os.path.exists(f"/proc/{pid}") and time.time() < deadline:
-                with open(f"/proc/{pid}/stat") as stat:
-                    if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
-                        break
-                time.sleep(0.05)
-            self.assertLess(time.time(), deadline)
+            code = ("import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL,"
+                    " stderr=subprocess.DEVNULL).pid)")
+            out = subprocess.run([sys.executable, "-c", code, PROGRAM, "kernel", "--connection-file", file],
+                                 stdout=subprocess.PIPE, check=True, timeout=10, env=environment).stdout
+            time.sleep(1.5)
+            self.assertTrue(is_running(int(out)))
+            os.kill(int(out), signal.SIGTERM)
+            self.assert_ends(int(out), 3)
+
+    # Ways to start a process that a kernel could leave behind.
+    CHILDREN = ("os.execute('sleep %s &')", "p = io.popen('sleep %s')", "os.execute('setsid sleep %s & true')",
+                "os.execute('(setsid nohup sleep %s &) >/dev/null 2>&1')",
+                "os.execute(\"sh -c \\\"trap '' TERM HUP; sleep %s; sleep %s\\\" &\")")
+
+    def await_sleepers(self, mark, count):
+        deadline = time.time() + 5
+        while len(sleepers(mark)) < count and time.time() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(len(sleepers(mark)), count)
+
+    def start_children(self, client):
+        """Returns what their command lines hold."""
+        mark = f"1000.{os.getpid()}{time.time_ns() % 1000000}"
+        client.wait_for_ready(timeout=TIMEOUT)
+        for code in self.CHILDREN:
+            client.execute(code.replace("%s", mark))
+        self.await_sleepers(mark, len(self.CHILDREN))
+        return mark
+
+    def test_leaves_no_children(self):
+        for how in "shutdown", "restart", "signal":
+            with self.subTest(how), contextlib.closing(Kernel()) as kernel:
+                mark = self.start_children(kernel.client)
+                if how == "signal":
+                    kernel.process.terminate()
+                else:
+                    kernel.ask("shutdown_request", {"restart": how == "restart"}, "control")
+                self.assertEqual(kernel.process.wait(5), 0)
+                self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_no_children_when_its_parent_ends(self):
+        process, kernel, client = self.start_through("start(); sys.stdin.read()")
+        mark = self.start_children(client)
+        process.kill()
+        self.assert_ends(kernel, 5)
+        self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_no_children_when_a_cell_cannot_be_interrupted(self):
+        with contextlib.closing(Kernel()) as kernel:
+            mark = self.start_children(kernel.client)
+            kernel.client.execute("(('x'):rep(300000)):find(('.-'):rep(40) .. 'y')")
+            time.sleep(0.2)
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(8), 0)
+            self.assertEqual(sleepers(mark), [])
+
+    def test_leaves_what_is_to_outlive_it(self):
+        with contextlib.closing(Kernel()) as kernel:
+            mark = f"3000.{os.getpid()}"
+            kernel.run(f"os.execute('env -u PERILUNE_KERNEL setsid -f sleep {mark}')")
+            self.await_sleepers(mark, 1) # setsid goes on by itself
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(5), 0)
+            left = sleepers(mark)
+            self.assertEqual(len(left), 1)
+            os.kill(left[0], signal.SIGKILL)
+
+    def test_leaves_others_alone(self):
+        stranger = subprocess.Popen(["sleep", "1000"])
+        try:
+            with contextlib.closing(Kernel()) as kernel, contextlib.closing(Kernel()) as other:
+                other.run("os.execute('sleep 2000 &')")
+                kernel.ask("shutdown_request", {"restart": False}, "control")
+                self.assertEqual(kernel.process.wait(5), 0)
+                self.assertEqual(result_of(other.run("1 + 1")[1]), ["2"])
+            self.assertIsNone(stranger.poll())
+        finally:
+            stranger.kill()
+            stranger.wait()
+
+    def assert_works(self, kernel):
+        _, messages = kernel.run("print 'a' io.stderr:write 'b' os.execute 'echo c; cat; echo d >&2'"
+                                 " io.popen('cat; echo to stdout; echo to stderr >&2', 'w'):close()"
+                                 " local f = io.popen 'echo e' return f:read(), io.stdout:flush()")
+        self.assertEqual(text_of(messages)[:4], "a\nc\n")
+        self.assertEqual(text_of(messages, "stderr")[:3], "bd\n")
+        self.assertIn('"e"', result_of(messages)[0])
+        self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
+        kernel.ask("shutdown_request", {"restart": False}, "control")
+        self.assertEqual(kernel.process.wait(5), 0)
+
+    def test_closed_files(self):
+        for closing in "<&-", ">&-", "2>&-", "<&- >&- 2>&-":
+            with self.subTest(closing):
+                with contextlib.closing(Kernel(before=["sh", "-c", 'exec "$@" ' + closing, "sh"],
+                                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)) as kernel:
+                    self.assert_works(kernel)
+
+    def test_readers_of_its_output_vanish(self):
+        read, write = os.pipe()
+        with contextlib.closing(Kernel(stdout=write, stderr=write)) as kernel:
+            os.close(read)
+            os.close(write)
+            self.assert_works(kernel)
 
     def test_broken_connection_files(self):
         for text in "", "[]", "{}", "{\"shell_port\": \"x\"}", None:
@@ -588,23 +1433,143 @@ class LifeCycle(unittest.TestCase):
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(name.encode(), done.stderr)
 
-    def test_kernelspec(self):
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([PROGRAM, "kernel", "install", "--prefix", folder, "--name", "moon"], check=True,
-                           stdout=subprocess.DEVNULL)
-            path = os.path.join(folder, "share/jupyter/kernels/moon/kernel.json")
-            with open(path) as file:
-                spec = json.load(file)
-            self.assertEqual((spec["display_name"], spec["language"]), ("Lua 5.4 (Perilune)", "lua"))
-            self.assertTrue(os.path.isabs(spec["argv"][0]))
-            subprocess.run([PROGRAM, "kernel", "uninstall", "--prefix", folder, "--name", "moon"], check=True,
-                           stdout=subprocess.DEVNULL)
-            self.assertFalse(os.path.exists(os.path.dirname(path)))
-            again = subprocess.run([PROGRAM, "kernel", "uninstall", "--prefix", folder, "--name", "moon"],
-                                   stderr=subprocess.PIPE)
-            self.assertEqual(again.returncode, 1)
-            bad = subprocess.run([PROGRAM, "kernel", "install", "--prefix", folder, "--name", "../x"], stderr=subprocess.PIPE)
-            self.assertEqual(bad.returncode, 1)
+
+class Installation(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.data = os.path.join(self.folder.name, "share/jupyter")
+        self.spec = os.path.join(self.data, "kernels/moon/kernel.json")
+
+    def command(self, *words, program=PROGRAM, **environment):
+        done = subprocess.run([program, "kernel", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env={**os.environ, **environment}, timeout=10, text=True, errors="replace")
+        return done.returncode, done.stdout, done.stderr
+
+    def install(self, *words, **options):
+        status, out, err = self.command("install", "--prefix", self.folder.name, "--name", "moon", *words, **options)
+        self.assertEqual((status, err), (0, ""))
+        with open(self.spec) as file:
+            return json.load(file), out
+
+    def uninstall(self):
+        return self.command("uninstall", "--prefix", self.folder.name, "--name", "moon")
+
+    def test_files(self):
+        spec, out = self.install()
+        self.assertEqual(spec, {"argv": [PROGRAM, "kernel", "--connection-file", "{connection_file}"],
+                                "display_name": "Lua 5.4 (Perilune)", "language": "lua", "interrupt_mode": "message",
+                                "kernel_protocol_version": "5.5.0", "metadata": {}})
+        self.assertIn(f"installed in {os.path.dirname(self.spec)}", out)
+        self.assertIn(f"It starts {PROGRAM}: install it again when that has moved.", out)
+        for size in 32, 64:
+            with open(os.path.join(os.path.dirname(self.spec), f"logo-{size}x{size}.png"), "rb") as file:
+                head = file.read(24)
+            self.assertEqual(head[:8], b"\x89PNG\r\n\x1a\n")
+            self.assertEqual(struct.unpack(">II", head[16:]), (size, size))
+        tree = ElementTree.parse(os.path.join(os.path.dirname(self.spec), "logo-svg.svg"))
+        self.assertEqual(tree.getroot().tag, "{http://www.w3.org/2000/svg}svg")
+        self.install()  # again, over what is there
+        self.assertEqual(self.uninstall()[0], 0)
+        self.assertEqual(os.listdir(os.path.join(self.data, "kernels")), [])
+        status, _, err = self.uninstall()
+        self.assertEqual(status, 1)
+        self.assertIn("no kernel 'moon' is installed in '" + os.path.dirname(self.spec), err)
+
+    def test_user_folder(self):
+        for variable, below in (("JUPYTER_DATA_DIR", ""), ("XDG_DATA_HOME", "jupyter"), ("HOME", ".local/share/jupyter")):
+            with self.subTest(variable), tempfile.TemporaryDirectory() as folder:
+                environment = {"JUPYTER_DATA_DIR": "", "XDG_DATA_HOME": "", variable: folder}
+                for words in [], ["--user"]:
+                    self.assertEqual(self.command("install", *words, **environment)[0], 0)
+                    self.assertTrue(os.path.exists(os.path.join(folder, below, "kernels/perilune/kernel.json")))
+                    self.assertEqual(self.command("uninstall", *words, **environment)[0], 0)
+
+    def test_environment(self):
+        spec, _ = self.install("--env", "MOON_A=a=b", "--env=MOON_B=", "--env", "MOON_C=${HOME}/x", "--env", "MOON_A=c")
+        self.assertEqual(spec["env"], {"MOON_A": "c", "MOON_B": "", "MOON_C": "${HOME}/x"})
+        manager = self.manager()
+        manager.start_kernel()
+        client = manager.client()
+        try:
+            client.start_channels()
+            client.wait_for_ready(timeout=TIMEOUT)
+            reply = client.execute("", user_expressions={"x": "os.getenv 'MOON_A' .. os.getenv 'MOON_C'"}, reply=True)
+            self.assertEqual(reply["content"]["user_expressions"]["x"]["data"]["text/plain"],
+                             f'"c{os.environ["HOME"]}/x"')
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel()
+
+    def manager(self):
+        specs = KernelSpecManager(kernel_dirs=[os.path.join(self.data, "kernels")])
+        return KernelManager(kernel_name="moon", kernel_spec_manager=specs)
+
+    def test_a_program_that_has_moved(self):
+        program = os.path.join(self.folder.name, "perilune")
+        shutil.copy(PROGRAM, program)
+        spec, _ = self.install(program=program)
+        self.assertEqual(spec["argv"][0], program)
+        os.rename(program, program + "2")
+        with self.assertRaises(FileNotFoundError) as raised:
+            self.manager().start_kernel()
+        self.assertIn(program, str(raised.exception))
+        self.assertEqual(self.install(program=program + "2")[0]["argv"][0], program + "2")
+        self.assertEqual(self.uninstall()[0], 0)
+
+    def test_kernels_of_others_stay(self):
+        os.makedirs(os.path.dirname(self.spec))
+        for text in '{"argv": ["python3", "-m", "ipykernel_launcher"]}', "no JSON":
+            with open(self.spec, "w") as file:
+                file.write(text)
+            for what in "install", "uninstall":
+                status, _, err = self.command(what, "--prefix", self.folder.name, "--name", "moon")
+                self.assertEqual(status, 1)
+                self.assertIn(f"'{self.spec}' is not a kernel of perilune", err)
+                self.assertIn("python3" if "python3" in text else "nothing", err)
+            with open(self.spec) as file:
+                self.assertEqual(file.read(), text)
+
+    def test_files_of_others_stay(self):
+        self.install()
+        with open(os.path.join(os.path.dirname(self.spec), "kernel.js"), "w"):
+            pass
+        status, _, err = self.uninstall()
+        self.assertEqual(status, 1)
+        self.assertIn(f"its folder '{os.path.dirname(self.spec)}' is not: Directory not empty", err)
+        self.assertEqual(os.listdir(os.path.dirname(self.spec)), ["kernel.js"])
+
+    def test_what_is_wrong(self):
+        file = os.path.join(self.folder.name, "file")
+        with open(file, "w"):
+            pass
+        for words, message in ((["--name", "../x"], "kernel name '../x': letters, digits"),
+                               (["--name", ""], "kernel name ''"),
+                               (["--name"], "--name needs a value"),
+                               (["--prefix", ""], "--prefix: expected a folder, got ''"),
+                               (["--prefix", file], f"cannot create the directory '{file}/share': Not a directory"),
+                               (["--user", "--sys-prefix"], "--user, --prefix and --sys-prefix exclude each other"),
+                               (["--user=yes"], "unexpected '--user=yes'"),
+                               (["--env", "A"], "--env: expected KEY=VALUE with letters, digits and '_' in KEY, got 'A'"),
+                               (["--env", "=x"], "got '=x'"), (["--env", "1A=x"], "got '1A=x'"),
+                               (["--env", b"A=\xff"], "--env: expected valid UTF-8"),
+                               (["--frobnicate"], "unexpected '--frobnicate'"), (["word"], "unexpected 'word'")):
+            status, _, err = self.command("install", *words)
+            self.assertEqual(status, 1)
+            self.assertIn(message, err)
+        status, _, err = self.command("uninstall", "--env", "A=b")
+        self.assertEqual(status, 1)
+        self.assertIn("unexpected '--env'", err)
+        status, _, err = self.command("install", HOME="", JUPYTER_DATA_DIR="", XDG_DATA_HOME="")
+        self.assertEqual(status, 1)
+        self.assertIn("HOME is not set", err)
+
+    def test_help(self):
+        for words in ["--help"], ["install", "--help"], ["uninstall", "-h"]:
+            status, out, _ = self.command(*words)
+            self.assertEqual(status, 0)
+            for word in "--user", "--prefix DIR", "--sys-prefix", "--name NAME", "--env KEY=VALUE", "uninstall":
+                self.assertIn(word, out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ local declaration = {}
 -- As in host/device/recurrence.h.
 local LIMITS = { gates = 16, states = 8, params = 16 }
 
-local fields = { name = true, states = true, gates = true, params = true, constants = true, step = true }
+-- The fields of the table.
+declaration.fields = { name = true, states = true, gates = true, params = true, constants = true, step = true }
 local parts = { "input", "recurrent", "bias" }
 
 local function got(x)
@@ -131,7 +132,9 @@ function declaration.check(given)
   local fail, owner = complainer(given.name)
   if type(given.name) ~= "string" or given.name == "" then fail("name", "a non-empty string", given.name) end
   for key in pairs(given) do
-    if not fields[key] then fail(tostring(key), "one of the fields " .. keys(fields), "this field") end
+    if not declaration.fields[key] then
+      fail(tostring(key), "one of the fields " .. keys(declaration.fields), "this field")
+    end
   end
   local result = {
     name = given.name, owner = owner, step = given.step,

@@ -2,6 +2,7 @@
 -- two programs that every device runs (host/device/recurrence.h): declaration, trace, gradient, save, program.
 
 local core = require "perilune.core"
+local declared = require "perilune.code.declared"
 local declaration = require "perilune.cell.declaration"
 local explain = require "perilune.cell.explain"
 local program = require "perilune.cell.program"
@@ -118,5 +119,6 @@ function module.new(given)
   if not ok then error(result, type(result) == "string" and 2 or 0) end
   return result
 end
+declared.options(module.new, declaration.fields)
 
 return module

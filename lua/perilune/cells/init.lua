@@ -1,8 +1,10 @@
 -- The cells that come with the program, by name; each is one file of this folder, read when first asked for.
 
+local declared = require "perilune.code.declared"
+
 local names = { "elman", "gru", "lstm", "slstm" }
 
-local function load_cell(cells, name)
+local load_cell = declared.safe_index(function(cells, name)
   for _, known in ipairs(names) do
     if known == name then
       cells[name] = require("perilune.cells." .. name)
@@ -10,7 +12,7 @@ local function load_cell(cells, name)
     end
   end
   error(("no cell '%s'; there are %s"):format(tostring(name), table.concat(names, ", ")), 2)
-end
+end)
 
 return setmetatable({}, {
   __names = names,

@@ -1,5 +1,6 @@
 -- Layers that multiply: Linear, Embedding, MLP.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
@@ -8,10 +9,12 @@ local layers = {}
 
 local Linear = module.class("nn.Linear")
 
+local linear_options <const> = declared.options(Linear, { bias = true })
+
 --- nn.Linear(inputs, outputs [, { bias = true }]): x [.., inputs] -> x W^T + b [.., outputs]; weight is
 -- [outputs, inputs]. Both start uniform within +-1/sqrt(inputs).
 function Linear:init(inputs, outputs, options)
-  local option = check.options("nn.Linear", options, { bias = true })
+  local option = check.options("nn.Linear", options, linear_options)
   self.inputs = check.integer("nn.Linear", "inputs", inputs)
   self.outputs = check.integer("nn.Linear", "outputs", outputs)
   local bound = 1 / math.sqrt(inputs)
@@ -49,11 +52,13 @@ end
 local MLP = module.class("nn.MLP")
 local activations <const> = { "gelu", "relu", "silu", "tanh", "sigmoid", "softplus" }
 
+local mlp_options <const> = declared.options(MLP, { activation = "gelu", bias = true, gated = false })
+
 --- nn.MLP(inputs, hidden, outputs [, options]): linear layers with an activation between them; `hidden` is a size or a
 -- list of sizes. Options: activation ("gelu"; "relu" "silu" "tanh" "sigmoid" "softplus"), bias (true), gated (false):
 -- down(activation(gate(x)) * up(x)), one hidden size.
 function MLP:init(inputs, hidden, outputs, options)
-  local option = check.options("nn.MLP", options, { activation = "gelu", bias = true, gated = false })
+  local option = check.options("nn.MLP", options, mlp_options)
   self.activation = check.choice("nn.MLP", "activation", option.activation, activations)
   local sizes = type(hidden) == "table" and hidden or { hidden }
   for _, size in ipairs(sizes) do check.integer("nn.MLP", "hidden", size) end

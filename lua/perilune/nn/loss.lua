@@ -1,5 +1,6 @@
 -- Losses: cross_entropy, mse_loss.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 
 local loss = {}
@@ -13,11 +14,15 @@ local reductions <const> = {
   none = function(x) return x end,
 }
 
---- (x - target)^2, averaged, summed or as it is: { reduction = "mean" | "sum" | "none" }.
+local mse_options <const> = { reduction = "mean" }
+
+--- mse_loss(x, target [, options]) -> tensor: (x - target)^2, averaged, summed or as it is:
+-- { reduction = "mean" | "sum" | "none" }.
 function loss.mse_loss(x, target, options)
-  local option = check.options("mse_loss", options, { reduction = "mean" })
+  local option = check.options("mse_loss", options, mse_options)
   check.choice("mse_loss", "reduction", option.reduction, { "mean", "sum", "none" })
   return reductions[option.reduction](pl.square(check.tensor("mse_loss", "x", x) - target))
 end
+declared.options(loss.mse_loss, mse_options)
 
 return loss

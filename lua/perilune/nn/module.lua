@@ -20,16 +20,19 @@ local function has_role(tensor, role)
   return tensor
 end
 
+--- A tensor that a module learns: a leaf of its own that wants a gradient.
 local function parameter(tensor)
   check.tensor("nn.parameter", "tensor", tensor)
   return has_role(tensor:detach():requires_grad(), "parameter")
 end
 
+--- A tensor that belongs to a module's state and is not learned.
 local function buffer(tensor)
   check.tensor("nn.buffer", "tensor", tensor)
   return has_role(tensor:detach(), "buffer")
 end
 
+--- Whether a value is a module.
 local function is_module(value)
   local class = getmetatable(value)
   return type(value) == "table" and type(class) == "table" and class.is_module_class == true
@@ -61,8 +64,10 @@ local function class(name, base)
   return new
 end
 
+--- Receives what the class is called with.
 function Module.init() end
 
+--- What calling the module does.
 function Module:forward()
   check.fail("%s has no forward method", getmetatable(self).__name)
 end
@@ -191,6 +196,7 @@ function Module:train(on)
   return self:apply(function(module) rawset(module, "training", on ~= false) end)
 end
 
+--- As train(false).
 function Module:eval()
   return self:train(false)
 end

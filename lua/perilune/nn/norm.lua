@@ -1,15 +1,18 @@
 -- Layers that normalise: LayerNorm, RMSNorm, GroupNorm.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
 
 local LayerNorm = module.class("nn.LayerNorm")
 
+local layer_options <const> = declared.options(LayerNorm, { eps = 1e-5, affine = true, bias = true })
+
 --- nn.LayerNorm(size [, { eps = 1e-5, affine = true, bias = true }]): (x - mean) / sqrt(variance + eps) * weight + bias
 -- over the last dimension, the variance without Bessel's correction (Ba et al. 2016).
 function LayerNorm:init(size, options)
-  local option = check.options("nn.LayerNorm", options, { eps = 1e-5, affine = true, bias = true })
+  local option = check.options("nn.LayerNorm", options, layer_options)
   self.size = check.integer("nn.LayerNorm", "size", size)
   self.eps = check.number("nn.LayerNorm", "eps", option.eps, 0)
   if option.affine then
@@ -28,10 +31,12 @@ end
 
 local RMSNorm = module.class("nn.RMSNorm")
 
+local rms_options <const> = declared.options(RMSNorm, { eps = 1e-6, affine = true })
+
 --- nn.RMSNorm(size [, { eps = 1e-6, affine = true }]): x / sqrt(mean(x^2) + eps) * weight over the last dimension
 -- (Zhang and Sennrich 2019).
 function RMSNorm:init(size, options)
-  local option = check.options("nn.RMSNorm", options, { eps = 1e-6, affine = true })
+  local option = check.options("nn.RMSNorm", options, rms_options)
   self.size = check.integer("nn.RMSNorm", "size", size)
   self.eps = check.number("nn.RMSNorm", "eps", option.eps, 0)
   if option.affine then self.weight = initial.constant({ size }, 1) end
@@ -45,11 +50,13 @@ RMSNorm.extra = LayerNorm.extra
 
 local GroupNorm = module.class("nn.GroupNorm")
 
+local group_options <const> = declared.options(GroupNorm, { eps = 1e-5, affine = true, channels_last = false })
+
 --- nn.GroupNorm(groups, channels [, { eps = 1e-5, affine = true, channels_last = false }]): each group of channels of a
 -- row is normalised by its own mean and variance (Wu and He 2018). x is [B, channels, ..] and a group spans all that
 -- follows; with channels_last x is [.., channels] and every position stands alone (one group per head of an RNN).
 function GroupNorm:init(groups, channels, options)
-  local option = check.options("nn.GroupNorm", options, { eps = 1e-5, affine = true, channels_last = false })
+  local option = check.options("nn.GroupNorm", options, group_options)
   self.groups = check.integer("nn.GroupNorm", "groups", groups)
   self.channels = check.integer("nn.GroupNorm", "channels", channels)
   if channels % groups ~= 0 then

@@ -1,5 +1,6 @@
 -- nn.RNN: layers of a recurrent cell with the dense input projection inside, in one or both directions of time.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local initial = require "perilune.nn.initial"
 local module = require "perilune.nn.module"
@@ -37,9 +38,9 @@ end
 
 local function check_params(cell, values)
   for name in pairs(check.kind("nn.RNN", "params", values, "table")) do
-    local declared = false
-    for _, one in ipairs(cell.params) do declared = declared or one == name end
-    if not declared then
+    local found = false
+    for _, one in ipairs(cell.params) do found = found or one == name end
+    if not found then
       check.fail("nn.RNN: params: the cell '%s' declares no param '%s'", cell.name, tostring(name))
     end
   end
@@ -115,11 +116,11 @@ end
 
 local RNN = module.class("nn.RNN")
 
-local known <const> = {
+local known <const> = declared.options(RNN, {
   input_size = check.none, hidden_size = check.none, head_dim = check.none, heads = 1, cell = "lstm", layers = 1,
   bidirectional = false, dropout = 0, forget_bias = check.none, params = {}, backend = check.none, plan = check.none,
   dtype = check.none, recurrent_grad_cut = check.none, recurrent_grad_clip = check.none, forward_clip = check.none,
-}
+})
 
 -- Hidden size and head size from the two of hidden_size, heads and head_dim that were given.
 local function read_sizes(option)

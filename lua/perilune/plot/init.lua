@@ -7,16 +7,22 @@
 -- The array part holds the series; x and y are tables or tensors of equal length, x defaults to 1, 2, ... Points that
 -- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Options: title, xlabel, ylabel, logx, logy
 -- (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a place
--- such as "bottom right"). What is wrong with data or options is an error when the figure is made.
+-- such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one in which
+-- people zoom and move). What is wrong with data or options is an error when the figure is made.
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
+local display = require "perilune.display"
 local read = require "perilune.plot.read"
+local style = require "perilune.plot.style"
+local vegalite = require "perilune.plot.vegalite"
 
 local fail, finite = read.fail, read.finite
+local cycle, placed = style.cycle, style.placed
 
 local plot = {}
 
--- Okabe and Ito's palette, distinct for the colour-blind; dash and marker differ as well, for print without colour.
-local colours <const> = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000" }
+-- Dash and marker differ from series to series as the colour does, for print without colour.
+local colours <const> = style.colours
 local dashes <const> = { "1", "2", "4", "5", "3" }
 local markers <const> = { 7, 5, 9, 13, 11, 6, 4 }
 
@@ -56,11 +62,6 @@ local function block(script, name, rows)
   script[#script + 1] = "END_OF_DATA"
 end
 
--- A value of an axis, NaN where a logarithmic axis has no place for it.
-local function placed(value, logarithm)
-  return logarithm and value <= 0 and 0 / 0 or value
-end
-
 local function columns_of(series, names, options)
   local rows = {}
   for i = 1, #series.y do
@@ -84,10 +85,6 @@ end
 
 local function title_of(series)
   return series.label and "title " .. quoted(series.label) or "notitle"
-end
-
-local function cycle(list, i)
-  return list[(i - 1) % #list + 1]
 end
 
 local function preamble(options)
@@ -150,39 +147,48 @@ local function script_of(options, series, columns, draw, opening)
   return script
 end
 
--- Each kind reads a specification and returns its options, and a function that writes the script.
+local options_of <const> = {
+  line = read.known {}, scatter = read.known {}, band = read.known {},
+  bar = read.known { logx = true, xrange = true },
+  heatmap = read.known { logx = true, logy = true, xrange = true, yrange = true, legend = true },
+}
+
+-- Each kind reads a specification and returns its options, a function that writes the script, and the series or matrix.
 local kinds = {}
 
--- Curves through points; up to 40 points carry markers, so that single measurements can be seen.
+--- plot.line{ { x =, y =, label = }, .., title =, .. }: curves through points; up to 40 points carry markers, so
+-- that single measurements can be seen.
 function kinds.line(spec)
   local series = read.series(spec, { "y" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.line)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one, rows)
-      local style = #rows <= 40 and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, i)) or "lines"
+      local marked = #rows <= style.marked_max
+      local with = marked and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, i)) or "lines"
       return { ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
-        :format(i, style, cycle(colours, i), cycle(dashes, i), title_of(one)) }
+        :format(i, with, cycle(colours, i), cycle(dashes, i), title_of(one)) }
     end)
-  end
+  end, series
 end
 
+--- plot.scatter{ { x =, y =, label = }, .., title =, .. }: points.
 function kinds.scatter(spec)
   local series = read.series(spec, { "y" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.scatter)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one)
       return { ("$data%d using 1:2 with points pointtype %d pointsize 0.7 linecolor rgb '%s' %s")
         :format(i, cycle(markers, i), cycle(colours, i), title_of(one)) }
     end)
-  end
+  end, series
 end
 
--- A curve y between low and high, each series { x =, y =, low =, high = }.
+--- plot.band{ { x =, y =, low =, high =, label = }, .., title =, .. }: curves y between low and high.
 function kinds.band(spec)
   local series = read.series(spec, { "y", "low", "high" }, read.numbers)
-  local options = read.options(spec, {})
+  local options = read.options(spec, options_of.band)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y", "low", "high" }, function(i, one)
@@ -193,19 +199,20 @@ function kinds.band(spec)
           :format(i, colour, cycle(dashes, i), title_of(one)),
       }
     end, "set style fill transparent solid 0.2 noborder")
-  end
+  end, series
 end
 
 local function tics(script, axis, labels)
-  local every, items = math.max(1, (#labels + 23) // 24), {}
-  for i = 1, #labels, every do
+  local items = {}
+  for _, i in ipairs(style.labelled(#labels)) do
     local label = labels[i]
     items[#items + 1] = ("%s %d"):format(quoted(type(label) == "number" and number(label) or label), i)
   end
   script[#script + 1] = ("set %stics (%s)"):format(axis, table.concat(items, ", "))
 end
 
--- Groups of bars: the x of the first series (numbers or words) names the groups; every series has a bar in each.
+--- plot.bar{ { x =, y =, label = }, .., title =, .. }: groups of bars; the x of the first series (numbers or
+-- words) names the groups; every series has a bar in each.
 function kinds.bar(spec)
   local series = read.series(spec, { "y" }, read.words)
   for i, one in ipairs(series) do
@@ -213,7 +220,7 @@ function kinds.bar(spec)
       fail("series %d.y: expected %d values, one per group, got %d", i, #series[1].y, #one.y)
     end
   end
-  local options = read.options(spec, { logx = true, xrange = true })
+  local options = read.options(spec, options_of.bar)
   return options, function()
     local script, elements = preamble(options), {}
     script[#script + 1] = "set style fill solid 0.85 noborder\nset grid noxtics\nset xtics scale 0"
@@ -234,13 +241,14 @@ function kinds.bar(spec)
     script[#script + 1] = ("set xrange [0.4:%g]"):format(#series[1].y + 0.6)
     finish(script, elements)
     return script
-  end
+  end, series
 end
 
--- A matrix as colours, row 1 at the top: { { z = matrix, x = column labels, y = row labels } }, or the matrix itself.
+--- plot.heatmap(matrix): a matrix as colours, row 1 at the top: { { z = matrix, x = column labels, y = row
+-- labels } }, or the matrix itself.
 function kinds.heatmap(spec)
   local matrix = read.matrix(spec)
-  local options = read.options(spec, { logx = true, logy = true, xrange = true, yrange = true, legend = true })
+  local options = read.options(spec, options_of.heatmap)
   return options, function()
     local script, rows, z = preamble(options), {}, matrix.z
     for i, row in ipairs(z) do
@@ -259,7 +267,7 @@ function kinds.heatmap(spec)
     script[#script + 1] = "$data1 << END_OF_DATA\n" .. table.concat(rows, "\n") .. "\nEND_OF_DATA"
     add_plot(script, { "$data1 using 1:2:3 with image pixels notitle" })
     return script
-  end
+  end, matrix
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -354,25 +362,38 @@ function Figure:svg()
   return text
 end
 
+--- The figure as a Vega-Lite specification: a table that holds the data, for pl.json_encode or display.vegalite.
+function Figure:vegalite()
+  return vegalite(self.kind, self.options, self.data, self.size)
+end
+
 --- What a notebook shows. Where gnuplot is missing that is text which says so, for the cell itself did not fail.
 function Figure:__mime()
-  local text, message = svg_of(self)
-  if message == missing then return { ["text/plain"] = ("%s\nnot drawn: %s"):format(self, missing) } end
-  if not text then fail(message) end
-  return { ["image/svg+xml"] = text, ["text/plain"] = tostring(self) }
+  local bundle = { ["text/plain"] = tostring(self) }
+  if self.options.interactive then bundle[display.VEGALITE] = self:vegalite() end
+  local message
+  bundle["image/svg+xml"], message = svg_of(self)
+  if message == missing then
+    bundle["text/plain"] = ("%s\nnot drawn: %s"):format(self, missing)
+  elseif message then
+    fail(message)
+  end
+  return bundle
 end
 
 function Figure:__tostring()
-  return ("plot.%s: %s"):format(self.kind, self.title or "untitled")
+  return ("plot.%s: %s"):format(self.kind, self.options.title or "untitled")
 end
 
 for kind, make in pairs(kinds) do
-  plot[kind] = function(spec)
-    local options, script = make(spec)
+  local function draw(spec)
+    local options, script, data = make(spec)
     return setmetatable({
-      kind = kind, script = script, size = options.size or { 720, 440 }, title = options.title,
+      kind = kind, script = script, options = options, data = data, size = options.size or { 720, 440 },
     }, Figure)
   end
+  declared.options(draw, options_of[kind])
+  plot[kind] = declared.document(draw, make)
 end
 
 return plot

@@ -57,6 +57,7 @@ local range_option <const> = { is_range, "{ low, high }, two different numbers" 
 local known_options <const> = {
   title = text_option, xlabel = text_option, ylabel = text_option, logx = logarithmic, logy = logarithmic,
   xrange = range_option, yrange = range_option,
+  interactive = { function(value) return type(value) == "boolean" end, "true or false" },
   size = { is_size, "{ width, height } in pixels, from 50 to 20000" },
   legend = { is_place, "false or a place, words of left right center top bottom inside outside" },
 }
@@ -68,12 +69,18 @@ local function sorted(names)
   return table.concat(list, ", ")
 end
 
---- The options of a figure, without the series; `refused` names those that the kind has no use for.
-function read.options(spec, refused)
-  local options, known = {}, {}
+--- The names of the options of a kind of figure; `refused` names those that it has no use for.
+function read.known(refused)
+  local known = {}
   for name in pairs(known_options) do
     if not refused[name] then known[name] = true end
   end
+  return known
+end
+
+--- The options of a figure, without the series; `known` is what read.known gave for its kind.
+function read.options(spec, known)
+  local options = {}
   for key, value in pairs(spec) do
     if math.type(key) ~= "integer" or key < 1 or key > #spec then
       if not known[key] then fail("unknown option '%s'; expected %s", tostring(key), sorted(known)) end

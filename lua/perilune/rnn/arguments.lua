@@ -9,7 +9,8 @@ local plan = require "perilune.rnn.plan"
 
 local arguments = {}
 
-local known_options = {
+-- The options of pl.rnn.
+arguments.options = {
   cell = true, states = true, backend = true, dtype = true, lengths = true, outputs = true, plan = true, params = true,
   recurrent_grad_cut = true, recurrent_grad_clip = true, forward_clip = true,
 }
@@ -44,9 +45,9 @@ end
 local function check_options(opts)
   if type(opts) ~= "table" then fail("options: expected a table { cell = ... }, got %s", got(opts)) end
   for key in pairs(opts) do
-    if not known_options[key] then
+    if not arguments.options[key] then
       local list = {}
-      for name in pairs(known_options) do list[#list + 1] = name end
+      for name in pairs(arguments.options) do list[#list + 1] = name end
       table.sort(list)
       fail("unknown option '%s'; there are %s", tostring(key), table.concat(list, ", "))
     end

@@ -1,6 +1,7 @@
 -- pl.rnn and pl.rnn_plan: one recurrence over all time steps, in the way that suits the device or that was asked for.
 
 local arguments = require "perilune.rnn.arguments"
+local declared = require "perilune.code.declared"
 local core = require "perilune.core"
 local place = require "perilune.cell.place"
 local plan = require "perilune.rnn.plan"
@@ -54,5 +55,7 @@ end
 -- cut, and `details`, what that comes to. `plan` forces fields of the former: { scope =, blocks =, ... }; what is not
 -- possible is an error that names the limit.
 function rnn.rnn_plan(given) return checked("pl.rnn_plan", pcall(make_plan, given)) end
+declared.options(rnn.rnn, arguments.options)
+declared.options(rnn.rnn_plan, plan.options)
 
 return rnn

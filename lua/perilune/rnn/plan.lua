@@ -165,16 +165,17 @@ end
 function plan.is_plan(x) return getmetatable(x) == Plan end
 
 local defaults = { batch = 1, heads = 1, dtype = "float32", device = "cpu" }
-local known = {
+-- The options of pl.rnn_plan.
+plan.options = {
   backend = true, batch = true, cell = true, chip = true, device = true, dtype = true, head_dim = true, heads = true,
   plan = true, product = true,
 }
 
 local function check_names(given)
   for key in pairs(given) do
-    if not known[key] then
+    if not plan.options[key] then
       local list = {}
-      for name in pairs(known) do list[#list + 1] = name end
+      for name in pairs(plan.options) do list[#list + 1] = name end
       table.sort(list)
       error(("unknown option '%s'; there are %s"):format(tostring(key), table.concat(list, ", ")), 0)
     end

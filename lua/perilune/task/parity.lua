@@ -1,6 +1,7 @@
 -- pl.task.parity: sequences of random bits labelled with the parity of the bits so far. The same seed gives the same
 -- batches on every device and in any order, whatever else draws random numbers.
 local pl = require "perilune"
+local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 
 local Parity = {}
@@ -120,14 +121,16 @@ function Parity:accuracy(model, length, count, set)
   end)
 end
 
+local known <const> = {
+  size = 64, min = 3, max = 40, labels = "every", ragged = false, curriculum = check.none, seed = 1,
+  dtype = "float32", device = "cpu",
+}
+
 --- task.parity{ size = 64 (rows of a batch), min = 3, max = 40 (lengths), labels = "every" | "last", ragged = false
 -- (one length per batch) or true (one per row), curriculum = { start =, every = } (greatest length
 -- start + step // every, at most max), seed = 1, dtype = "float32", device = "cpu" }.
-return function(options)
-  local self = check.options("task.parity", options, {
-    size = 64, min = 3, max = 40, labels = "every", ragged = false, curriculum = check.none, seed = 1,
-    dtype = "float32", device = "cpu",
-  })
+local function parity(options)
+  local self = check.options("task.parity", options, known)
   check.integer("task.parity", "size", self.size)
   check.integer("task.parity", "min", self.min)
   check.integer("task.parity", "max", self.max, self.min)
@@ -140,3 +143,6 @@ return function(options)
   end
   return setmetatable(self, Parity)
 end
+declared.options(parity, known)
+
+return parity
