@@ -9,6 +9,7 @@
 #include "host/bind/fused.h"
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
+#include "host/bind/shell.h"
 #include "host/bind/system.h"
 #include "host/bind/timer.h"
 
@@ -24,6 +25,7 @@ int pl_open_core(lua_State *L) {
   pl_register_timer(L);
   pl_register_json(L);
   pl_register_display(L);
+  pl_register_shell(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

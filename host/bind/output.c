@@ -243,6 +243,8 @@ void pl_output_redirect(lua_State *L) {
     lua_setfield(L, -2, "execute");
     lua_pushcfunction(L, refuse_exit);
     lua_setfield(L, -2, "exit");
+    lua_pushcfunction(L, pl_shell_popen);
+    lua_setfield(L, io, "popen");
     replace(L, io, io, "write", io_write, "output");
     replace(L, methods, io, "write", file_write, "output");
   }

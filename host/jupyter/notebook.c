@@ -2,8 +2,10 @@
 #include "host/jupyter/notebook.h"
 #include "host/base/file.h"
 #include "host/base/json.h"
+#include "host/jupyter/capture.h"
 #include "host/jupyter/outputs.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,6 +16,8 @@ typedef struct {
   const char *path;
   const pl_notebook_options *options;
   pl_session *session;
+  pl_capture *capture;
+  pthread_mutex_t lock; /* guards outputs, which the capture's thread fills, too */
   pl_outputs outputs;
   long execution_count;
   pl_text *failure;
@@ -21,14 +25,25 @@ typedef struct {
 
 /* ---- the session's front end ---- */
 
+static void take_captured(void *context, const char *name, const char *data, size_t length) {
+  runner *r = context;
+  pthread_mutex_lock(&r->lock);
+  pl_outputs_stream(&r->outputs, name, data, length);
+  pthread_mutex_unlock(&r->lock);
+}
+
 static void stream(void *context, const char *name, const char *data, size_t length) {
   runner *r = context;
-  pl_outputs_stream(&r->outputs, name, data, length);
+  pl_capture_drain(r->capture);
+  take_captured(r, name, data, length);
 }
 
 static void display(void *context, const char *type, json_t *content) {
   runner *r = context;
+  pl_capture_drain(r->capture);
+  pthread_mutex_lock(&r->lock);
   pl_outputs_display(&r->outputs, type, content);
+  pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- time limit of a cell ---- */
@@ -91,9 +106,21 @@ static bool judge(runner *r, const json_t *cell, const pl_outcome *outcome) {
   return false;
 }
 
+static void begin_outputs(runner *r, json_t *cell) {
+  pthread_mutex_lock(&r->lock);
+  json_object_set(cell, "outputs", pl_outputs_begin(&r->outputs));
+  pthread_mutex_unlock(&r->lock);
+}
+
+static void end_outputs(runner *r, const pl_outcome *outcome) {
+  pl_capture_drain(r->capture);
+  pthread_mutex_lock(&r->lock);
+  pl_outputs_outcome(&r->outputs, outcome, r->execution_count);
+  pthread_mutex_unlock(&r->lock);
+}
+
 static bool run_cell(runner *r, json_t *cell, const pl_text *code) {
-  json_t *outputs = pl_outputs_begin(&r->outputs);
-  json_object_set(cell, "outputs", outputs);
+  begin_outputs(r, cell);
   if (strspn(code->data, " \t\r\n") == code->length) { /* front ends do not number empty cells */
     json_object_set_new(cell, "execution_count", json_null());
     return true;
@@ -106,7 +133,7 @@ static bool run_cell(runner *r, json_t *cell, const pl_text *code) {
   set_alarm(r->options->timeout_s);
   pl_session_execute(r->session, code->data, code->length, name, &outcome);
   set_alarm(0);
-  pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
+  end_outputs(r, &outcome);
   bool go_on = judge(r, cell, &outcome);
   pl_outcome_release(&outcome);
   return go_on;
@@ -185,15 +212,22 @@ static void run_cells(runner *r, const json_t *cells) {
 
 static pl_status run_session(runner *r, const json_t *notebook) {
   pl_frontend frontend = {.context = r, .stream = stream, .display = display};
+  pl_capture_sink sink = {.context = r, .take = take_captured};
   PL_TRY(pl_session_new(&frontend, &r->session));
+  pthread_mutex_init(&r->lock, NULL);
   pl_outputs_open(&r->outputs);
-  timed_session = r->session;
-  struct sigaction action = {.sa_handler = on_alarm};
-  sigaction(SIGALRM, &action, NULL);
-  run_cells(r, json_object_get(notebook, "cells"));
+  pl_status status = pl_capture_start(&sink, &r->capture);
+  if (status == PL_OK) {
+    timed_session = r->session;
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, NULL);
+    run_cells(r, json_object_get(notebook, "cells"));
+  }
   pl_session_free(r->session);
+  pl_capture_stop(r->capture);
   pl_outputs_release(&r->outputs);
-  return PL_OK;
+  pthread_mutex_destroy(&r->lock);
+  return status;
 }
 
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure) {

@@ -211,12 +211,12 @@ enum { SHELL = 1 << PL_SHELL, CONTROL = 1 << PL_CONTROL };
 
 static const pl_handler handlers[] = {
     {"kernel_info_request", "kernel_info_reply", SHELL | CONTROL, kernel_info},
-    {"execute_request", "execute_reply", SHELL, execute},
+    {"execute_request", "execute_reply", SHELL | PL_SPEAKS, execute},
     {"is_complete_request", "is_complete_reply", SHELL, is_complete},
     {"complete_request", "complete_reply", SHELL, complete},
     {"history_request", "history_reply", SHELL, history},
     {"comm_info_request", "comm_info_reply", SHELL | CONTROL, comm_info},
-    {"comm_open", NULL, SHELL, comm_open},
+    {"comm_open", NULL, SHELL | PL_SPEAKS, comm_open},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };

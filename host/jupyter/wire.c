@@ -168,15 +168,21 @@ void pl_packet_release(pl_packet *packet) {
   for (int i = 0; i < PL_FRAMES; i++) pl_text_release(&packet->frames[i]);
 }
 
-static void send_frame(void *socket, const char *data, size_t length, int flags) {
-  while (zmq_send(socket, data, length, flags) < 0 && errno == EINTR) continue;
+static bool send_frame(void *socket, const char *data, size_t length, int flags) {
+  int sent;
+  do sent = zmq_send(socket, data, length, flags);
+  while (sent < 0 && errno == EINTR);
+  return sent >= 0 || errno != EAGAIN;
 }
 
-void pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet) {
-  for (size_t i = 0; i < prefix_count; i++) send_frame(socket, prefix[i].data, prefix[i].length, ZMQ_SNDMORE);
+/* Whether there is room is decided by the first frame. */
+bool pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet) {
+  for (size_t i = 0; i < prefix_count; i++)
+    if (!send_frame(socket, prefix[i].data, prefix[i].length, ZMQ_SNDMORE | (i == 0 ? ZMQ_DONTWAIT : 0))) return false;
   send_frame(socket, delimiter, strlen(delimiter), ZMQ_SNDMORE);
   for (int i = 0; i < PL_FRAMES; i++)
     send_frame(socket, packet->frames[i].data, packet->frames[i].length, i + 1 < PL_FRAMES ? ZMQ_SNDMORE : 0);
+  return true;
 }
 
 void pl_wire_reply(pl_wire *wire, void *socket, const pl_request *request, const char *type, const json_t *content) {
