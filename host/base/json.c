@@ -23,7 +23,7 @@ static void write_string(pl_text *text, const char *data, size_t length) {
     static const char plain[] = "\"\\\n\r\t\b\f", letters[] = "\"\\nrtbf";
     const char *found = c ? strchr(plain, c) : NULL;
     if (found)
-      pl_text_print(text, "\\%c", letters[found - plain]);
+      pl_text_append(text, (char[]){'\\', letters[found - plain]}, 2);
     else
       pl_text_print(text, "\\u%04x", c);
   }

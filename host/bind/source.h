@@ -18,6 +18,10 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
 
+/* Calls take for each variable that the chunk declares local outside all blocks: those that end only with it. */
+void pl_source_locals(const char *code, size_t length, void (*take)(void *context, const char *name, size_t length),
+                      void *context);
+
 /* Lua's reserved words in alphabetical order, ended by NULL. */
 extern const char *const pl_source_keywords[];
 
