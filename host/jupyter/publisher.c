@@ -22,9 +22,14 @@ enum { RETRY_MS = 1, STALL_MS = 60000, STOP_MS = 1000 };
 
 enum { INTERRUPT_POLL_MS = 10 };
 
+/* A message that waits to be sent. That of a stream is still its bare text and parent: the thread composes it, so that
+ * the code that prints need not. */
 typedef struct {
   pl_text topic;
+  const char *stream; /* NULL: the packet is there */
+  pl_text text, parent;
   pl_packet packet;
+  size_t bytes;
 } publication;
 
 struct pl_publisher {
@@ -56,44 +61,40 @@ static void wake(pl_publisher *p) {
 
 /* ---- with the lock held ---- */
 
-static size_t size_of(const publication *message) {
-  size_t bytes = message->topic.length;
-  for (int i = 0; i < PL_FRAMES; i++) bytes += message->packet.frames[i].length;
-  return bytes;
-}
-
-static void enqueue(pl_publisher *p, const char *topic, const char *type, const pl_text *parent,
-                    const json_t *content) {
+/* Appends an empty message. */
+static publication *enqueue(pl_publisher *p) {
   if (p->count == p->capacity) {
     p->capacity = p->capacity ? 2 * p->capacity : 64;
     p->queue = pl_reallocate(p->queue, p->capacity * sizeof *p->queue);
   }
   publication *new = &p->queue[p->count++];
-  new->topic = (pl_text){0};
-  pl_text_print(&new->topic, "%s", topic);
+  *new = (publication){0};
+  return new;
+}
+
+static void enqueue_message(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content) {
+  publication *new = enqueue(p);
+  pl_text_print(&new->topic, "%s", type);
   pl_wire_compose(p->wire, type, parent, content, &new->packet);
-  p->bytes += size_of(new);
+  new->bytes = new->packet.frames[PL_CONTENT].length;
+  p->bytes += new->bytes;
 }
 
 /* Queues the gathered text. Unless it is `whole`, a character whose last bytes are still to come is held back. */
 static void end_stream(pl_publisher *p, bool whole) {
-  size_t held = whole ? 0 : pl_utf8_unfinished(p->text.data, p->text.length), length = p->text.length - held;
+  size_t held = whole ? 0 : pl_utf8_unfinished(p->text.data, p->text.length);
   p->last_ms = now_ms();
-  if (length > 0) {
-    pl_text valid = {0}, topic = {0};
-    pl_text_append_utf8(&valid, p->text.data, length);
-    json_t *content =
-        json_pack("{s:s, s:o}", "name", p->stream, "text", json_stringn_nocheck(valid.data, valid.length));
-    pl_text_print(&topic, "stream.%s", p->stream);
-    enqueue(p, topic.data, "stream", &p->parent, content);
-    json_decref(content);
-    pl_text_release(&topic);
-    pl_text_release(&valid);
-    memmove(p->text.data, p->text.data + length, held);
-    p->text.length = held;
-    p->text.data[held] = 0;
-  }
   p->deadline_ms = p->last_ms + GATHER_MS;
+  if (p->text.length == held) return;
+  publication *new = enqueue(p);
+  new->stream = p->stream;
+  new->text = p->text;
+  new->text.length -= held;
+  new->bytes = new->text.length;
+  p->bytes += new->bytes;
+  pl_text_append(&new->parent, p->parent.data, p->parent.length);
+  p->text = (pl_text){0};
+  if (held) pl_text_append(&p->text, new->text.data + new->text.length, held);
 }
 
 static bool full(const pl_publisher *p) { return p->bytes + p->text.length > PL_PUBLISHER_BYTES_MAX; }
@@ -102,7 +103,7 @@ static bool full(const pl_publisher *p) { return p->bytes + p->text.length > PL_
 
 void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent, const json_t *content) {
   pthread_mutex_lock(&p->lock);
-  enqueue(p, type, type, parent, content);
+  enqueue_message(p, type, parent, content);
   pthread_mutex_unlock(&p->lock);
   wake(p);
 }
@@ -118,7 +119,7 @@ void pl_publisher_begin(pl_publisher *p, const pl_text *parent) {
 void pl_publisher_publish(pl_publisher *p, const char *type, const json_t *content) {
   pthread_mutex_lock(&p->lock);
   if (p->text.length) end_stream(p, true);
-  enqueue(p, type, type, &p->parent, content);
+  enqueue_message(p, type, &p->parent, content);
   pthread_mutex_unlock(&p->lock);
   wake(p);
 }
@@ -197,6 +198,19 @@ static void deliver(pl_publisher *p, const pl_text *topic, const pl_packet *pack
   p->stalled = false;
 }
 
+static void compose_stream(pl_publisher *p, publication *message) {
+  pl_text valid = {0};
+  pl_text_append_utf8(&valid, message->text.data, message->text.length);
+  json_t *content =
+      json_pack("{s:s, s:o}", "name", message->stream, "text", json_stringn_nocheck(valid.data, valid.length));
+  pl_text_print(&message->topic, "stream.%s", message->stream);
+  pl_wire_compose(p->wire, "stream", &message->parent, content, &message->packet);
+  json_decref(content);
+  pl_text_release(&valid);
+  pl_text_release(&message->text);
+  pl_text_release(&message->parent);
+}
+
 /* A subscriber came (1, then the topic): it may from now on rely on receiving everything. */
 static void welcome(pl_publisher *p) {
   char event[512];
@@ -237,9 +251,10 @@ static bool send_queue(pl_publisher *p) {
   p->count = p->capacity = 0;
   pthread_mutex_unlock(&p->lock);
   for (size_t i = 0; i < count; i++) {
+    if (queue[i].stream) compose_stream(p, &queue[i]);
     deliver(p, &queue[i].topic, &queue[i].packet);
     pthread_mutex_lock(&p->lock);
-    p->bytes -= size_of(&queue[i]);
+    p->bytes -= queue[i].bytes;
     if (!full(p)) pthread_cond_signal(&p->room);
     pthread_mutex_unlock(&p->lock);
     pl_text_release(&queue[i].topic);

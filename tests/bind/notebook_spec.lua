@@ -75,7 +75,8 @@ describe("notebook run", function()
     notebook { [[
       print 'a' os.execute 'echo b'
       local one <close> = io.open('/dev/fd/1', 'w') one:write('c\n') one:flush() print 'd'
-      local p = io.popen('cat', 'w') p:write 'e\n' p:close() io.popen('echo f >&2; echo g'):read() os.execute 'sleep 0.1';]],
+      local p = io.popen('cat', 'w') p:write 'e\n' p:close()
+      io.popen('echo f >&2; echo g'):read() os.execute 'sleep 0.1';]],
       "print 'h'" }
     local cells = run().cells
     local lines = { stdout = {}, stderr = {} }
