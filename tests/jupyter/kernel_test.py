@@ -728,7 +728,7 @@ class SlowFrontEnd(unittest.TestCase):
         self.assertLess(peak_mb - self.start_mb, 64)
 
     def test_commands_wait(self):
-        message_id = self.kernel.client.execute(f"os.execute('head -c {self.MEGABYTES}000000 /dev/zero | tr \\\\0 x')")
+        message_id = self.kernel.client.execute(f"os.execute [[head -c {self.MEGABYTES}000000 /dev/zero | tr '\\0' x]]")
         time.sleep(1)
         length, peak_mb = self.read_all(message_id)
         self.assertEqual(length, self.MEGABYTES * 1000000)
