@@ -6,9 +6,11 @@
 #include "host/device/device.h"
 #include "host/jupyter/command.h"
 
+#include <fcntl.h>
 #include <lua.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
   const char *name, *help;
@@ -72,7 +74,16 @@ static int run_command(const command *c, int argc, char **argv) {
   return 0;
 }
 
+/* Files that the program opens must not take the place of a standard stream that it was started without. */
+static void open_standard_streams(void) {
+  int end;
+  do end = open("/dev/null", O_RDWR);
+  while (end >= 0 && end <= STDERR_FILENO);
+  if (end >= 0) close(end);
+}
+
 int main(int argc, char **argv) {
+  open_standard_streams();
   if (argc == 2 && strcmp(argv[1], "--version") == 0) return show_version();
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) return show_help();
   pl_cpu_open();

@@ -332,7 +332,7 @@ describe("without a working gnuplot", function()
   it("an unwritable place is an error", function()
     local figure = plot.line { { y = { 1, 2 } } }
     local path = folder .. "/no/such/figure.svg"
-    assert.matches("plot_spec.lua:%d+: plot: save: cannot write " .. path .. ": No such file or directory",
+    assert.matches("plot_spec.lua:%d+: cannot create a file beside '" .. path .. "': No such file or directory",
       message_of(function()
         local saved = figure:save(path)
         return saved

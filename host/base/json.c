@@ -21,12 +21,12 @@ static void write_string(pl_text *text, const char *data, size_t length) {
     if (c >= 0x20 && c != '"' && c != '\\') continue;
     pl_text_append(text, data + start, i - start);
     start = i + 1;
-    static const char plain[] = "\"\\\n\r\t\b\f", letters[] = "\"\\nrtbf";
+    static const char digits[] = "0123456789abcdef", plain[] = "\"\\\n\r\t\b\f", letters[] = "\"\\nrtbf";
     const char *found = c ? strchr(plain, c) : NULL;
     if (found)
-      pl_text_print(text, "\\%c", letters[found - plain]);
+      pl_text_append(text, (char[]){'\\', letters[found - plain]}, 2);
     else
-      pl_text_print(text, "\\u%04x", c);
+      pl_text_append(text, (char[]){'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]}, 6);
   }
   pl_text_append(text, data + start, length - start);
   pl_text_append(text, "\"", 1);

@@ -99,10 +99,21 @@ static size_t sequence(const unsigned char *s, size_t left, bool *cut) {
   return length;
 }
 
+/* How many bytes at the beginning of `s` are ASCII, in whole words. */
+static size_t ascii_words(const char *s, size_t length) {
+  uint64_t word;
+  size_t at = 0;
+  for (; at + sizeof word <= length; at += sizeof word) {
+    memcpy(&word, s + at, sizeof word);
+    if (word & 0x8080808080808080u) break;
+  }
+  return at;
+}
+
 void pl_text_append_utf8(pl_text *text, const char *data, size_t length) {
   size_t start = 0, i = 0;
   bool cut;
-  while (i < length) {
+  while ((i += ascii_words(data + i, length - i)) < length) {
     size_t step = sequence((const unsigned char *)data + i, length - i, &cut);
     if (step == 0) {
       pl_text_append(text, data + start, i - start);

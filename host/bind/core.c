@@ -11,6 +11,7 @@
 #include "host/bind/fused.h"
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
+#include "host/bind/shell.h"
 #include "host/bind/source.h"
 #include "host/bind/system.h"
 #include "host/bind/timer.h"
@@ -30,6 +31,7 @@ int pl_open_core(lua_State *L) {
   pl_register_expression(L);
   pl_register_source(L);
   pl_register_comm(L);
+  pl_register_shell(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -31,6 +31,47 @@ void pl_outcome_release(pl_outcome *outcome) {
   *outcome = (pl_outcome){0};
 }
 
+static const char locals_key;
+
+/* ---- variables that ended with their cell ---- */
+
+/* Names of such variables, with that of their last cell: an object in a box of the state. */
+static json_t *ended_locals(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &locals_key);
+  json_t **box = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return *box;
+}
+
+typedef struct {
+  json_t *names;
+  const char *cell;
+} declarations;
+
+static void remember_local(void *context, const char *name, size_t length) {
+  const declarations *d = context;
+  pl_text text = {0};
+  pl_text_append(&text, name, length);
+  json_object_set_new(d->names, text.data, json_string(d->cell));
+  pl_text_release(&text);
+}
+
+/* When Lua's message says that a global variable is nil which was local to an earlier cell, a line that says so. */
+static void explain_nil(lua_State *L, pl_text *message) {
+  static const char opening[] = "a nil value (global '";
+  const char *found = strstr(message->data, opening);
+  if (!found) return;
+  found += strlen(opening);
+  pl_text name = {0};
+  pl_text_append(&name, found, strcspn(found, "'"));
+  const char *cell = json_string_value(json_object_get(ended_locals(L), name.data));
+  if (cell)
+    pl_text_print(message,
+                  "\n%s was a local variable of %s, which ended with it; assign to it without `local` to keep it",
+                  name.data, strncmp(cell, "In [", 4) == 0 ? cell : "an earlier input");
+  pl_text_release(&name);
+}
+
 /* ---- the parts that are written in Lua ---- */
 
 /* By pl_evaluate_part; the places of the rows are the keys in the registry. */
@@ -63,6 +104,8 @@ void pl_evaluate_open(lua_State *L) {
   lua_getglobal(L, "require");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &require_key);
   load_part(L, PL_PART_BUNDLE);
+  *pl_json_box(L) = json_object();
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &locals_key);
 }
 
 static void load_parts(lua_State *L) {
@@ -156,12 +199,15 @@ static void fail(lua_State *L, stage reached, bool interrupted, pl_outcome *outc
   const char *text = lua_tolstring(L, -1, &length);
   if (!text) text = "error without a message", length = strlen(text);
   const char *trace = pl_traceback_find(text);
-  if (trace) length = (size_t)(trace - text);
+  pl_text message = {0};
+  pl_text_append(&message, text, trace ? (size_t)(trace - text) : length);
+  explain_nil(L, &message);
   pl_outcome_release(outcome);
   outcome->ename = json_string(interrupted ? "Interrupted" : names[reached]);
-  outcome->evalue = pl_json_string(text, length);
+  outcome->evalue = pl_json_string(message.data, message.length);
   /* Only while the user's own code ran do frames tell anything. */
-  outcome->traceback = traceback_lines(text, length, reached == RUNNING ? trace : NULL);
+  outcome->traceback = traceback_lines(message.data, message.length, reached == RUNNING ? trace : NULL);
+  pl_text_release(&message);
 }
 
 /* Calls the function on top of the stack with `context`; *reached says how far it came. */
@@ -187,6 +233,8 @@ void pl_evaluate(lua_State *L, pl_evaluation kind, const char *code, size_t leng
   *outcome = (pl_outcome){0};
   lua_pushcfunction(L, run);
   call(L, &j, &j.stage, outcome);
+  if (kind == PL_CELL && j.stage != COMPILING)
+    pl_source_locals(code, length, remember_local, &(declarations){ended_locals(L), name});
 }
 
 /* ---- completeness ---- */

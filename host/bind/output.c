@@ -128,6 +128,62 @@ static void cut_line(lua_State *L, size_t wanted) {
   lua_remove(L, -2);
 }
 
+/* Pushes `wanted` bytes, fewer only at the end of input, and nil when there are none. */
+static void read_bytes(lua_State *L, size_t wanted) {
+  if (!next_line(L)) return;
+  cut_line(L, wanted);
+  while (lua_rawlen(L, -1) < wanted) {
+    if (!next_line(L)) {
+      lua_pop(L, 1);
+      return;
+    }
+    cut_line(L, wanted - lua_rawlen(L, -2));
+    lua_concat(L, 2);
+  }
+}
+
+static const char BLANKS[] = " \t\n\v\f\r";
+
+/* How much of `s` could be a numeral, as Lua takes it from a file. */
+static size_t numeral_length(const char *s) {
+  const char *at = s + (*s == '-' || *s == '+');
+  bool hexadecimal = at[0] == '0' && (at[1] == 'x' || at[1] == 'X');
+  if (hexadecimal) at += 2;
+  const char *digits = hexadecimal ? "0123456789abcdefABCDEF" : "0123456789";
+  size_t count = strspn(at, digits);
+  at += count;
+  if (*at == '.') {
+    size_t more = strspn(++at, digits);
+    at += more, count += more;
+  }
+  if (count > 0 && *at && strchr(hexadecimal ? "pP" : "eE", *at)) {
+    at++;
+    at += *at == '-' || *at == '+';
+    at += strspn(at, "0123456789");
+  }
+  return (size_t)(at - s);
+}
+
+/* Pushes the number that comes next, past blanks and empty lines; nil when something else does. A line of which only
+ * blanks are left is done with: the next question is for a new one. */
+static void read_number(lua_State *L) {
+  size_t length, blanks;
+  const char *line;
+  do {
+    if (!next_line(L)) return;
+    line = lua_tolstring(L, -1, &length);
+    blanks = strspn(line, BLANKS);
+    if (blanks == length) lua_pop(L, 1);
+  } while (blanks == length);
+  size_t numeral = numeral_length(line + blanks), taken = blanks + numeral;
+  lua_pushlstring(L, line + blanks, numeral);
+  taken += strspn(line + taken, BLANKS) == length - taken ? length - taken : 0;
+  keep_rest(L, line + taken, length - taken);
+  if (lua_stringtonumber(L, lua_tostring(L, -1)) == 0) lua_pushnil(L);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
 static void drop_newline(lua_State *L) {
   size_t length;
   const char *line = lua_tolstring(L, -1, &length);
@@ -139,7 +195,7 @@ static void drop_newline(lua_State *L) {
 static void read_format(lua_State *L, int format) {
   if (lua_type(L, format) == LUA_TNUMBER) {
     lua_Integer wanted = luaL_checkinteger(L, format);
-    if (next_line(L)) cut_line(L, wanted < 0 ? 0 : (size_t)wanted);
+    read_bytes(L, wanted < 0 ? 0 : (size_t)wanted);
     return;
   }
   const char *name = luaL_optstring(L, format, "l");
@@ -147,10 +203,10 @@ static void read_format(lua_State *L, int format) {
   if (!letter || !strchr("lLna", letter)) luaL_argerror(L, format, "invalid format");
   if (letter == 'a')
     read_all(L);
-  else if (next_line(L)) {
-    if (letter != 'L') drop_newline(L);
-    if (letter == 'n' && lua_stringtonumber(L, lua_tostring(L, -1)) == 0) lua_pushnil(L);
-  }
+  else if (letter == 'n')
+    read_number(L);
+  else if (next_line(L) && letter == 'l')
+    drop_newline(L);
 }
 
 static int read_formats(lua_State *L, int first) {
@@ -243,6 +299,8 @@ void pl_output_redirect(lua_State *L) {
     lua_setfield(L, -2, "execute");
     lua_pushcfunction(L, refuse_exit);
     lua_setfield(L, -2, "exit");
+    lua_pushcfunction(L, pl_shell_popen);
+    lua_setfield(L, io, "popen");
     replace(L, io, io, "write", io_write, "output");
     replace(L, methods, io, "write", file_write, "output");
   }

@@ -4,9 +4,9 @@
 
 #include <lua.h>
 
-/* Replaces print, os.execute, io.write, io.read, io.lines and the write, read and lines of io.stdout, io.stderr and
- * io.stdin, as far as the attached front end has callbacks. Files that code opens, and io.output(file), work as ever.
- */
+/* Replaces print, os.execute, io.popen, io.write, io.read, io.lines and the write, read and lines of io.stdout,
+ * io.stderr and io.stdin, as far as the attached front end has callbacks. Files that code opens, and io.output(file),
+ * work as ever. */
 void pl_output_redirect(lua_State *L);
 
 #endif

@@ -5,6 +5,7 @@
 #include "host/bind/evaluate.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/output.h"
+#include "host/bind/shell.h"
 #include "host/bind/source.h"
 #include "host/bind/state.h"
 #include "host/device/device.h"
@@ -51,6 +52,7 @@ pl_status pl_session_new(const pl_frontend *frontend, pl_session **session) {
 
 void pl_session_free(pl_session *session) {
   if (!session) return;
+  pl_shell_end_all(); /* closing their files would wait for them */
   lua_close(session->L);
   free(session);
 }

@@ -277,6 +277,30 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
   return status;
 }
 
+/* ---- locals ---- */
+
+/* The names of the declaration whose `local` is token i. */
+static void take_declared(const scanner *s, size_t i, void (*take)(void *context, const char *name, size_t length),
+                          void *context) {
+  if (++i < s->count && is(s, &s->tokens[i], "function")) i++;
+  while (i < s->count && s->tokens[i].kind == NAME) {
+    take(context, s->code + s->tokens[i].start, s->tokens[i].length);
+    i++;
+    if (i < s->count && is(s, &s->tokens[i], "<")) i += 3; /* an attribute */
+    if (i >= s->count || !is(s, &s->tokens[i], ",")) return;
+    i++;
+  }
+}
+
+void pl_source_locals(const char *code, size_t length, void (*take)(void *context, const char *name, size_t length),
+                      void *context) {
+  scanner s = {.code = code, .length = length};
+  while (next_token(&s)) continue;
+  for (size_t i = 0; i < s.count; i++)
+    if (s.tokens[i].depth == 0 && is(&s, &s.tokens[i], "local")) take_declared(&s, i, take, context);
+  free(s.tokens);
+}
+
 /* ---- the indent of the next line ---- */
 
 /* The blanks that the line of a token begins with. */

@@ -25,6 +25,10 @@ int pl_source_load(lua_State *L, const char *code, size_t length, const char *na
 /* Compiles one expression list. */
 int pl_source_load_expression(lua_State *L, const char *code, size_t length, const char *name);
 
+/* Calls take for each variable that the chunk declares local outside all blocks: those that end only with it. */
+void pl_source_locals(const char *code, size_t length, void (*take)(void *context, const char *name, size_t length),
+                      void *context);
+
 /* Appends the blanks that the line after unfinished code should begin with: those of its neighbours in the innermost
  * open block or bracket, or one step more than the line that opened it; none inside a long string, of which they would
  * become part. A step is what the code itself uses. */

@@ -1,6 +1,7 @@
 /* What scripts ask of the machine: memory and devices, time, files; and the optimiser's step over many parameters. */
 #include "host/bind/system.h"
 
+#include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/home.h"
 #include "host/bind/construct.h"
@@ -151,6 +152,19 @@ static int now(lua_State *L) {
   clock_gettime(CLOCK_MONOTONIC, &t);
   lua_pushnumber(L, (double)t.tv_sec + 1e-9 * (double)t.tv_nsec);
   return 1;
+}
+
+/* sleep(seconds): an interrupt ends it */
+static int pause(lua_State *L) {
+  double seconds = luaL_checknumber(L, 1);
+  if (!(seconds >= 0)) return pl_error(L, "sleep: seconds: expected a number of 0 or more, got %f", seconds);
+  for (double until = pl_now_ms() + 1e3 * seconds, left; (left = until - pl_now_ms()) > 0;) {
+    enum { LOOK_MS = 20 }; /* an interrupt that just missed the wait is seen after this */
+    double ms = left < LOOK_MS ? left : LOOK_MS;
+    nanosleep(&(struct timespec){.tv_nsec = (long)(1e6 * ms)}, NULL);
+    pl_raise_unless_ok(L, pl_check_interrupt());
+  }
+  return 0;
 }
 
 /* ---- files ---- */
@@ -414,6 +428,7 @@ void pl_register_system(lua_State *L) {
                                        {"tf32", tf32},
                                        {"autocast", autocast},
                                        {"time", now},
+                                       {"sleep", pause},
                                        {"save", save},
                                        {"load", load},
                                        {"write_file", write_file},

@@ -62,7 +62,7 @@ pl_status pl_cpu_cross_entropy(pl_device *device, const pl_cross_entropy *entrop
     failed = !room;
 #pragma omp for
     for (int64_t row = 0; row < work.rows; row++) {
-      if (!room) continue;
+      if (!room || pl_interrupt_pending()) continue;
       double from;
       const void *x = pl_blocks_row(entropy->logits, work.compute, row, work.classes, room, true);
       double value = loss_of(&work, x, class_of(&work, row), &from);
@@ -72,7 +72,7 @@ pl_status pl_cpu_cross_entropy(pl_device *device, const pl_cross_entropy *entrop
     free(room);
   }
   if (failed) return PL_FAIL_MEMORY("cross_entropy: no memory for rows of %lld", (long long)work.classes);
-  return PL_OK;
+  return pl_check_interrupt();
 }
 
 /* One row into `target`: g (softmax - the smoothed target). */
@@ -98,7 +98,7 @@ pl_status pl_cpu_cross_entropy_gradient(pl_device *device, const pl_cross_entrop
     failed = !room;
 #pragma omp for
     for (int64_t row = 0; row < work.rows; row++) {
-      if (!room) continue;
+      if (!room || pl_interrupt_pending()) continue;
       _Alignas(64) char block[2][PL_BLOCK_BYTES];
       double from = *(const double *)pl_blocks_read(shift, PL_COMPUTE_F64, row, 1, block[0]);
       double of_loss = *(const double *)pl_blocks_read(g, PL_COMPUTE_F64, row, 1, block[1]);
@@ -114,5 +114,5 @@ pl_status pl_cpu_cross_entropy_gradient(pl_device *device, const pl_cross_entrop
     free(room);
   }
   if (failed) return PL_FAIL_MEMORY("cross_entropy: no memory for rows of %lld", (long long)work.classes);
-  return PL_OK;
+  return pl_check_interrupt();
 }

@@ -74,12 +74,16 @@ pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, cons
   if (count == 0) return PL_OK;
   pl_loop loop = pl_cpu_kernels()->pointwise[compute][op][formula];
   PL_REQUIRE(loop, "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));
+  /* What is changed in place is changed as a whole. */
+  bool in_place = false;
+  for (int i = 0; i < PL_OPERANDS; i++) in_place |= in[i] && in[i]->buffer && in[i]->buffer == out->buffer;
   bool whole_division = op == PL_OP_remainder && compute == PL_COMPUTE_I64, by_zero = false;
 #pragma omp parallel for if (each < count) reduction(|| : by_zero)
   for (int64_t first = 0; first < count; first += each) {
     _Alignas(64) char rooms[PL_OPERANDS][PL_BLOCK_BYTES], result[PL_BLOCK_BYTES];
     const void *operand[PL_OPERANDS];
     for (int64_t start = first; start < first + each && start < count; start += PL_BLOCK) {
+      if (!in_place && pl_interrupt_pending()) break;
       int64_t n = count - start < PL_BLOCK ? count - start : PL_BLOCK;
       const void *any = rooms[0];
       for (int i = 0; i < PL_OPERANDS; i++) {
@@ -98,5 +102,5 @@ pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, cons
     }
   }
   PL_REQUIRE(!by_zero, "remainder: integer division by zero");
-  return PL_OK;
+  return in_place ? PL_OK : pl_check_interrupt();
 }

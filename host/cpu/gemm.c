@@ -78,6 +78,25 @@ static matrix part(const matrix *whole, pl_dtype type, bool rows, int64_t first)
   return m;
 }
 
+/* One thread's part in pieces of milliseconds, so that an interrupt is heard between two. */
+static void multiply_in_pieces(const pl_blas *blas, pl_dtype type, const matrix *a, const matrix *b, double beta,
+                               const matrix *c, int64_t m, int64_t n, int64_t k) {
+  enum { WORK_MAX = 1 << 30, EXTENT_MIN = 256 }; /* below this a piece would spend its time on packing operands */
+  bool rows = m >= n;
+  int64_t extent = rows ? m : n, half = (extent / 2 + 15) / 16 * 16;
+  if (pl_interrupt_pending()) return;
+  if (m * n <= WORK_MAX / k || extent <= EXTENT_MIN) {
+    multiply(blas, type, a, b, beta, c, (blasint)m, (blasint)n, (blasint)k);
+    return;
+  }
+  for (int64_t first = 0; first < extent; first += half) {
+    int64_t count = extent - first < half ? extent - first : half;
+    matrix x = rows ? part(a, type, true, first) : *a, y = rows ? *b : part(b, type, false, first);
+    matrix z = part(c, type, rows, first);
+    multiply_in_pieces(blas, type, &x, &y, beta, &z, rows ? count : m, rows ? n : count, k);
+  }
+}
+
 /* One product in strips of rows or columns, one per thread. OpenBLAS runs each on the thread that calls it: threads of
  * its own would compete with OpenMP's, which spin between two loops. */
 static void multiply_in_strips(const pl_blas *blas, pl_dtype type, const matrix *a, const matrix *b, double beta,
@@ -92,7 +111,7 @@ static void multiply_in_strips(const pl_blas *blas, pl_dtype type, const matrix 
     int64_t count = extent - first < strip ? extent - first : strip;
     matrix x = rows ? part(a, type, true, first) : *a, y = rows ? *b : part(b, type, false, first);
     matrix z = part(c, type, rows, first);
-    multiply(blas, type, &x, &y, beta, &z, (blasint)(rows ? count : m), (blasint)(rows ? n : count), (blasint)k);
+    multiply_in_pieces(blas, type, &x, &y, beta, &z, rows ? count : m, rows ? n : count, k);
   }
 }
 

@@ -54,6 +54,7 @@ pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *
   size_t size = pl_dtype_size(out->dtype);
 #pragma omp parallel for if (count > PL_PARALLEL_MIN)
   for (int64_t element = 0; element < count; element += run) {
+    if (pl_interrupt_pending()) continue;
     int64_t to, from;
     offsets(out, in, dim, values, slices, element, &to, &from);
     char *target = (char *)out->buffer->data + to * (int64_t)size;
@@ -66,7 +67,7 @@ pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *
         memcpy(target + (size_t)(i * to_stride) * size, source + i * from_stride * (int64_t)size, size);
   }
   free(values);
-  return PL_OK;
+  return pl_check_interrupt();
 }
 
 pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
@@ -78,7 +79,7 @@ pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const 
   bool slices = index->rank == 1 && in->rank != 1;
   int64_t run = slices ? run_length(in, dim) : 1;
   /* In order, on one thread: equal indices add up in a fixed order, so the result repeats bit for bit. */
-  for (int64_t element = 0; element < count; element += run) {
+  for (int64_t element = 0; element < count && !pl_interrupt_pending(); element += run) {
     int64_t to, from;
     offsets(in, out, dim, values, slices, element, &from, &to);
     int64_t from_stride = run > 1 ? in->stride[in->rank - 1] : 1, to_stride = run > 1 ? out->stride[out->rank - 1] : 1;
@@ -91,5 +92,5 @@ pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const 
         ((int64_t *)out->buffer->data)[to] += ((const int64_t *)in->buffer->data)[from];
   }
   free(values);
-  return PL_OK;
+  return pl_check_interrupt();
 }

@@ -41,7 +41,7 @@ pl_status pl_cpu_norm(pl_device *device, const pl_norm *norm, const pl_array *y,
     const void *bias = room ? vector_of(norm->bias, compute, n, room + 3 * bytes) : NULL;
 #pragma omp for
     for (int64_t row = 0; row < rows; row++) {
-      if (!room) continue;
+      if (!room || pl_interrupt_pending()) continue;
       double of_x, by;
       void *target = pl_blocks_row(y, compute, row, n, room, false);
       kernels->norm[compute](n, target, pl_blocks_row(norm->x, compute, row, n, room + bytes, true), weight, bias,
@@ -53,7 +53,7 @@ pl_status pl_cpu_norm(pl_device *device, const pl_norm *norm, const pl_array *y,
     free(room);
   }
   if (failed) return PL_FAIL_MEMORY("norm: no memory for rows of %lld", (long long)n);
-  return PL_OK;
+  return pl_check_interrupt();
 }
 
 typedef struct {
@@ -70,7 +70,7 @@ static void backward_piece(const passage *p, int64_t piece, int64_t pieces, char
   size_t bytes = (size_t)p->n * pl_compute_size(p->compute);
   const void *weight = vector_of(p->norm->weight, p->compute, p->n, room + 3 * bytes);
   double *sums = p->sums ? p->sums + piece * 2 * p->n : NULL;
-  for (int64_t row = piece * p->rows / pieces; row < (piece + 1) * p->rows / pieces; row++) {
+  for (int64_t row = piece * p->rows / pieces; row < (piece + 1) * p->rows / pieces && !pl_interrupt_pending(); row++) {
     const void *x = pl_blocks_row(p->norm->x, p->compute, row, p->n, room, true);
     const void *g = pl_blocks_row(p->g, p->compute, row, p->n, room + bytes, true);
     double of_x = p->norm->centred ? get(p->mean, row) : 0, by = get(p->scale, row);
@@ -115,5 +115,5 @@ pl_status pl_cpu_norm_gradient(pl_device *device, const pl_norm *norm, const pl_
     if (gradients[i]) add_pieces(p.sums, pieces, p.n, i, gradients[i]);
   free(p.sums);
   if (failed) return PL_FAIL_MEMORY("norm: no memory for rows of %lld", (long long)p.n);
-  return PL_OK;
+  return pl_check_interrupt();
 }

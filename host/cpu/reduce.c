@@ -69,7 +69,7 @@ static tally join(tally a, tally b) {
 
 static tally tally_range(const job *work, int64_t start, int64_t count) {
   tally all = {0};
-  for (int64_t done = 0; done < count; done += PL_BLOCK)
+  for (int64_t done = 0; done < count && !pl_interrupt_pending(); done += PL_BLOCK)
     all = join(all, tally_block(work, start + done, count - done < PL_BLOCK ? count - done : PL_BLOCK));
   return all;
 }
@@ -81,7 +81,7 @@ static double finished(const job *work, double total) {
 static int64_t sum_integers(const job *work, int64_t start, int64_t count) {
   _Alignas(64) char room[PL_BLOCK_BYTES];
   uint64_t total = 0;
-  for (int64_t done = 0; done < count; done += PL_BLOCK) {
+  for (int64_t done = 0; done < count && !pl_interrupt_pending(); done += PL_BLOCK) {
     int64_t n = count - done < PL_BLOCK ? count - done : PL_BLOCK;
     const int64_t *x = pl_blocks_read(&work->in, work->compute, start + done, n, room);
     for (int64_t i = 0; i < n; i++) total += (uint64_t)x[i];
@@ -132,7 +132,7 @@ static void add_row(pl_reduction kind, int64_t before, int64_t n, double *restri
 static void sum_columns(const job *work, int64_t first, int64_t n) {
   _Alignas(64) char room[PL_BLOCK_BYTES];
   _Alignas(64) double total[PL_BLOCK] = {0}, mean[PL_BLOCK] = {0};
-  for (int64_t r = 0; r < work->reduced; r++) {
+  for (int64_t r = 0; r < work->reduced && !pl_interrupt_pending(); r++) {
     pl_array row = work->in;
     row.rank = 1;
     row.size[0] = work->kept;
@@ -173,7 +173,7 @@ static int64_t extreme(const job *work, int64_t start, bool largest, double *num
   _Alignas(64) char room[PL_BLOCK_BYTES];
   bool integers = work->compute == PL_COMPUTE_I64;
   int64_t position = 0;
-  for (int64_t done = 0; done < work->reduced; done += PL_BLOCK) {
+  for (int64_t done = 0; done < work->reduced && !pl_interrupt_pending(); done += PL_BLOCK) {
     int64_t n = work->reduced - done < PL_BLOCK ? work->reduced - done : PL_BLOCK;
     const void *block = pl_blocks_read(&work->in, work->compute, start + done, n, room);
     for (int64_t i = 0; i < n; i++) {
@@ -200,7 +200,10 @@ pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, double factor, con
   (void)device;
   job work = arrange(kind, factor, out, in);
   if (work.kept == 0) return PL_OK;
-  if (kind == PL_SUM || kind == PL_EUCLIDEAN || kind == PL_DEVIATIONS) return sum(&work);
+  if (kind == PL_SUM || kind == PL_EUCLIDEAN || kind == PL_DEVIATIONS) {
+    PL_TRY(sum(&work));
+    return pl_check_interrupt();
+  }
   PL_REQUIRE(work.reduced > 0, "max, min, argmax and argmin need at least one element; got shape %s",
              pl_shape_text(in));
   bool largest = kind == PL_MAX || kind == PL_ARGMAX, position_wanted = kind == PL_ARGMAX || kind == PL_ARGMIN;
@@ -214,5 +217,5 @@ pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, double factor, con
     else
       put(&work, k, number, integer);
   }
-  return PL_OK;
+  return pl_check_interrupt();
 }

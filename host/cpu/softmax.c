@@ -32,7 +32,7 @@ static pl_status rows(pl_softmax_kind kind, const pl_array *out, const pl_array 
     failed = !room;
 #pragma omp for
     for (int64_t row = 0; row < total; row++) {
-      if (!room) continue;
+      if (!room || pl_interrupt_pending()) continue;
       void *target = pl_blocks_row(&view_out, compute, row, n, room, false);
       const void *x = pl_blocks_row(&view_in, compute, row, n, room + bytes, true);
       if (y)
@@ -45,7 +45,7 @@ static pl_status rows(pl_softmax_kind kind, const pl_array *out, const pl_array 
     free(room);
   }
   if (failed) return PL_FAIL_MEMORY("softmax: no memory for rows of %lld", (long long)n);
-  return PL_OK;
+  return pl_check_interrupt();
 }
 
 pl_status pl_cpu_softmax(pl_device *device, pl_softmax_kind kind, const pl_array *out, const pl_array *in, int dim) {

@@ -23,8 +23,12 @@ static void publish_state(pl_kernel *k, const pl_request *request, const char *s
 void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, const pl_request *request) {
   const pl_handler *handler = pl_handler_find(request->type, channel);
   publish_state(k, request, "busy");
+  if (handler && handler->channels & PL_SPEAKS) pl_publisher_begin(k->publisher, &request->header_bytes);
   json_t *content = handler ? handler->run(k, request) : NULL;
-  if (channel == PL_SHELL) pl_publisher_flush(k->publisher);
+  if (channel == PL_SHELL) {
+    pl_capture_drain(k->capture);
+    pl_publisher_flush(k->publisher);
+  }
   if (content) pl_wire_reply(k->wire, socket, request, handler->reply, content);
   json_decref(content);
   publish_state(k, request, "idle");
@@ -32,16 +36,14 @@ void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, const pl_r
 
 static void handle_shell(pl_kernel *k, pl_request *request) {
   k->request = request;
-  pl_text_clear(&k->parent);
-  pl_text_append(&k->parent, request->header_bytes.data, request->header_bytes.length);
   pl_kernel_handle(k, PL_SHELL, k->shell, request);
   k->request = NULL;
   pl_request_release(request);
 }
 
 void pl_kernel_publish(pl_kernel *k, const char *type, const json_t *content) {
-  pl_publisher_flush(k->publisher);
-  pl_publisher_send(k->publisher, type, &k->parent, content, NULL);
+  pl_capture_drain(k->capture);
+  pl_publisher_publish(k->publisher, type, content, NULL);
 }
 
 /* ---- stop on error ---- */
@@ -93,14 +95,26 @@ void pl_kernel_step(pl_kernel *k, long patience_ms) {
   handle_waiting(k);
 }
 
-/* ---- the session's front end ---- */
+/* ---- the session's front end: who shows more than front ends read waits for them ---- */
 
 static void stream(void *context, const char *name, const char *data, size_t length) {
   pl_kernel *k = context;
-  pl_publisher_stream(k->publisher, &k->parent, name, data, length);
+  pl_capture_drain(k->capture);
+  pl_publisher_stream(k->publisher, name, data, length);
+  pl_publisher_wait(k->publisher);
 }
 
-static void display(void *context, const char *type, json_t *content) { pl_kernel_publish(context, type, content); }
+static void display(void *context, const char *type, json_t *content) {
+  pl_kernel *k = context;
+  pl_kernel_publish(k, type, content);
+  pl_publisher_wait(k->publisher);
+}
+
+static void take_captured(void *publisher, const char *name, const char *data, size_t length) {
+  pl_publisher_stream(publisher, name, data, length);
+}
+
+static bool is_full(void *publisher) { return pl_publisher_full(publisher); }
 
 static void payload(void *context, json_t *content) {
   pl_kernel *k = context;
@@ -110,8 +124,9 @@ static void payload(void *context, json_t *content) {
 static void comm(void *context, const pl_comm_message *message) {
   pl_kernel *k = context;
   pl_attachment attached = {message->metadata, message->buffers, message->buffer_count};
-  pl_publisher_flush(k->publisher);
-  pl_publisher_send(k->publisher, message->type, &k->parent, message->content, &attached);
+  pl_capture_drain(k->capture);
+  pl_publisher_publish(k->publisher, message->type, message->content, &attached);
+  pl_publisher_wait(k->publisher);
 }
 
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
@@ -123,6 +138,7 @@ static void send_question(pl_kernel *k, const char *prompt, bool password) {
   text = json_stringn_nocheck(valid.data ? valid.data : "", valid.length);
   json_object_set_new(content, "prompt", text);
   json_object_set_new(content, "password", json_boolean(password));
+  pl_capture_drain(k->capture);
   pl_publisher_flush(k->publisher);
   pl_wire_reply(k->wire, k->stdin_socket, k->request, "input_request", content);
   json_decref(content);
@@ -144,7 +160,7 @@ static pl_status input(void *context, const char *prompt, bool password, pl_text
   zmq_pollitem_t item = {.socket = k->stdin_socket, .events = ZMQ_POLLIN};
   for (;;) {
     pl_request reply;
-    zmq_poll(&item, 1, 100); /* an interrupt ends the wait at once, or after this many ms when it just missed it */
+    zmq_poll(&item, 1, 20); /* an interrupt ends the wait at once, or after this many ms when it just missed it */
     PL_TRY(pl_check_interrupt());
     if (pl_wire_receive(k->wire, k->stdin_socket, &reply) != PL_RECEIVED) continue;
     const json_t *value = json_object_get(reply.content, "value");
@@ -187,13 +203,16 @@ static void heed_signals(pl_kernel *k) {
 static pl_status bind_socket(pl_kernel *k, pl_channel channel, int type, void **socket) {
   *socket = zmq_socket(k->context, type);
   PL_REQUIRE(*socket, "cannot create a socket: %s", zmq_strerror(errno));
-  int linger_ms = 1000, unlimited = 0, on = 1;
+  int linger_ms = 1000, unlimited = 0, queued = type == ZMQ_XPUB ? PL_PUBLISHER_MESSAGES_MAX : unlimited, on = 1;
   int64_t frame_bytes_max = (int64_t)1 << 30; /* a length that somebody made up is not worth all memory */
   zmq_setsockopt(*socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
   zmq_setsockopt(*socket, ZMQ_MAXMSGSIZE, &frame_bytes_max, sizeof frame_bytes_max);
-  zmq_setsockopt(*socket, ZMQ_SNDHWM, &unlimited, sizeof unlimited); /* a lost `idle` would hang a front end */
+  zmq_setsockopt(*socket, ZMQ_SNDHWM, &queued, sizeof queued);
   zmq_setsockopt(*socket, ZMQ_RCVHWM, &unlimited, sizeof unlimited);
-  if (type == ZMQ_XPUB) zmq_setsockopt(*socket, ZMQ_XPUB_VERBOSE, &on, sizeof on); /* a welcome for each subscriber */
+  if (type == ZMQ_XPUB) {
+    zmq_setsockopt(*socket, ZMQ_XPUB_VERBOSE, &on, sizeof on); /* a welcome for each subscriber */
+    zmq_setsockopt(*socket, ZMQ_XPUB_NODROP, &on, sizeof on);  /* a lost `idle` would hang a front end */
+  }
   if (type == ZMQ_ROUTER) zmq_setsockopt(*socket, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
   PL_REQUIRE(zmq_bind(*socket, k->connection.address[channel]) == 0, "cannot bind to %s: %s",
              k->connection.address[channel], zmq_strerror(errno));
@@ -216,7 +235,10 @@ static pl_status open_session(pl_kernel *k) {
   pl_frontend frontend = {
       .context = k, .stream = stream, .display = display, .payload = payload, .comm = comm, .input = input};
   PL_TRY(pl_session_new(&frontend, &k->session));
-  pl_status status = pl_thread_start(&k->control_thread, pl_control_run, k);
+  pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
+  pl_status status = pl_capture_start(&sink, &k->capture);
+  if (status == PL_OK && (status = pl_thread_start(&k->control_thread, pl_control_run, k)) != PL_OK)
+    pl_capture_stop(k->capture), k->capture = NULL;
   if (status != PL_OK) {
     pl_session_free(k->session);
     k->session = NULL;
@@ -239,7 +261,8 @@ pl_status pl_kernel_open(pl_kernel *k) {
 static void close_session(pl_kernel *k) {
   if (!k->session) return;
   pl_session_free(k->session); /* finalizers may still print */
-  pl_children_end();
+  pl_children_end();           /* which hold the captured files open */
+  pl_capture_stop(k->capture);
   atomic_store(&k->ended, true);
   pl_kernel_stop(k);
   pthread_join(k->control_thread, NULL);
@@ -258,7 +281,6 @@ void pl_kernel_close(pl_kernel *k) {
   free(k->waiting);
   json_decref(k->payload);
   pl_history_free(k->history);
-  pl_text_release(&k->parent);
   pl_wire_free(k->wire);
   pl_connection_release(&k->connection);
 }

@@ -4,6 +4,7 @@
 #define PL_JUPYTER_KERNEL_H
 
 #include "host/bind/session.h"
+#include "host/jupyter/capture.h"
 #include "host/jupyter/connection.h"
 #include "host/jupyter/history.h"
 #include "host/jupyter/process.h"
@@ -22,6 +23,7 @@ typedef struct {
   pl_connection connection;
   pl_wire *wire;
   pl_publisher *publisher;
+  pl_capture *capture;
   pl_session *session;
   void *context, *shell, *control, *stdin_socket, *heartbeat; /* of ZeroMQ */
   pthread_t control_thread;
@@ -33,7 +35,6 @@ typedef struct {
 
   /* ---- of the main thread ---- */
   const pl_request *request; /* the one being handled */
-  pl_text parent;            /* header of the last request: what runs on its behalf, or later, belongs to it */
   long execution_count;
   pl_history *history;
   json_t *payload;     /* array: what the front end is to do after the code that runs */
@@ -55,16 +56,19 @@ void pl_kernel_handle(pl_kernel *kernel, pl_channel channel, void *socket, const
 /* Asks both threads to end; also from a signal handler. */
 void pl_kernel_stop(pl_kernel *kernel);
 
-/* Sends a message on iopub that belongs to the request being executed, behind the streams so far. */
+/* Sends a message of output on iopub, behind all that was written so far. */
 void pl_kernel_publish(pl_kernel *kernel, const char *type, const json_t *content);
 
 /* The control and heartbeat thread's whole life; data is the kernel. */
 void *pl_control_run(void *kernel);
 
+/* With the channels of a message that runs code of the user: output belongs to it, also what comes after its end. */
+enum { PL_SPEAKS = 1 << 8 };
+
 /* Answers to messages: one row for each type that the kernel knows. */
 typedef struct {
   const char *type, *reply; /* reply is NULL for messages that have none */
-  unsigned channels;        /* bit 1 << pl_channel: where it may arrive */
+  unsigned channels;        /* bits 1 << pl_channel: where it may arrive; and PL_SPEAKS */
   /* Makes the content of the reply, NULL when there is none. On the control channel it runs in that thread, at the same
    * time as the main thread's work. */
   json_t *(*run)(pl_kernel *kernel, const pl_request *request);

@@ -3,6 +3,7 @@
 #include "host/jupyter/notebook.h"
 #include "host/base/clock.h"
 #include "host/bind/session.h"
+#include "host/jupyter/capture.h"
 #include "host/jupyter/language.h"
 #include "host/jupyter/notebook_file.h"
 #include "host/jupyter/outputs.h"
@@ -23,11 +24,14 @@ typedef struct {
   const char *path, *output;
   const pl_notebook_options *options;
   pl_session *session;
+  pl_capture *capture;
   pl_notebook_file *file;
   long execution_count;
   pl_text *failure;
 
-  pthread_mutex_t lock; /* of what follows: the thread that keeps the time limit writes the file if it must */
+  /* Of what follows: the capture's thread fills outputs, too, and the one that keeps the time limit writes the file if
+   * it must. */
+  pthread_mutex_t lock;
   pthread_cond_t changed;
   pl_outputs outputs;
   pl_notebook_cell *running; /* NULL between cells */
@@ -37,15 +41,22 @@ typedef struct {
 
 /* ---- the session's front end ---- */
 
-static void stream(void *context, const char *name, const char *data, size_t length) {
+static void take_captured(void *context, const char *name, const char *data, size_t length) {
   runner *r = context;
   pthread_mutex_lock(&r->lock);
   pl_outputs_stream(&r->outputs, name, data, length);
   pthread_mutex_unlock(&r->lock);
 }
 
+static void stream(void *context, const char *name, const char *data, size_t length) {
+  runner *r = context;
+  pl_capture_drain(r->capture);
+  take_captured(r, name, data, length);
+}
+
 static void display(void *context, const char *type, json_t *content) {
   runner *r = context;
+  pl_capture_drain(r->capture);
   pthread_mutex_lock(&r->lock);
   pl_outputs_display(&r->outputs, type, content);
   pthread_mutex_unlock(&r->lock);
@@ -132,6 +143,7 @@ static void give_up(runner *r) {
                         .traceback = json_pack("[s]", "interrupted: the code did not heed it, and the process ended")};
   pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
   describe_failure(r, r->running, &outcome);
+  pl_capture_leave(r->capture);
   if (write_result(r) != PL_OK) fprintf(stderr, "perilune: %s\n", pl_message());
   fprintf(stderr, "perilune: %s\n", r->failure->data);
   pl_children_end();
@@ -197,6 +209,14 @@ static void set_running(runner *r, pl_notebook_cell *cell) {
   pthread_cond_signal(&r->changed);
 }
 
+static void end_outputs(runner *r, const pl_outcome *outcome) {
+  pl_capture_drain(r->capture);
+  pthread_mutex_lock(&r->lock);
+  set_running(r, NULL);
+  pl_outputs_outcome(&r->outputs, outcome, r->execution_count);
+  pthread_mutex_unlock(&r->lock);
+}
+
 static bool run_cell(runner *r, pl_notebook_cell *cell) {
   char name[32];
   pl_outcome outcome;
@@ -207,10 +227,7 @@ static bool run_cell(runner *r, pl_notebook_cell *cell) {
   pthread_mutex_unlock(&r->lock);
   snprintf(name, sizeof name, "In [%ld]", r->execution_count);
   pl_session_execute(r->session, cell->source.data, cell->source.length, name, &outcome);
-  pthread_mutex_lock(&r->lock);
-  set_running(r, NULL);
-  pl_outputs_outcome(&r->outputs, &outcome, r->execution_count);
-  pthread_mutex_unlock(&r->lock);
+  end_outputs(r, &outcome);
   bool go_on = judge(r, cell, &outcome);
   pl_outcome_release(&outcome);
   return go_on;
@@ -240,9 +257,12 @@ static pl_status run_session(runner *r) {
   pl_frontend frontend = {.context = r, .stream = stream, .display = display, .input = input};
   PL_TRY(pl_session_new(&frontend, &r->session));
   pl_outputs_open(&r->outputs);
-  pl_status status = run_timed(r);
+  pl_capture_sink sink = {.context = r, .take = take_captured};
+  pl_status status = pl_capture_start(&sink, &r->capture);
+  if (status == PL_OK) status = run_timed(r);
   pl_session_free(r->session);
   pl_children_end();
+  pl_capture_stop(r->capture);
   pl_outputs_release(&r->outputs);
   return status;
 }

@@ -226,18 +226,24 @@ void pl_packet_release(pl_packet *packet) {
   release_texts(packet->buffers, packet->buffer_count);
 }
 
-static void send_frame(void *socket, const pl_text *frame, int flags) {
-  while (zmq_send(socket, frame->length ? frame->data : "", frame->length, flags) < 0 && errno == EINTR) continue;
+static bool send_frame(void *socket, const pl_text *frame, int flags) {
+  int sent;
+  do sent = zmq_send(socket, frame->length ? frame->data : "", frame->length, flags);
+  while (sent < 0 && errno == EINTR);
+  return sent >= 0 || errno != EAGAIN;
 }
 
-void pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet) {
+/* Whether there is room is decided by the first frame. */
+bool pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet) {
   const pl_text separator = {.data = (char *)delimiter, .length = strlen(delimiter)};
-  for (size_t i = 0; i < prefix_count; i++) send_frame(socket, &prefix[i], ZMQ_SNDMORE);
+  for (size_t i = 0; i < prefix_count; i++)
+    if (!send_frame(socket, &prefix[i], ZMQ_SNDMORE | (i == 0 ? ZMQ_DONTWAIT : 0))) return false;
   send_frame(socket, &separator, ZMQ_SNDMORE);
   size_t last = PL_FRAMES + packet->buffer_count - 1;
   for (size_t i = 0; i <= last; i++)
     send_frame(socket, i < PL_FRAMES ? &packet->frames[i] : &packet->buffers[i - PL_FRAMES],
                i < last ? ZMQ_SNDMORE : 0);
+  return true;
 }
 
 void pl_wire_reply(pl_wire *wire, void *socket, const pl_request *request, const char *type, const json_t *content) {

@@ -51,8 +51,9 @@ void pl_wire_compose(pl_wire *wire, const char *type, const pl_text *parent, con
                      const pl_attachment *attached, pl_packet *packet);
 void pl_packet_release(pl_packet *packet);
 
-/* Sends a packet behind the given routing frames (or topic). */
-void pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet);
+/* Sends a packet behind the given routing frames (or topic). False when the socket's queue is full, which that of a
+ * ROUTER here never is: nothing was sent. */
+bool pl_wire_send(void *socket, const pl_text *prefix, size_t prefix_count, const pl_packet *packet);
 
 /* Composes and sends the reply to a request. */
 void pl_wire_reply(pl_wire *wire, void *socket, const pl_request *request, const char *type, const json_t *content);

@@ -4,10 +4,11 @@ local inspect = {}
 -- Cells may use these names for values of their own.
 local type, next, pcall, tostring, rawget, rawlen, pairs, ipairs, error, select =
   type, next, pcall, tostring, rawget, rawlen, pairs, ipairs, error, select
-local math_type, min, max = math.type, math.min, math.max
+local math_type, min = math.type, math.min
 local sort, concat, getmetatable = table.sort, table.concat, debug.getmetatable
 
-local DEPTH_MAX, ITEMS_MAX, WIDTH_MAX, STRING_MAX = 4, 60, 100, 4000
+-- Levels of tables, items of one table, of all tables together, columns of a line, bytes of a string.
+local DEPTH_MAX, ITEMS_MAX, TOTAL_MAX, WIDTH_MAX, STRING_MAX = 4, 60, 2000, 100, 4000
 
 local function quote(text)
   if #text > STRING_MAX then text = text:sub(1, STRING_MAX) .. "…" end
@@ -18,11 +19,13 @@ local function quote(text)
   return '"' .. quoted .. '"'
 end
 
+local function told(raised) return type(raised) == "string" and raised or "error object is a " .. type(raised) end
+
 -- tostring, with an error in __tostring told as one sentence.
 local function describe(value)
   local ok, text = pcall(tostring, value)
   if ok then return text end
-  error("__tostring failed: " .. (type(text) == "string" and text or "error object is a " .. type(text)), 0)
+  error("__tostring failed: " .. told(text), 0)
 end
 
 local function key_text(key)
@@ -50,24 +53,35 @@ end
 
 local format
 
-local function items(value, depth, seen)
+-- `shown` holds the tables that are being laid open, and the number of items so far.
+local function items(value, depth, shown)
   local list, length = {}, rawlen(value)
-  for i = 1, min(length, ITEMS_MAX) do list[i] = format(rawget(value, i), depth + 1, seen) end
-  local keys = sorted_keys(value, length)
-  for i = 1, min(#keys, ITEMS_MAX) do
-    list[#list + 1] = key_text(keys[i]) .. " = " .. format(rawget(value, keys[i]), depth + 1, seen)
+  local function add(text)
+    shown.count = shown.count + 1
+    list[#list + 1] = text
   end
-  local hidden = max(length - ITEMS_MAX, 0) + max(#keys - ITEMS_MAX, 0)
+  local in_sequence, in_keys = 0, 0
+  while in_sequence < min(length, ITEMS_MAX) and shown.count < TOTAL_MAX do
+    in_sequence = in_sequence + 1
+    add(format(rawget(value, in_sequence), depth + 1, shown))
+  end
+  local keys = sorted_keys(value, length)
+  while in_keys < min(#keys, ITEMS_MAX) and shown.count < TOTAL_MAX do
+    in_keys = in_keys + 1
+    local key = keys[in_keys]
+    add(key_text(key) .. " = " .. format(rawget(value, key), depth + 1, shown))
+  end
+  local hidden = length - in_sequence + #keys - in_keys
   if hidden > 0 then list[#list + 1] = ("… %d more"):format(hidden) end
   return list
 end
 
-local function format_table(value, depth, seen)
-  if seen[value] then return "<contains itself>" end
+local function format_table(value, depth, shown)
+  if shown[value] then return "<contains itself>" end
   if depth >= DEPTH_MAX then return next(value) == nil and "{}" or "{…}" end
-  seen[value] = true
-  local list = items(value, depth, seen)
-  seen[value] = nil
+  shown[value] = true
+  local list = items(value, depth, shown)
+  shown[value] = nil
   local width, several = 0, false
   for _, item in ipairs(list) do
     width = width + #item + 2
@@ -78,23 +92,23 @@ local function format_table(value, depth, seen)
   return "{\n" .. indent .. concat(list, ",\n" .. indent) .. "\n" .. ("  "):rep(depth) .. "}"
 end
 
-function format(value, depth, seen)
+function format(value, depth, shown)
   local kind = type(value)
   if kind == "string" then return quote(value) end
   local meta = getmetatable(value)
   local described = type(meta) == "table" and (rawget(meta, "__tostring") or rawget(meta, "__name"))
-  if kind == "table" and not described then return format_table(value, depth, seen) end
+  if kind == "table" and not described then return format_table(value, depth, shown) end
   local text = describe(value)
   return depth > 0 and text:gsub("\n", "\n" .. ("  "):rep(depth)) or text
 end
 
 -- Text of one value; tables are laid open, with limits on depth and length.
-function inspect.text(value) return (format(value, 0, {})) end
+function inspect.text(value) return (format(value, 0, { count = 0 })) end
 
 -- Text of one value in one line, as it stands for a key.
 function inspect.line(value)
   if type(value) == "table" then return describe(value) end
-  return (format(value, 0, {}))
+  return (format(value, 0, { count = 0 }))
 end
 
 local function mime_of(value)
@@ -102,7 +116,7 @@ local function mime_of(value)
   local mime = type(meta) == "table" and rawget(meta, "__mime")
   if not mime then return nil end
   local ok, bundle = pcall(mime, value)
-  if not ok then error("__mime failed: " .. (type(bundle) == "string" and bundle or type(bundle)), 0) end
+  if not ok then error("__mime failed: " .. told(bundle), 0) end
   if type(bundle) ~= "table" then
     error("__mime must return a table from MIME types to contents, got " .. type(bundle), 0)
   end

@@ -285,7 +285,6 @@ end
 
 local EDGE <const>, FEW <const> = 3, 8
 
--- A slice as rows of text: all of it, or its first and last EDGE entries.
 local function rounded(dtype)
   if not dtype:find "float" then return tostring end
   return function(x)
@@ -296,38 +295,94 @@ local function rounded(dtype)
   end
 end
 
-local function entries(t, say)
-  local n, shown = #t, {}
-  local function add(from, to) for i = from, to do shown[#shown + 1] = say(t[i]) end end
+-- The indices of n entries that are shown: all of them, or the first and last EDGE with false between.
+local function shown_indices(n)
+  local list = {}
+  local function add(from, to) for i = from, to do list[#list + 1] = i end end
   if n <= FEW then
     add(1, n)
   else
     add(1, EDGE)
-    shown[#shown + 1] = "..."
+    list[#list + 1] = false
     add(n - EDGE + 1, n)
   end
-  return shown
+  return list
+end
+
+-- What is shown of a tensor along its first dimension: say(slice, index) for each, `gap` for those left out.
+local function entries(t, say, gap)
+  local list = {}
+  for k, i in ipairs(shown_indices(#t)) do list[k] = i and say(t[i], i) or gap end
+  return list
 end
 
 local function block(t, indent, number)
   local rank = #t.shape
   if rank == 0 then return number(t:item()) end
-  if rank == 1 then return "{ " .. table.concat(entries(t, function(x) return number(x:item()) end), ", ") .. " }" end
-  local rows = entries(t, function(x) return block(x, indent .. "  ", number) end)
+  if rank == 1 then
+    return "{ " .. table.concat(entries(t, function(x) return number(x:item()) end, "..."), ", ") .. " }"
+  end
+  local rows = entries(t, function(x) return block(x, indent .. "  ", number) end, "...")
   return "{ " .. table.concat(rows, ",\n" .. indent .. "  ") .. " }"
 end
+
+local function heading(t) return ("tensor [%s] %s %s"):format(table.concat(t.shape, ", "), t.dtype, t.device) end
 
 local function describe(t)
   local dropped = core.dropped(t)
   if dropped then return "tensor (dropped: its scope " .. dropped .. ")" end
   local scope <close> = core.scope() -- luacheck: ignore scope
-  local head = ("tensor [%s] %s %s"):format(table.concat(t.shape, ", "), t.dtype, t.device)
+  local head = heading(t)
   if t:numel() == 0 then return head end
   local values = core.no_grad(block, t:detach(), "", rounded(t.dtype))
   return head .. (#t.shape > 1 and "\n" or " ") .. values
 end
 
+local function tag(name, text) return ("<%s>%s</%s>"):format(name, text, name) end
+
+local function table_row(t, number)
+  return table.concat(entries(t, function(x) return tag("td", number(x:item())) end, tag("td", "…")))
+end
+
+-- A tensor of one or two dimensions as a table with its indices.
+local function html_table(t, number)
+  local matrix, columns, rows = #t.shape == 2, {}, {}
+  for k, i in ipairs(shown_indices(t.shape[#t.shape])) do columns[k] = tag("th", i or "…") end
+  if matrix then
+    local function row(x, i) return tag("tr", tag("th", i) .. table_row(x, number)) end
+    rows = entries(t, row, tag("tr", tag("th", "…")))
+  else
+    rows[1] = tag("tr", table_row(t, number))
+  end
+  local head = tag("tr", (matrix and tag("th", "") or "") .. table.concat(columns))
+  return tag("table", tag("thead", head) .. tag("tbody", table.concat(rows)))
+end
+
+-- Adds the matrices of a tensor to `list`, each under its indices; FEW of them at most.
+local function add_matrices(list, t, indices, number)
+  if #list > FEW then return end
+  if #list == FEW then
+    list[#list + 1] = tag("p", "…")
+  elseif #t.shape <= 2 then
+    list[#list + 1] = (indices == "" and "" or tag("p", "[" .. indices .. "]")) .. html_table(t, number)
+  else
+    for i = 1, #t do add_matrices(list, t[i], indices == "" and i or indices .. ", " .. i, number) end
+  end
+end
+
+--- What a notebook shows: text, and where there are several elements tables.
+local function mime(t)
+  local bundle = { ["text/plain"] = describe(t) }
+  if core.dropped(t) or #t.shape == 0 or t:numel() == 0 then return bundle end
+  local scope <close> = core.scope() -- luacheck: ignore scope
+  local parts = {}
+  core.no_grad(add_matrices, parts, t:detach(), "", rounded(t.dtype))
+  bundle["text/html"] = tag("p", heading(t)) .. table.concat(parts)
+  return bundle
+end
+
 core.tensor_metatable.__tostring = describe
+core.tensor_metatable.__mime = mime
 core.tensor_metatable.__name = "tensor"
 
 return tensor

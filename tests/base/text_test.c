@@ -90,6 +90,15 @@ static void test_utf8(void) {
     same = same && pl_utf8_count(cases[i].given, length) == cases[i].count &&
            pl_utf8_count(text.data, text.length) == cases[i].count &&
            pl_utf8_unfinished(cases[i].given, length) == cases[i].unfinished;
+    /* Amid text that is passed over by words. */
+    pl_text amid = {0}, repaired = {0};
+    pl_text_print(&amid, "seventeen letters%sand after it", cases[i].given);
+    pl_text_print(&repaired, "seventeen letters%sand after it", cases[i].repaired);
+    pl_text_clear(&text);
+    pl_text_append_utf8(&text, amid.data, amid.length);
+    same = same && strcmp(text.data, repaired.data) == 0;
+    pl_text_release(&amid);
+    pl_text_release(&repaired);
     if (!same) failures++, fprintf(stderr, "UTF-8 case %zu differs\n", i);
     pl_text_release(&text);
   }

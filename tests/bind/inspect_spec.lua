@@ -31,6 +31,13 @@ describe("inspect.text", function()
     local long = {}
     for i = 1, 1000 do long[i] = i end
     assert.matches("… 940 more", inspect.text(long))
+    local wide = {}
+    for i = 1, 100 do
+      wide[i] = {}
+      for j = 1, 100 do wide[i][j] = { i, j, key = { i } } end
+    end
+    local _, items = inspect.text(wide):gsub("key = ", "")
+    assert.is_true(items > 100 and items < 2000)
   end)
 
   it("asks no metamethods but __tostring", function()
@@ -45,6 +52,29 @@ describe("inspect.bundle", function()
     local object = setmetatable({}, { __mime = function() return { ["text/html"] = "<b>" } end })
     assert.same({ ["text/html"] = "<b>", ["text/plain"] = "{}" }, inspect.bundle(object))
     assert.is_nil(inspect.bundle(setmetatable({}, { __mime = function() return {} end })))
+  end)
+
+  it("shows tensors as text and as tables", function()
+    local pl = require "perilune"
+    local bundle = inspect.bundle(pl.tensor { 1.5, -2 })
+    assert.equal("tensor [2] float32 cpu { 1.5000, -2.0000 }", bundle["text/plain"])
+    assert.equal("<p>tensor [2] float32 cpu</p><table><thead><tr><th>1</th><th>2</th></tr></thead>" ..
+      "<tbody><tr><td>1.5000</td><td>-2.0000</td></tr></tbody></table>", bundle["text/html"])
+    local html = inspect.bundle(pl.zeros { 20, 30, dtype = "int64" })["text/html"]
+    assert.matches("<th></th><th>1</th><th>2</th><th>3</th><th>…</th><th>28</th>", html)
+    assert.matches("<tr><th>…</th></tr><tr><th>18</th><td>0</td>", html)
+    html = inspect.bundle(pl.zeros { 2, 3, 4, 5 })["text/html"]
+    assert.matches("<p>%[2, 3%]</p><table>", html)
+    html = inspect.bundle(pl.zeros { 9, 9, 9, 9 })["text/html"]
+    assert.matches("<p>%[1, 8%]</p><table>.*<p>…</p>$", html)
+    for _, t in ipairs { pl.tensor(1), pl.zeros { 0, 2 } } do assert.is_nil(inspect.bundle(t)["text/html"]) end
+  end)
+
+  it("tells an error of __mime in one sentence", function()
+    for raised, told in pairs { ["broken"] = "broken", [{}] = "error object is a table" } do
+      local object = setmetatable({}, { __mime = function() error(raised, 0) end })
+      assert.has_error(function() inspect.bundle(object) end, "__mime failed: " .. told)
+    end
   end)
 
   it("shows several values", function()

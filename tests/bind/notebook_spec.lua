@@ -155,6 +155,40 @@ describe("notebook run", function()
       { { table.unpack(outputs[1].text) }, { table.unpack(outputs[2].text) }, { table.unpack(outputs[3].text) } })
   end)
 
+  it("holds what commands and C's streams write, in order", function()
+    notebook { [[
+      print 'a' os.execute 'echo b'
+      local one <close> = io.open('/dev/fd/1', 'w') one:write('c\n') one:flush() print 'd'
+      local p = io.popen('cat', 'w') p:write 'e\n' p:close()
+      io.popen('echo f >&2; echo g'):read() os.execute 'sleep 0.1';]],
+      "print 'h'" }
+    local cells = run().cells
+    local lines = { stdout = {}, stderr = {} }
+    for _, output in ipairs(cells[1].outputs) do
+      local list = lines[output.name]
+      table.move(output.text, 1, #output.text, #list + 1, list)
+    end
+    assert.same({ stdout = { "a\n", "b\n", "c\n", "d\n", "e\n" }, stderr = { "f\n" } }, lines)
+    assert.same({ "h\n" }, { table.unpack(cells[2].outputs[1].text) })
+  end)
+
+  it("says which variables ended with their cell", function()
+    notebook { "local a, b = 1", "b()" }
+    local result = run()
+    assert.equal("In [2]:1: attempt to call a nil value (global 'b')\nb was a local variable of In [1], " ..
+      "which ended with it; assign to it without `local` to keep it", result.cells[2].outputs[1].evalue)
+  end)
+
+  it("ends commands that take too long", function()
+    notebook { "os.execute 'sleep 20'", "1" }
+    local start = os.time()
+    local result, err, status = run "--timeout 0.3"
+    assert.equal(1, status)
+    assert.matches("longer than %-%-timeout", err)
+    assert.equal("Interrupted", result.cells[1].outputs[1].ename)
+    assert.is_true(os.time() - start < 10)
+  end)
+
   it("stops at a failing cell, with its traceback and the outputs so far", function()
     notebook { "print 'a'", "local x\nx.y = 1", "print 'never'" }
     local result, err, status = run()

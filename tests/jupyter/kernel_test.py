@@ -3,6 +3,7 @@
 Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is not installed.
 """
 import contextlib
+import glob
 import json
 import os
 import queue
@@ -34,14 +35,14 @@ TIMEOUT = 20
 class Kernel:
     """One kernel process with a connected client."""
 
-    def __init__(self, key=b"a key", transport="tcp", environment=None, before=(), **options):
+    def __init__(self, key=b"a key", transport="tcp", environment=None, before=(), closed=(), **options):
         self.folder = tempfile.TemporaryDirectory()
         self.file = os.path.join(self.folder.name, "connection.json")
         ip = os.path.join(self.folder.name, "ipc") if transport == "ipc" else "127.0.0.1"
         write_connection_file(self.file, key=key, transport=transport, ip=ip)
         environment = {**os.environ, "XDG_DATA_HOME": self.folder.name, **(environment or {})}
         self.process = subprocess.Popen([*before, PROGRAM, "kernel", "--connection-file", self.file], env=environment,
-                                        **options)
+                                        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed], **options)
         self.client = BlockingKernelClient(connection_file=self.file)
         self.client.load_connection_file()
         self.client.session.key = key
@@ -327,6 +328,9 @@ class Execution(KernelTest):
         self.assertEqual(reply["user_expressions"]["b"]["status"], "error")
         self.assertEqual(reply["user_expressions"]["c"]["ename"], "SyntaxError")
         self.assertEqual(reply["status"], "ok")
+        rich = "setmetatable({}, {__mime = function() return {['text/html'] = '<b>', ['text/plain'] = 'b'} end})"
+        reply, _ = self.run_code("", user_expressions={"rich": rich})
+        self.assertEqual(reply["user_expressions"]["rich"]["data"], {"text/html": "<b>", "text/plain": "b"})
 
     def test_errors(self):
         reply, messages = self.run_code("local function f()\n  error('deep') end\nf()")
@@ -356,8 +360,66 @@ class Execution(KernelTest):
                                     " {['text/html'] = '<b>', ['text/plain'] = 'b', ['application/json'] = {1}} end})")
         data = content_of(messages, "execute_result")[0]["data"]
         self.assertEqual(data, {"text/html": "<b>", "text/plain": "b", "application/json": [1]})
-        reply, _ = self.run_code("setmetatable({}, {__mime = function() return 1 end})")
-        self.assertIn("__mime", reply["evalue"])
+
+    def test_errors_while_showing(self):
+        """An error in a metamethod that shows a value is one error of one sentence, wherever the value is."""
+        for code, expected in (
+                ("setmetatable({}, {__mime = function() return 1 end})", "__mime must return a table"),
+                ("setmetatable({}, {__mime = function() error('broken', 0) end})", "__mime failed: broken"),
+                ("setmetatable({}, {__mime = function() error({}) end})", "__mime failed: error object is a table"),
+                ("setmetatable({}, {__mime = function() return {['text/html'] = print} end})", "needs a string"),
+                ("setmetatable({}, {__mime = function() return {1} end})", "MIME types are strings"),
+                ("{1, {setmetatable({}, {__tostring = function() error('deep', 0) end})}}", "__tostring failed: deep"),
+                ("1, setmetatable({}, {__tostring = function() return {} end})", "'__tostring' must return a string"),
+                ("print(setmetatable({}, {__tostring = function() error('printed', 0) end}))", "printed")):
+            with self.subTest(code):
+                reply, messages = self.run_code(code)
+                self.assertIn(expected, reply["evalue"])
+                self.assertNotIn("\n", reply["evalue"])
+                self.assertEqual([m["msg_type"] for m in messages], ["status", "execute_input", "error", "status"])
+                self.assertEqual(content_of(messages, "error")[0]["traceback"], reply["traceback"])
+                self.assertEqual(self.result("1"), ["1"])
+
+    def test_tables_have_limits(self):
+        self.assertEqual(self.result("t = {1} t.me = t return t"), ["{1, me = <contains itself>}"])
+        self.assertEqual(self.result("{{{{{{1}}}}}}"), ["{{{{{…}}}}}"])
+        for code in ("t = {} for i = 1, 100 do t[i] = {} for j = 1, 100 do t[i][j] = {i, j, {i}} end end return t",
+                     "t = {} for i = 1, 1000000 do t[i] = i end return t", "('x'):rep(10000000)"):
+            self.assertLess(len(self.result(code)[0]), 100000)
+
+    def test_tensors(self):
+        _, messages = self.run_code("pl = require 'perilune' return pl.tensor { { 1, 2 }, { 3, 4.5 } }")
+        data = content_of(messages, "execute_result")[0]["data"]
+        self.assertEqual(data["text/plain"],
+                         "tensor [2, 2] float32 cpu\n{ { 1.0000, 2.0000 },\n  { 3.0000, 4.5000 } }")
+        self.assertIn("<tr><th>2</th><td>3.0000</td><td>4.5000</td></tr>", data["text/html"])
+        _, messages = self.run_code("pl.zeros { 300, 200, 100 }")
+        data = content_of(messages, "execute_result")[0]["data"]
+        self.assertIn("<p>[1]</p><table>", data["text/html"])
+        self.assertLess(len(data["text/html"]), 20000)
+        self.assertEqual(self.run_code("pl.tensor(3)")[0]["status"], "ok")
+
+    def test_figures(self):
+        _, messages = self.run_code("require 'perilune.plot'.line { { y = { 1, 2 } } }")
+        data = content_of(messages, "execute_result")[0]["data"]
+        self.assertIn("plot.line", data["text/plain"])
+        if "not drawn" not in data["text/plain"]: # gnuplot is there
+            self.assertIn("</svg>", data["image/svg+xml"])
+
+    def test_variables_that_ended_with_their_cell(self):
+        reply, _ = self.run_code("local ended, also <const> = 1, 2 local function helper() end"
+                                 " for inner = 1, 2 do local deep end")
+        cell = f"In [{reply['execution_count']}]"
+        for code, name in (("ended + 1", "ended"), ("ended.field", "ended"), ("also .. 'x'", "also"),
+                           ("\nhelper()", "helper")):
+            reply, messages = self.run_code(code)
+            lines = reply["evalue"].split("\n")
+            self.assertRegex(lines[0], f"a nil value .global '{name}'.$")
+            self.assertEqual(lines[1], f"{name} was a local variable of {cell}, which ended with it; assign to it"
+                             " without `local` to keep it")
+            self.assertEqual(content_of(messages, "error")[0]["evalue"], reply["evalue"])
+        for code in "inner()", "deep()", "never_seen()", "local t = {} t.ended()":
+            self.assertNotIn("was a local", self.run_code(code)[0]["evalue"])
 
     def test_stop_on_error(self):
         client = self.kernel.client
@@ -381,8 +443,9 @@ class Execution(KernelTest):
     def test_environment_of_cells(self):
         self.run_code("g = 1 local l = 2")
         self.assertEqual(self.result("g, l"), ["1\tnil"])
-        self.run_code("require, type, tostring = nil, nil, nil")
+        self.run_code("kept = { require, type, tostring } require, type, tostring = nil, nil, nil")
         self.assertEqual(self.result("{1}"), ["{1}"])
+        self.run_code("require, type, tostring = table.unpack(kept)")
 
 
 class Output(KernelTest):
@@ -404,6 +467,68 @@ class Output(KernelTest):
         self.run_code("os.execute('sleep 5 &')")
         self.assertLess(time.time() - start, 2)
 
+    def test_commands_and_prints_in_order(self):
+        _, messages = self.run_code("""
+            for i = 1, 20 do
+              print('lua', i) os.execute('echo shell ' .. i) io.write('lua again\\n')
+              local p = io.popen('echo said; echo popen ' .. i .. ' >&2') local said = p:read('a') p:close() print(said)
+            end
+            local p = io.popen('cat', 'w') p:write('to cat\\n') p:close() print 'end'""")
+        expected = "".join(f"lua\t{i}\nshell {i}\nlua again\nsaid\n\n" for i in range(1, 21)) + "to cat\nend\n"
+        self.assertEqual(text_of(messages), expected)
+        self.assertEqual(text_of(messages, "stderr"), "".join(f"popen {i}\n" for i in range(1, 21)))
+
+    def test_popen(self):
+        self.assertEqual(self.result("p = io.popen('seq 3') return p:read('n', 'l', 'L', 'a')"),
+                         ['1\t""\t"2\\n"\t"3\\n"'])
+        self.assertEqual(self.result("p:close()"), ['true\t"exit"\t0'])
+        self.assertEqual(self.result("local n = 0 for _ in io.popen('seq 1000'):lines() do n = n + 1 end return n"),
+                         ["1000"])
+        self.assertEqual(self.result("io.popen('exit 3'):close()"), ['nil\t"exit"\t3'])
+        self.assertEqual(self.result("io.popen('kill -9 $$'):close()"), ['nil\t"signal"\t9'])
+        self.assertEqual(self.result("local p = io.popen('head -c 10 >/dev/null', 'w')"
+                                     " for i = 1, 100000 do p:write(i) end return p:close()"), ['true\t"exit"\t0'])
+        self.assertIn("invalid mode", self.run_code("io.popen('true', 'x')")[0]["evalue"])
+        self.assertEqual(self.result("io.type(io.popen('true')), tostring(io.popen('true')):match('^file')"),
+                         ['"file"\t"file"'])
+
+    def test_streams_of_c(self):
+        """What is written to the process's own descriptors, and through C's streams."""
+        _, messages = self.run_code("""
+            one, two = io.open('/dev/fd/1', 'w'), io.open('/dev/fd/2', 'w')
+            for i = 1, 100 do
+              print('lua', i) one:write('one ', i, '\\n') one:flush()
+              io.stderr:write('e', i) two:write('two ', i) two:flush()
+            end
+            warn('@on') warn('careful')""")
+        self.assertEqual(text_of(messages), "".join(f"lua\t{i}\none {i}\n" for i in range(1, 101)))
+        self.assertEqual(text_of(messages, "stderr"),
+                         "".join(f"e{i}two {i}" for i in range(1, 101)) + "Lua warning: careful\n")
+        with contextlib.closing(Kernel()) as kernel:
+            # Lua's own print goes through C's stdout; it comes back with another copy of the base library.
+            opened, _ = kernel.run("lua_print = print assert(package.loadlib('liblua5.4.so.0', 'luaopen_base'))()"
+                                   " c_print, print = print, lua_print")
+            self.assertEqual(opened["status"], "ok")
+            _, messages = kernel.run("for i = 1, 100 do c_print('c', i) print('lua', i) end c_print 'last'")
+            self.assertEqual(text_of(messages), "".join(f"c\t{i}\nlua\t{i}\n" for i in range(1, 101)) + "last\n")
+
+    def test_output_after_its_cell(self):
+        """It belongs to the cell that caused it, whatever else the front end has asked since."""
+        client = self.kernel.client
+        message_id = client.execute("os.execute('(sleep 0.5; echo late) &') print 'early'")
+        self.assertEqual(text_of(self.kernel.iopub(message_id)), "early\n")
+        self.kernel.reply(message_id)
+        other = client.complete("pri")
+        self.kernel.reply(other)
+        while True:
+            message = client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "stream":
+                break
+        self.assertEqual(message["content"], {"name": "stdout", "text": "late\n"})
+        self.assertEqual(message["parent_header"]["msg_id"], message_id)
+        self.run_code("co = coroutine.wrap(function() while true do print 'resumed' coroutine.yield() end end)")
+        self.assertEqual(text_of(self.run_code("co()")[1]), "resumed\n")
+
     def test_files_still_work(self):
         self.assertEqual(self.result("local f = io.tmpfile() f:write('x', 1) f:seek('set') return f:read('a')"), ['"x1"'])
 
@@ -424,6 +549,9 @@ class Output(KernelTest):
         _, messages = self.run_code("for i = 1, 100000 do print(('x'):rep(99)) end")
         self.assertEqual(text_of(messages), ("x" * 99 + "\n") * 100000)
         self.assertLess(len(content_of(messages, "stream")), 400)
+        _, messages = self.run_code("for i = 1, 10000 do print(i) end")
+        self.assertEqual(text_of(messages), "".join(f"{i}\n" for i in range(1, 10001)))
+        self.assertLess(len(content_of(messages, "stream")), 100)
 
     def test_invalid_and_split_characters(self):
         _, messages = self.run_code("print('\\xff\\0ok')")
@@ -552,6 +680,38 @@ class Input(KernelTest):
         _, messages, _ = self.answer("local t = {} for l in io.lines() do t[#t + 1] = l end return #t", "a", "b", "\x04")
         self.assertEqual(result_of(messages), ["2"])
 
+    def test_formats(self):
+        for code, lines, expected in (
+                ("io.read('n', 'n', 'l')", ["3 0x10 rest"], '3\t16\t" rest"'),
+                ("io.read('n', 'l', 'n')", ["", "  -2.5e1x", "7"], '-25.0\t"x"\t7'),
+                ("local n = io.read('n') return n, io.read()", ["word"], 'nil\t"word"'),
+                ("io.read(3, 0, 4)", ["abcd", "ef"], '"abc"\t""\t"d\\nef"'),
+                ("io.read()", [], '""'), # what is left of that line
+                ("io.read('a')", ["x", "y", "\x04"], '"x\\ny\\n"'),
+                ("io.read(), io.read(5)", ["\x04", "\x04"], "nil\tnil"),
+                ("io.stdin:read('L', 'l')", ["é", "b"], '"é\\n"\t"b"'),
+                ("local t = {} for a, b in io.stdin:lines('n', 'l') do t[#t + 1] = a .. b end return t",
+                 ["1 one", "2 two", "\x04"], '{"1 one", "2 two"}'),
+                ("io.input():read()", ["default"], '"default"'),
+                ("require 'perilune'.input('?'), require 'perilune'.password('!')", ["a", "b"], '"a"\t"b"')):
+            with self.subTest(code):
+                _, messages, _ = self.answer(code, *lines)
+                self.assertEqual(result_of(messages), [expected])
+
+    def test_questions_come_after_output(self):
+        client = self.kernel.client
+        message_id = client.execute("io.write 'who? ' os.execute('echo shell') return io.read()", allow_stdin=True)
+        client.get_stdin_msg(timeout=TIMEOUT)
+        text = ""
+        while "shell" not in text:
+            message = client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] == "stream":
+                text += message["content"]["text"]
+        self.assertEqual(text, "who? shell\n")
+        client.input("me")
+        self.kernel.reply(message_id)
+        self.assertEqual(result_of(self.kernel.iopub(message_id)), ['"me"'])
+
     def test_prompts(self):
         code = "local core = require 'perilune.core' return core.input('name? '), core.input('secret? ', true)"
         _, messages, prompts = self.answer(code, "é", "pass")
@@ -564,11 +724,14 @@ class Input(KernelTest):
         self.assertIn("does not support input", reply["evalue"])
 
     def test_interrupt_while_waiting(self):
-        message_id = self.kernel.client.execute("io.read()", allow_stdin=True)
-        self.kernel.client.get_stdin_msg(timeout=TIMEOUT)
-        self.kernel.ask("interrupt_request", {}, "control")
-        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
-        self.kernel.iopub(message_id)
+        for code in "io.read()", "require 'perilune'.input()", "while true do pcall(require 'perilune'.password) end":
+            message_id = self.kernel.client.execute(code, allow_stdin=True)
+            self.kernel.client.get_stdin_msg(timeout=TIMEOUT)
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+            self.kernel.iopub(message_id)
+        _, messages, _ = self.answer("io.read()", "next")
+        self.assertEqual(result_of(messages), ['"next"'])
 
 
 class Code(KernelTest):
@@ -1038,12 +1201,38 @@ class Interrupts(KernelTest):
         "a shell command": "os.execute('sleep 30')",
         "a command behind '!'": "!sleep 30",
         "loops of %timeit": "%timeit pcall(error)",
+        "a command that ignores it": "os.execute([[trap '' INT TERM; while true; do sleep 1; done]])",
+        "commands": "while true do os.execute('true') end",
+        "reading from a command": "io.popen('sleep 30'):read('a')",
+        "lines of a command": "for line in io.popen('while true; do echo x; sleep 0.01; done'):lines() do end",
+        "writing to a command": "local p = io.popen('sleep 30', 'w') while true do p:write(('x'):rep(1000)) end",
+        "closing a command": "io.popen('sleep 30'):close()",
+        "sleep": "require 'perilune'.sleep(30)",
+        "sleeps": "while true do pcall(require 'perilune'.sleep, 0.001) end",
+        "gnuplot": "local y = {} for i = 1, 20000 do y[i] = i % 7 end print 'ready'"
+                   " local figure = require 'perilune.plot'.line { { y = y } } while true do figure:svg() end",
+        "a recurrence": "local pl = require 'perilune'"
+                        " local x, R = pl.zeros{4, 20000, 4, 1, 64}, pl.zeros{4, 1, 64, 64}"
+                        " local options = { cell = 'lstm', backend = 'reference' } print 'ready'"
+                        " while true do pl.rnn(x, R, pl.zeros{4, 1, 64}, options) end",
+        "gradients of a recurrence": "local pl = require 'perilune'"
+                                     " local x = pl.zeros{4, 5000, 3, 1, 64}:requires_grad()"
+                                     " local options = { cell = 'gru', backend = 'reference', outputs = 'h' }"
+                                     " local R, b = pl.zeros{3, 1, 64, 64}:requires_grad(), pl.zeros{4, 1, 64}"
+                                     " print 'ready' while true do (pl.rnn(x, R, b, options)):sum():backward() end",
+        "a product": "local a = require 'perilune'.zeros{5000, 5000} print 'ready' while true do a:matmul(a) end",
+        "sums": "local pl = require 'perilune' local a = pl.zeros{1000, 10000} print 'ready'"
+                " while true do a:softmax(2):sum(1) a:argmax() pl.exp(a):sum() end",
         "printing": "while true do print 'x' end",
         "tostring": "setmetatable({}, {__tostring = function() while true do end end})",
     }
 
     def interrupted(self, code, how):
         message_id = self.kernel.client.execute(code)
+        while "ready" in code: # what comes before is only made for it
+            message = self.kernel.client.get_iopub_msg(timeout=TIMEOUT)
+            if message["msg_type"] in ("stream", "error"):
+                break
         time.sleep(0.15)
         start = time.time()
         how()
@@ -1059,6 +1248,22 @@ class Interrupts(KernelTest):
         for name, code in self.LOOPS.items():
             with self.subTest(name):
                 self.interrupted(code, lambda: self.kernel.ask("interrupt_request", {}, "control"))
+
+    def test_nothing_is_left_behind(self):
+        def files():
+            return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("lua_")}
+        before = files()
+        self.interrupted("local fig = require 'perilune.plot'.line { { y = { 1, 2 } } } while true do fig:svg() end",
+                         lambda: self.kernel.ask("interrupt_request", {}, "control"))
+        self.assertEqual(files() - before, set())
+        seconds = f"31.{os.getpid()}" # found by its argument
+        self.interrupted(f"os.execute('sleep {seconds} | (sleep {seconds}; true)')",
+                         lambda: self.kernel.ask("interrupt_request", {}, "control"))
+        found = 0
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                found += file.read() == f"sleep\0{seconds}\0".encode()
+        self.assertEqual(found, 0)
 
     def test_signal(self):
         self.interrupted("while true do pcall(error) end", lambda: self.kernel.process.send_signal(signal.SIGINT))
@@ -1081,6 +1286,78 @@ class Interrupts(KernelTest):
         self.run_code("co = coroutine.create(function() for i = 1, 9 do coroutine.yield(i) end end) coroutine.resume(co)")
         self.interrupted("while true do end", lambda: self.kernel.process.send_signal(signal.SIGINT))
         self.assertEqual(self.result("coroutine.resume(co)"), ["true\t2"])
+
+
+class SlowFrontEnd(unittest.TestCase):
+    """100 MB for a front end that reads slowly: the code that prints waits, and the kernel stays small."""
+
+    MEGABYTES = 100
+    CODE = f"for i = 1, {MEGABYTES * 10000} do print(('x'):rep(99)) end"
+
+    def setUp(self):
+        # Under the address sanitizer freed memory is to be used again soon, as it is without.
+        self.kernel = Kernel(environment={"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"})
+        self.addCleanup(self.kernel.close)
+        self.kernel.client.iopub_channel.stop() # it would read as fast as it can
+        self.socket = zmq.Context.instance().socket(zmq.SUB)
+        self.addCleanup(self.socket.close)
+        self.socket.setsockopt(zmq.RCVHWM, 2)
+        self.socket.setsockopt(zmq.RCVBUF, 1 << 16)
+        self.socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self.socket.connect(self.kernel.client._make_url("iopub"))
+        self.message() # the welcome
+        self.start_mb = self.resident_mb()
+
+    def message(self):
+        self.assertTrue(self.socket.poll(TIMEOUT * 1000))
+        session = self.kernel.client.session
+        return session.deserialize(session.feed_identities(self.socket.recv_multipart())[1])
+
+    def resident_mb(self):
+        with open(f"/proc/{self.kernel.process.pid}/status") as status:
+            return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def read_all(self, message_id):
+        """The bytes of text up to idle, read with pauses, and the most memory that the kernel had meanwhile."""
+        length = count = 0
+        peak_mb = self.resident_mb()
+        while True:
+            message = self.message()
+            count += 1
+            if count % 100 == 0:
+                time.sleep(0.01)
+                peak_mb = max(peak_mb, self.resident_mb())
+            if message["msg_type"] == "stream":
+                length += len(message["content"]["text"])
+            if (message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "status"
+                    and message["content"]["execution_state"] == "idle"):
+                return length, peak_mb
+
+    def test_prints_wait(self):
+        message_id = self.kernel.client.execute(self.CODE)
+        time.sleep(1)
+        length, peak_mb = self.read_all(message_id)
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        self.assertEqual(length, self.MEGABYTES * 1000000)
+        self.assertLess(peak_mb - self.start_mb, 64)
+
+    def test_commands_wait(self):
+        message_id = self.kernel.client.execute(f"os.execute [[head -c {self.MEGABYTES}000000 /dev/zero | tr '\\0' x]]")
+        time.sleep(1)
+        length, peak_mb = self.read_all(message_id)
+        self.assertEqual(length, self.MEGABYTES * 1000000)
+        self.assertLess(peak_mb - self.start_mb, 64)
+
+    def test_an_interrupt_ends_the_wait(self):
+        for code in "while true do print(('x'):rep(99)) end", "os.execute('yes')":
+            message_id = self.kernel.client.execute(code)
+            time.sleep(1)
+            self.assertLess(self.resident_mb() - self.start_mb, 64)
+            start = time.time()
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+            self.assertLess(time.time() - start, 1)
+            self.read_all(message_id)
 
 
 class Robustness(KernelTest):
@@ -1227,6 +1504,19 @@ class LifeCycle(unittest.TestCase):
         for channel, restart, busy in (("control", False, False), ("control", True, True), ("shell", True, False)):
             with self.subTest(channel=channel, restart=restart, busy=busy):
                 self.shut_down(channel, restart, busy)
+
+    def test_without_standard_streams(self):
+        with contextlib.closing(Kernel(closed=(0, 1, 2))) as kernel:
+            _, messages = kernel.run("print 'a' os.execute('echo b') return io.popen('echo c'):read()")
+            self.assertEqual((text_of(messages), result_of(messages)), ("a\nb\n", ['"c"']))
+
+    def test_no_child_is_left(self):
+        with contextlib.closing(Kernel()) as kernel:
+            _, messages = kernel.run("kept = io.popen('echo $$; exec sleep 32') return kept:read('n')")
+            pid = int(result_of(messages)[0])
+            kernel.ask("shutdown_request", {"restart": False}, "control")
+            self.assertEqual(kernel.process.wait(5), 0)
+            self.assertFalse(os.path.exists(f"/proc/{pid}"))
 
     def test_empty_key(self):
         with contextlib.closing(Kernel(key=b"")) as kernel:

@@ -219,3 +219,27 @@ describe("large look-ups", function()
     for _, i in ipairs(list) do assert.is_true(counts[i]:item() >= 1) end
   end)
 end)
+
+-- A product of more than 2^30 multiplications on one thread is made in pieces.
+describe("a very large product", function()
+  local threads
+  before_each(function() threads = pl.threads(1) end)
+  after_each(function() pl.threads(threads) end)
+
+  local function cycle(n, period)
+    local list = {}
+    for i = 1, n do list[i] = i % period end
+    return pl.tensor(list)
+  end
+
+  it("is exact where its numbers are", function()
+    local s <close> = pl.scope() -- luacheck: ignore
+    local m, n, k = 1010, 1030, 1300
+    local row, column, weight = cycle(m, 7):reshape { m, 1 }, cycle(n, 5):reshape { 1, n }, cycle(k, 3)
+    local a, b = row * pl.ones { 1, k }, weight:reshape { k, 1 } * column
+    local expected = row * column * weight:sum():item()
+    for name, one in pairs(layouts(a)) do same(expected, one:matmul(b), 0, name .. " x packed") end
+    for name, one in pairs(layouts(b)) do same(expected, a:matmul(one), 0, "packed x " .. name) end
+    same(expected:t():contiguous(), b:t():matmul(a:t()), 0, "transposed")
+  end)
+end)

@@ -81,6 +81,7 @@ local functions <const> = {
   { "json_decode(text) -> value", "the value of a JSON text; null is pl.null" },
   { "json_array(table) -> table", "marks a table as an array, so that an empty one is [] in JSON" },
   { "input([prompt]) -> text", "asks the user for a line" },
+  { "sleep(seconds)", "waits; an interrupt ends it" },
 }
 
 -- Methods of tensors beside the operations.

@@ -9,6 +9,7 @@
 -- (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a place
 -- such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one in which
 -- people zoom and move). What is wrong with data or options is an error when the figure is made.
+local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local display = require "perilune.display"
@@ -273,51 +274,27 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Running gnuplot
 
-local function shell_word(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
-local function read_all(path)
-  local file <close> = assert(io.open(path, "rb"))
-  return file:read("a")
-end
-
-local function write_all(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  assert(file:write(text))
-end
-
 local missing <const> = "the program gnuplot was not found (on Debian: apt-get install gnuplot-nox)"
 
--- Runs gnuplot on the text of a script. Returns true, or nil and gnuplot's own words, or nil and `missing`.
+-- Runs gnuplot on the text of a script. Returns what it draws, or nil and gnuplot's own words, or nil and `missing`.
 local function run_gnuplot(text)
-  local script, messages = os.tmpname(), os.tmpname()
-  write_all(script, text)
-  local _, how, status = os.execute(("gnuplot %s </dev/null >%s 2>&1"):format(shell_word(script), shell_word(messages)))
-  local said = read_all(messages)
-  os.remove(script)
-  os.remove(messages)
-  if how == "exit" and status == 0 then return true end
+  local drawn, said, _, how, status = core.filter("exec gnuplot", text)
+  if how == "exit" and status == 0 then return drawn end
   if how == "exit" and status == 127 then return nil, missing end
   return nil, ("gnuplot failed (%s %d): %s"):format(how, status, said:gsub("^%s+", ""):gsub("%s+$", ""))
 end
 
--- Draws the figure into a new file at `path`. Returns true, or nil and a message; then there is no such file.
-local function render(figure, format, path)
+-- The bytes of the figure, or nil and a message.
+local function render(figure, format)
   local width, height = figure.size[1], figure.size[2]
   if format == "pdf" then
     width, height = width / 96, height / 96
   end
-  local script = { "set terminal " .. terminals[format]:format(width, height), "set output " .. quoted(path) }
+  local script = { "set terminal " .. terminals[format]:format(width, height) }
   local body = figure.script()
-  table.move(body, 1, #body, 3, script)
+  table.move(body, 1, #body, 2, script)
   script[#script + 1] = "unset output\n"
-  local ok, message = run_gnuplot(table.concat(script, "\n"))
-  if not ok then
-    os.remove(path)
-    return nil, message
-  end
-  return true
+  return run_gnuplot(table.concat(script, "\n"))
 end
 
 local Figure = {}
@@ -331,33 +308,15 @@ function Figure:save(path)
   if not terminals[format] then
     fail("save: path: expected a name that ends in .svg, .png or .pdf, got %s", check.shown(path))
   end
-  local partial = ("%s.%s.part"):format(path, tostring({}):match("%x+$"))
-  local file, reason = io.open(partial, "wb")
-  if not file then fail("save: cannot write %s: %s", path, (reason:gsub("^.*: ", ""))) end
-  file:close()
-  local ok, message = render(self, format, partial)
-  if not ok then fail(message) end
-  local renamed, why = os.rename(partial, path)
-  if not renamed then
-    os.remove(partial)
-    fail("save: cannot write %s: %s", path, (why:gsub("^.*: ", "")))
-  end
+  local bytes, message = render(self, format)
+  if not bytes then fail(message) end
+  core.write_file(path, bytes)
   return self
-end
-
--- The figure as the text of an SVG document, or nil and a message.
-local function svg_of(figure)
-  local path = os.tmpname()
-  local ok, message = render(figure, "svg", path)
-  if not ok then return nil, message end
-  local text = read_all(path)
-  os.remove(path)
-  return text
 end
 
 --- The figure as the text of an SVG document.
 function Figure:svg()
-  local text, message = svg_of(self)
+  local text, message = render(self, "svg")
   if not text then fail(message) end
   return text
 end
@@ -371,13 +330,13 @@ end
 function Figure:__mime()
   local bundle = { ["text/plain"] = tostring(self) }
   if self.options.interactive then bundle[display.VEGALITE] = self:vegalite() end
-  local message
-  bundle["image/svg+xml"], message = svg_of(self)
+  local text, message = render(self, "svg")
   if message == missing then
     bundle["text/plain"] = ("%s\nnot drawn: %s"):format(self, missing)
-  elseif message then
+  elseif not text then
     fail(message)
   end
+  bundle["image/svg+xml"] = text or nil
   return bundle
 end
 
