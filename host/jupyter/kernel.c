@@ -287,7 +287,6 @@ void pl_kernel_close(pl_kernel *k) {
 
 pl_status pl_kernel_run(const char *connection_file) {
   pl_kernel k = {.wake = -1};
-  pl_process_open_standard_files();
   PL_TRY(pl_connection_read(connection_file, &k.connection));
   pl_starters_watch(&k.starters);
   pl_children_mark();

@@ -335,7 +335,6 @@ static void open_lock(runner *r) {
 
 pl_status pl_notebook_run(const char *path, const char *output, const pl_notebook_options *options, pl_text *failure) {
   pl_notebook_file file;
-  pl_process_open_standard_files();
   PL_TRY(pl_notebook_file_read(path, &file));
   runner r = {.path = path, .options = options, .file = &file, .failure = failure};
   pl_text target = {0};

@@ -5,8 +5,6 @@
 
 #include <ctype.h>
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,14 +13,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-void pl_process_open_standard_files(void) {
-  for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++) {
-    if (fcntl(file, F_GETFD) >= 0 || errno != EBADF) continue;
-    int opened = open("/dev/null", file == STDIN_FILENO ? O_RDONLY : O_WRONLY); /* takes the lowest number: this one */
-    (void)opened;
-  }
-}
 
 /* ---- what /proc tells of a process ---- */
 

@@ -5,10 +5,6 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Opens /dev/null in the place of each standard file that is closed: a socket or file opened later would take its
- * number, and what is printed would end there. */
-void pl_process_open_standard_files(void);
-
 /* The processes whose end is this one's, too: the parent, and the front end where that is the parent's ancestor. */
 enum { PL_STARTERS_MAX = 2 };
 typedef struct {
