@@ -387,7 +387,7 @@ describe("plans on a GPU", function()
     local chosen = plan {}
     assert.equal("fused", chosen.backend)
     assert.equal("block", chosen.fused.scope)
-    assert.matches("fused: one persistent launch for all time steps\n  [^\n]* us a step.*\n  scope block: ",
+    assert.matches("fused: predicted [%d.]+ us a step; one persistent launch for all time steps\n.*\n  scope block: ",
       tostring(chosen))
     for reason, more in pairs {
       ["a head_dim that is a multiple of 8, got 10"] = { head_dim = 10 },

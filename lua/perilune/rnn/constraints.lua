@@ -147,6 +147,14 @@ local ROOM_MIN <const> = 2 -- fragments of R for which a thread has registers, a
 -- Rows times groups of a team: with more, what else a thread keeps does not fit, states and params above all.
 local function cells_max(q) return 144 // math.max(3, q.states + q.params) end
 
+-- Bytes of shared memory that a way must leave free on a chip. What spills is compiled again with less of R in
+-- registers. Before sm_90, without warps that leave theirs to others, that happens to nearly all: to cells of two
+-- states by one fragment of R, to others by about two for each state or param more.
+local function reserve(q, s, way, chip, least)
+  local fragments = 1 + 2 * math.max(0, q.states + q.params - 2)
+  return chip.architecture < 90 and s.warps * least(s.in_registers[way], fragments) * sizes.FRAGMENT_BYTES or 0
+end
+
 -- Whether plans must leave a thread the registers that it needs. Who gives fields may have them spilled, and products
 -- in float32 need so many that they do.
 local function spares_registers(q, free) return free and q.multiplied == 2 and q.recurrents > 0 end
@@ -156,6 +164,8 @@ local function require_memory(p, q, plan, s, chip, free)
     p:require(("%s: a multiprocessor has %d bytes of shared memory, for what registers do not hold of R, and more")
       :format(name, chip.shared_bytes), le(s.shared[way] * plan.resident, chip.shared_bytes), "memory")
     if spares_registers(q, free) then
+      p:require(name .. ": shared memory must have room for some of R that registers turn out not to hold",
+        le(s.shared[way] * plan.resident + reserve(q, s, way, chip, constrint.min), chip.shared_bytes), "memory")
       p:require(name .. ": a thread must have the registers that it needs beside those for R",
         le(ROOM_MIN, s.room[way]), "memory")
     end
@@ -171,6 +181,9 @@ end
 function constraints.fits_memory(q, s, plan, chip, free)
   if math.max(s.shared[1], s.shared[2]) * plan.resident > chip.shared_bytes then return false end
   if not spares_registers(q, free) then return true end
+  for way = 1, 2 do
+    if s.shared[way] * plan.resident + reserve(q, s, way, chip, math.min) > chip.shared_bytes then return false end
+  end
   return math.min(s.room[1], s.room[2]) >= ROOM_MIN and plan.rows * plan.groups <= cells_max(q)
 end
 

@@ -8,7 +8,8 @@ local sizes = {}
 
 local LANES <const>, TILE_BYTES <const>, PADDING <const>, HEADER <const>, ALIGNMENT <const> = 32, 32, 16, 128, 128
 sizes.TILE_BYTES = TILE_BYTES -- of h, of one row, that one instruction multiplies
-local FRAGMENT_BYTES <const> = 512 -- of R, of a warp: 16 bytes a lane
+local FRAGMENT_BYTES <const> = 512
+sizes.FRAGMENT_BYTES = FRAGMENT_BYTES -- of R, of a warp: 16 bytes a lane
 local WRITER_REGISTERS <const>, REGISTERS_MAX <const> = 56, 255
 
 --- The functions that constrint has, on numbers.
