@@ -80,7 +80,7 @@ static void on_signal(int number) {
 static void on_attention(int number) {
   (void)number;
   const pl_running *now = atomic_load(&running);
-  if (!now || unwatched || pl_interrupt_pending() || lua_gethook(now->L) == attend) return;
+  if (!now || !watch.attend || unwatched || pl_interrupt_pending() || lua_gethook(now->L) == attend) return;
   displaced.L = now->L;
   displaced.hook = lua_gethook(now->L);
   displaced.mask = lua_gethookmask(now->L);
@@ -98,8 +98,12 @@ void pl_interrupt_install(bool script) {
   sigemptyset(&action.sa_mask);
   sigaddset(&action.sa_mask, SIGINT);
   sigaddset(&action.sa_mask, SIGUSR1);
+  sigaddset(&action.sa_mask, SIGUSR2);
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
+  action.sa_handler = on_attention;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR2, &action, NULL);
 }
 
 void pl_interrupt_request(void) {
@@ -120,9 +124,6 @@ static void enter(const pl_running *now) {
 
 void pl_interrupt_watch(const pl_watch *new) {
   watch = *new;
-  struct sigaction action = {.sa_handler = on_attention, .sa_flags = SA_RESTART};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGUSR2, &action, NULL);
 }
 
 void pl_interrupt_attention(void) {

@@ -9,7 +9,7 @@
 #include <lua.h>
 #include <stdbool.h>
 
-/* Takes over SIGINT and SIGUSR1 for the calling thread, which owns the state. In a script a second SIGINT that comes
+/* Takes over SIGINT, SIGUSR1 and SIGUSR2 for the calling thread, which owns the state. In a script a second SIGINT that comes
  * before the first one took effect ends the process. */
 void pl_interrupt_install(bool script);
 

@@ -1749,7 +1749,7 @@ class Installation(unittest.TestCase):
         spec, out = self.install()
         self.assertEqual(spec, {"argv": [PROGRAM, "kernel", "--connection-file", "{connection_file}"],
                                 "display_name": "Lua 5.4 (Perilune)", "language": "lua", "interrupt_mode": "message",
-                                "kernel_protocol_version": "5.5.0", "metadata": {}})
+                                "kernel_protocol_version": "5.5.0", "metadata": {"debugger": True}})
         self.assertIn(f"installed in {os.path.dirname(self.spec)}", out)
         self.assertIn(f"It starts {PROGRAM}: install it again when that has moved.", out)
         for size in 32, 64:
@@ -2379,6 +2379,52 @@ class Debugger(unittest.TestCase):
         self.assertEqual(self.body("evaluate", expression="x")["result"], "5")  # while it waits for the user
         self.kernel.client.input("yes")
         self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+
+    def test_while_a_cell_waits(self):
+        """A C function that takes long keeps nobody else waiting, and is not disturbed."""
+        self.start()
+        for wait in "os.execute 'sleep 1'", "io.popen('sleep 1; echo x'):read 'a'", "require 'perilune'.sleep(1)":
+            message_id = self.execute(f"x = {wait}")
+            time.sleep(0.2)
+            started = time.time()
+            asked = self.kernel.ask("debug_request", {"seq": 1, "command": "inspectVariables"}, "control")
+            self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+            self.assertLess(time.time() - started, 0.5)
+            self.assertTrue(self.kernel.reply(asked, "control")["content"]["success"])
+            self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+            self.assertGreater(time.time() - started, 0.5)
+        message_id = self.execute("x = os.execute 'sleep 60'")
+        asked = self.kernel.ask("debug_request", {"seq": 1, "command": "inspectVariables"}, "control")
+        time.sleep(0.2)
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.assertEqual(self.finish(message_id)[0]["ename"], "Interrupted")
+        self.assertTrue(self.kernel.reply(asked, "control")["content"]["success"])
+
+    def test_recursion_without_end(self):
+        self.start()
+        self.body("setExceptionBreakpoints", filters=["uncaught"])
+        message_id = self.execute("local function f()\n  return 1 + f()\nend\nf()")
+        self.stopped("exception", 2)
+        self.assertGreaterEqual(len(self.frames), 1000)
+        self.assertIn("stack overflow", self.body("exceptionInfo")["description"])
+        some = self.body("stackTrace", threadId=1, startFrame=2, levels=3)
+        self.assertEqual([f["id"] for f in some["stackFrames"]], [f["id"] for f in self.frames[2:5]])
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["ename"], "Error")
+
+    def test_handlers_of_comms(self):
+        """What widgets call is debugged as cells are."""
+        code = "require 'perilune.comm'.register_target('t', function(c)\n  local id = 5\n  seen = id\nend)"
+        self.start()
+        self.break_at(code, 3)
+        self.finish(self.execute(code))
+        self.kernel.ask("comm_open", {"comm_id": "a", "target_name": "t", "data": {}})
+        self.stopped("breakpoint", 3)
+        self.assertEqual(self.locals()["id"], "5")
+        self.body("next")
+        self.stopped("step", 4)
+        self.body("next")  # it ends with the handler
+        self.assertEqual(result_of(self.kernel.run("local x = 1\nseen")[1]), ["5"])
 
     def test_hooks_of_the_user(self):
         """debug.sethook of a cell keeps its hook, and loses none to requests of a front end."""

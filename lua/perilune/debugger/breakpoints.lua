@@ -125,7 +125,7 @@ end
 -- A condition that fails is told, and stops: nothing is passed over in silence.
 local function holds(point)
   if not point.condition then return true end
-  local ok, value = pcall(frames.evaluate, frames.all()[1], point.condition)
+  local ok, value = pcall(frames.evaluate, frames.top(), point.condition)
   if not ok then complain("condition", point.condition, value) end
   return not ok or value
 end
@@ -148,7 +148,7 @@ local function log(message)
       end
       return ok and concat(texts, ", ") or format("<%s>", texts[1])
     end
-    return shown(pcall(frames.evaluate, frames.all()[1], sub(part, 2, -2)))
+    return shown(pcall(frames.evaluate, frames.top(), sub(part, 2, -2)))
   end)))
 end
 

@@ -27,6 +27,7 @@ end
 
 -- Numbers of frames go on from one stand-still to the next, so that an old one is not taken for another.
 local stack, first = nil, 1
+local FRAMES_MAX <const> = 1000
 
 --- Forgets the stack, of which something ran since.
 function frames.release()
@@ -38,23 +39,32 @@ local function name_of(info)
   return info.name or format("function <%s:%d>", info.short_src, info.linedefined)
 end
 
---- The frames of Lua functions, the innermost first, as { number, thread, level, name, line, source, path, f }.
-function frames.all()
-  if stack then return stack end
-  stack = {}
+-- The innermost frames of Lua functions, `most` of them.
+local function read_stack(most)
+  local list = {}
   for _, thread in ipairs(given.states()) do
     local level, info = 0, getinfo(thread, 0, "Slnf")
-    while info do
+    while info and #list < most do
       if info.what ~= "C" then
-        stack[#stack + 1] = { number = first + #stack, thread = thread, level = level, name = name_of(info),
+        list[#list + 1] = { number = first + #list, thread = thread, level = level, name = name_of(info),
           line = info.currentline, source = info.source, path = sources.path(info.source), f = info.func }
       end
       level = level + 1
       info = getinfo(thread, level, "Slnf")
     end
   end
+  return list
+end
+
+--- The frames of Lua functions, the innermost first, as { number, thread, level, name, line, source, path, f }; of a
+--- recursion without end those that people may read.
+function frames.all()
+  stack = stack or read_stack(FRAMES_MAX)
   return stack
 end
+
+--- The first of them, where nothing stands still yet; nil where there is none.
+function frames.top() return read_stack(1)[1] end
 
 --- The frame with a number.
 function frames.at(number)

@@ -63,6 +63,7 @@ end
 local functions = {}
 
 local function stop(reason, more)
+  frames.release()
   stopped = { reason = reason, threadId = THREAD, allThreadsStopped = true }
   for name, value in next, more or {} do stopped[name] = value end
   given.tell("stopped", stopped)
@@ -71,7 +72,6 @@ end
 
 --- What runs has come to a line with a breakpoint, or in which a step ends: whether it is to stand still.
 function functions.line(source, line, step)
-  frames.release()
   local path = sources.path(source)
   if not path then return false end
   local numbers = breakpoints.reached(path, line)
@@ -86,10 +86,9 @@ end
 
 --- An error is on its way: whether it is to stand still where that was raised.
 function functions.failed(value, caught)
-  frames.release()
-  local all = frames.all()
-  if not all[1] then return false end
-  failure = { text = describe(value), caught = caught, trace = traceback(all[1].thread) }
+  local top = frames.top()
+  if not top then return false end
+  failure = { text = describe(value), caught = caught, trace = traceback(top.thread) }
   return stop("exception", { text = failure.text, description = "Paused on an error" })
 end
 
@@ -217,8 +216,7 @@ end
 
 function requests.setVariable(arguments)
   local number, name = required(arguments, "variablesReference", "integer"), required(arguments, "name", "string")
-  local frame = stopped and frames.all()[1]
-  local value = pack(frames.evaluate(frame or nil, required(arguments, "value", "string")))[1]
+  local value = pack(frames.evaluate(frames.top(), required(arguments, "value", "string")))[1]
   values.set(number, name, value)
   return result_of(value)
 end
