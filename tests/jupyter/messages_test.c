@@ -300,6 +300,72 @@ static void test_memory_of_signatures(void) {
   pl_wire_free(wire);
 }
 
+/* ---- a cell that stands still: another thread is the front end meanwhile ---- */
+
+/* Asks the debugger; the reply is to be released. */
+static message debug(front_end *f, const char *content) {
+  message reply;
+  send_request(f, PL_CONTROL, "debug_request", content);
+  CHECK(receive(f, PL_CONTROL, WAIT_MS, &reply));
+  return reply;
+}
+
+static void expect(front_end *f, const char *content, const char *wanted) {
+  message reply = debug(f, content);
+  if (!holds(reply.content, wanted)) {
+    fprintf(stderr, "%s:\n  expected %s\n  got %s\n", content, wanted, reply.frames[4].data);
+    failures++;
+  }
+  message_release(&reply);
+}
+
+static void *drive_debugger(void *data) {
+  front_end *f = data;
+  for (bool stopped = false; !stopped;) {
+    message reply = debug(f, COMMAND("debugInfo", "{}"));
+    json_t *threads = json_object_get(json_object_get(reply.content, "body"), "stoppedThreads");
+    stopped = json_array_size(threads) > 0;
+    message_release(&reply);
+  }
+  expect(f, COMMAND("evaluate", "{\"expression\": \"kept\"}"), "{\"body\": {\"result\": \"5\"}}");
+  expect(f, COMMAND("evaluate", "{\"expression\": \"kept = 6\"}"), "{\"success\": true}");
+  send_request(f, PL_CONTROL, "kernel_info_request", "{}");
+  message reply;
+  CHECK(receive(f, PL_CONTROL, WAIT_MS, &reply) && holds(reply.content, "{\"status\": \"ok\"}"));
+  message_release(&reply);
+  expect(f, COMMAND("continue", "{\"threadId\": 1}"), "{\"body\": {\"allThreadsContinued\": true}}");
+  expect(f, COMMAND("disconnect", "{}"), "{\"success\": true}");
+  return NULL;
+}
+
+static void test_standstill(front_end *f) {
+  static const exchange before[] = {{"debug_request", COMMAND("initialize", "{}"), "{\"success\": true}", ""},
+                                    {"debug_request",
+                                     COMMAND("setExceptionBreakpoints", "{\"filters\": [\"uncaught\"]}"),
+                                     "{\"success\": true}", ""}};
+  for (size_t i = 0; i < sizeof before / sizeof *before; i++) check_exchange(f, PL_CONTROL, &before[i]);
+  pthread_t driver;
+  send_request(f, PL_SHELL, "execute_request", CODE("\"kept = 5 error 'here'\""));
+  CHECK(pthread_create(&driver, NULL, drive_debugger, f) == 0);
+  message reply;
+  bool answered = false;
+  while (!answered) {
+    pl_kernel_step(&f->kernel, 20);
+    answered = receive(f, PL_SHELL, 0, &reply);
+  }
+  CHECK(holds(reply.content, "{\"status\": \"error\"}"));
+  message_release(&reply);
+  while (pthread_tryjoin_np(driver, NULL) != 0) pl_kernel_step(&f->kernel, 20); /* `disconnect` may come last of all */
+  pl_text said = {0};
+  while (!strstr(said.data ? said.data : "", "error[")) CHECK(read_published(f, &said));
+  CHECK(strstr(said.data, "debug_event") && strstr(said.data, "debug_event") < strstr(said.data, "error["));
+  pl_text_release(&said);
+  while (receive(f, PL_IOPUB, 50, &reply)) message_release(&reply);
+  check_exchange(
+      f, PL_SHELL,
+      &(exchange){"execute_request", CODE("\"kept\""), "{\"status\": \"ok\"}", "execute_input execute_result[6]"});
+}
+
 static void test_shutdown(front_end *f) {
   message m;
   send_request(f, PL_SHELL, "shutdown_request", "{\"restart\": true}");
@@ -328,6 +394,7 @@ int main(void) {
   test_aborted(&f);
   test_buffers(&f);
   test_dropped(&f);
+  test_standstill(&f);
   test_shutdown(&f);
   front_end_close(&f);
   test_unsigned();
