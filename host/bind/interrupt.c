@@ -39,18 +39,16 @@ static void stop(lua_State *L, lua_Debug *where) {
 
 /* Lets the watch answer what it was asked, as soon as L executes anything. */
 static void attend(lua_State *L, lua_Debug *where) {
-  (void)where;
-  if (displaced.L == L)
-    lua_sethook(L, displaced.hook, displaced.mask, displaced.count);
-  else
-    lua_sethook(L, NULL, 0, 0);
-  displaced.L = NULL;
+  (void)L, (void)where;
+  pl_interrupt_settle();
   watch.attend();
   pl_interrupt_settle();
 }
 
-/* Gives L the watch's hook where it wants one, and none otherwise. Hooks that code has set for itself stay. */
+/* Gives L the watch's hook where it wants one, and none otherwise. Hooks that code has set for itself stay, and come
+ * back where `attend` was put in their place. */
 static void settle(lua_State *L, bool wanted) {
+  if (lua_gethook(L) == attend && displaced.L == L) lua_sethook(L, displaced.hook, displaced.mask, displaced.count);
   lua_Hook now = lua_gethook(L);
   if (now && now != stop && now != attend && now != watch.line) return;
   if (wanted && watch.lines && !unwatched)
@@ -114,17 +112,13 @@ void pl_interrupt_request(void) {
  * that made it, must not stop it now. */
 static void enter(const pl_running *now) {
   atomic_store(&running, now);
-  if (pl_interrupt_pending())
-    lua_sethook(now->L, stop, EVERYTHING, 1);
-  else
-    settle(now->L, true);
+  settle(now->L, true);
+  if (pl_interrupt_pending()) lua_sethook(now->L, stop, EVERYTHING, 1); /* last: a signal may come at any time */
 }
 
 /* ---- the watch ---- */
 
-void pl_interrupt_watch(const pl_watch *new) {
-  watch = *new;
-}
+void pl_interrupt_watch(const pl_watch *new) { watch = *new; }
 
 void pl_interrupt_attention(void) {
   if (owned && atomic_load(&running)) pthread_kill(owner, SIGUSR2);

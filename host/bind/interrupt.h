@@ -9,8 +9,8 @@
 #include <lua.h>
 #include <stdbool.h>
 
-/* Takes over SIGINT, SIGUSR1 and SIGUSR2 for the calling thread, which owns the state. In a script a second SIGINT that comes
- * before the first one took effect ends the process. */
+/* Takes over SIGINT, SIGUSR1 and SIGUSR2 for the calling thread, which owns the state. In a script a second SIGINT that
+ * comes before the first one took effect ends the process. */
 void pl_interrupt_install(bool script);
 
 /* Replaces resume, wrap and close of the table `coroutine` by versions that keep track of what runs, xpcall by one
