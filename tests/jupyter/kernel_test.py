@@ -1866,7 +1866,9 @@ class Debugger(unittest.TestCase):
     """The debugger, driven as JupyterLab drives it."""
 
     def setUp(self):
-        self.kernel = Kernel()
+        folder = tempfile.TemporaryDirectory()  # a kernel that is killed leaves its dumped cells behind
+        self.addCleanup(folder.cleanup)
+        self.kernel = Kernel(environment={"TMPDIR": folder.name})
         self.addCleanup(self.kernel.close)
         self.seen = []  # iopub messages that nobody asked for yet
 
