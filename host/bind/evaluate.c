@@ -1,7 +1,8 @@
 /* One piece of code, from text to outcome, under one protected call. */
 #include "host/bind/evaluate.h"
-#include "host/bind/handle.h"
+#include "host/bind/debugger.h"
 #include "host/bind/display.h"
+#include "host/bind/handle.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/json.h"
 #include "host/bind/source.h"
@@ -77,11 +78,8 @@ static void explain_nil(lua_State *L, pl_text *message) {
 /* By pl_evaluate_part; the places of the rows are the keys in the registry. */
 static const struct {
   const char *module, *name;
-} parts[] = {{"perilune.inspect", "bundle"},
-             {"perilune.code.complete", "at"},
-             {"perilune.code.help", "at"},
-             {"perilune.code.source", "remember"},
-             {"perilune.magic", "rewrite"}};
+} parts[] = {{"perilune.inspect", "bundle"},       {"perilune.code.complete", "at"}, {"perilune.code.help", "at"},
+             {"perilune.code.source", "remember"}, {"perilune.magic", "rewrite"},    {"perilune.debugger", "open"}};
 
 static const char require_key;
 
@@ -108,8 +106,10 @@ void pl_evaluate_open(lua_State *L) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &locals_key);
 }
 
-static void load_parts(lua_State *L) {
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) load_part(L, (pl_evaluate_part)i);
+void pl_evaluate_load_parts(lua_State *L) {
+  const pl_frontend *frontend = pl_display_frontend(L);
+  for (int i = 0; i < PL_PART_DEBUGGER; i++) load_part(L, (pl_evaluate_part)i);
+  if (frontend && frontend->debug_event) pl_debugger_open(L);
 }
 
 void pl_evaluate_push(lua_State *L, pl_evaluate_part part) {
@@ -136,6 +136,11 @@ static int load_cell(lua_State *L, const char *code, size_t length, const char *
   lua_insert(L, -3);
   lua_pop(L, 2);
   return status;
+}
+
+int pl_evaluate_load(lua_State *L, const char *code, size_t length, const char *name) {
+  pl_source source;
+  return load_cell(L, code, length, name, &source);
 }
 
 /* ---- the result ---- */
@@ -165,7 +170,8 @@ static int run(lua_State *L) {
   job *j = lua_touserdata(L, 1);
   pl_source source = {0};
   lua_settop(L, 0);
-  load_parts(L);
+  pl_evaluate_load_parts(L);
+  if (j->kind == PL_CELL) pl_debugger_cell(L, j->name, j->code, j->length);
   int status = j->kind == PL_CELL ? load_cell(L, j->code, j->length, j->name, &source)
                                   : pl_source_load_expression(L, j->code, j->length, j->name);
   if (status != LUA_OK) return lua_error(L);
@@ -216,6 +222,7 @@ static void call(lua_State *L, void *context, const stage *reached, pl_outcome *
   bool interrupted;
   lua_pushlightuserdata(L, context);
   outcome->ok = pl_interrupt_call(L, 1, 0, &interrupted) == LUA_OK;
+  pl_debugger_ended();
   if (!outcome->ok) fail(L, *reached, interrupted, outcome);
   lua_settop(L, top);
 }

@@ -8,10 +8,23 @@
 /* Makes a state ready for the functions below; may raise. */
 void pl_evaluate_open(lua_State *L);
 
-/* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, and what keeps the text
- * of cells. pl_evaluate_push pushes one. */
-typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER, PL_PART_REWRITE } pl_evaluate_part;
+/* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, what keeps the text of
+ * cells, what makes Lua of lines that are none, and the debugger. pl_evaluate_push pushes one. */
+typedef enum {
+  PL_PART_BUNDLE,
+  PL_PART_COMPLETE,
+  PL_PART_INSPECT,
+  PL_PART_REMEMBER,
+  PL_PART_REWRITE,
+  PL_PART_DEBUGGER
+} pl_evaluate_part;
 void pl_evaluate_push(lua_State *L, pl_evaluate_part part);
+/* Loads all of them, the debugger where the front end has one. May raise. */
+void pl_evaluate_load_parts(lua_State *L);
+
+/* Compiles a cell as pl_evaluate does, but does not run it: pushes the function or the error message and returns Lua's
+ * status. May raise. */
+int pl_evaluate_load(lua_State *L, const char *code, size_t length, const char *name);
 
 typedef enum { PL_CELL, PL_EXPRESSION } pl_evaluation;
 

@@ -12,8 +12,15 @@
 
 static pthread_t owner;
 static bool owned, ends_on_second;
-static _Atomic(lua_State *) running; /* NULL while no protected call is open */
-static lua_State *abandoned;         /* the coroutine that the hook has just left */
+static _Atomic(const pl_running *) running; /* NULL while no protected call is open */
+static lua_State *abandoned;                /* the coroutine that the hook has just left */
+static pl_watch watch;                      /* the debugger's */
+static bool unwatched;
+static struct {
+  lua_State *L;
+  lua_Hook hook;
+  int mask, count;
+} displaced; /* the hook in whose place `attend` was put */
 
 #define EVERYTHING (LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT)
 
@@ -30,8 +37,24 @@ static void stop(lua_State *L, lua_Debug *where) {
   lua_yield(L, 0);
 }
 
-static void unhook(lua_State *L) {
-  if (lua_gethook(L) == stop) lua_sethook(L, NULL, 0, 0);
+/* Lets the watch answer what it was asked, as soon as L executes anything. */
+static void attend(lua_State *L, lua_Debug *where) {
+  (void)L, (void)where;
+  pl_interrupt_settle();
+  watch.attend();
+  pl_interrupt_settle();
+}
+
+/* Gives L the watch's hook where it wants one, and none otherwise. Hooks that code has set for itself stay, and come
+ * back where `attend` was put in their place. */
+static void settle(lua_State *L, bool wanted) {
+  if (lua_gethook(L) == attend && displaced.L == L) lua_sethook(L, displaced.hook, displaced.mask, displaced.count);
+  lua_Hook now = lua_gethook(L);
+  if (now && now != stop && now != attend && now != watch.line) return;
+  if (wanted && watch.lines && !unwatched)
+    lua_sethook(L, watch.line, LUA_MASKLINE, 0);
+  else if (now)
+    lua_sethook(L, NULL, 0, 0);
 }
 
 /* Only calls that are allowed in a signal handler; lua_sethook is one of them. */
@@ -40,15 +63,27 @@ static void on_signal(int number) {
     pthread_kill(owner, number);
     return;
   }
-  lua_State *L = atomic_load(&running);
-  if (!L) return;
+  const pl_running *now = atomic_load(&running);
+  if (!now) return;
   if (number == SIGINT && ends_on_second && pl_interrupt_pending()) {
     signal(SIGINT, SIG_DFL);
     raise(SIGINT);
     return;
   }
   pl_interrupt_set(1);
-  lua_sethook(L, stop, EVERYTHING, 1);
+  lua_sethook(now->L, stop, EVERYTHING, 1);
+}
+
+/* A hook that code has set for itself waits until `attend` was called. */
+static void on_attention(int number) {
+  (void)number;
+  const pl_running *now = atomic_load(&running);
+  if (!now || !watch.attend || unwatched || pl_interrupt_pending() || lua_gethook(now->L) == attend) return;
+  displaced.L = now->L;
+  displaced.hook = lua_gethook(now->L);
+  displaced.mask = lua_gethookmask(now->L);
+  displaced.count = lua_gethookcount(now->L);
+  lua_sethook(now->L, attend, EVERYTHING, 1);
 }
 
 void pl_interrupt_install(bool script) {
@@ -61,38 +96,84 @@ void pl_interrupt_install(bool script) {
   sigemptyset(&action.sa_mask);
   sigaddset(&action.sa_mask, SIGINT);
   sigaddset(&action.sa_mask, SIGUSR1);
+  sigaddset(&action.sa_mask, SIGUSR2);
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
+  action.sa_handler = on_attention;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR2, &action, NULL);
 }
 
 void pl_interrupt_request(void) {
   if (owned) pthread_kill(owner, SIGUSR1);
 }
 
-/* From now on signals reach L. A hook that a coroutine kept from an earlier interrupt, or inherited from the one that
- * made it, must not stop it now. */
-static void enter(lua_State *L) {
-  atomic_store(&running, L);
-  if (pl_interrupt_pending())
-    lua_sethook(L, stop, EVERYTHING, 1);
-  else
-    unhook(L);
+/* From now on signals reach the state. A hook that a coroutine kept from an earlier time, or inherited from the one
+ * that made it, must not stop it now. */
+static void enter(const pl_running *now) {
+  atomic_store(&running, now);
+  settle(now->L, true);
+  if (pl_interrupt_pending()) lua_sethook(now->L, stop, EVERYTHING, 1); /* last: a signal may come at any time */
 }
+
+/* ---- the watch ---- */
+
+void pl_interrupt_watch(const pl_watch *new) { watch = *new; }
+
+void pl_interrupt_attention(void) {
+  if (owned && atomic_load(&running)) pthread_kill(owner, SIGUSR2);
+}
+
+const pl_running *pl_interrupt_running(void) { return atomic_load(&running); }
+
+void pl_interrupt_settle(void) {
+  const pl_running *now = atomic_load(&running);
+  if (now) enter(now);
+}
+
+void pl_interrupt_want_lines(bool on) {
+  watch.lines = on;
+  pl_interrupt_settle();
+}
+
+void pl_interrupt_want_errors(bool on) { watch.errors = on; }
+
+/* Tells the watch of an error, whose value is on top, while the stack still stands. */
+static void tell(lua_State *L, bool caught) {
+  if (watch.errors && !unwatched && !pl_interrupt_pending()) watch.error(L, caught);
+}
+
+static int tell_uncaught(lua_State *L) {
+  tell(L, false);
+  return pl_traceback_handler(L);
+}
+
+int pl_interrupt_call_unwatched(lua_State *L, int arguments, int results) {
+  bool outer = unwatched;
+  unwatched = true;
+  int status = pl_interrupt_call(L, arguments, results, NULL);
+  unwatched = outer;
+  pl_interrupt_settle();
+  return status;
+}
+
+/* ---- calls ---- */
 
 int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupted) {
   int function = lua_gettop(L) - arguments;
-  lua_pushcfunction(L, pl_traceback_handler);
+  lua_pushcfunction(L, tell_uncaught);
   lua_insert(L, function);
-  lua_State *outer = atomic_load(&running);
+  const pl_running *outer = atomic_load(&running), now = {L, outer};
   if (!outer) pl_interrupt_set(0);
-  enter(L);
+  enter(&now);
   int status = lua_pcall(L, arguments, results, function);
   if (interrupted) *interrupted = pl_interrupt_pending() != 0;
   atomic_store(&running, outer);
-  if (!outer) {
-    unhook(L);
+  settle(L, false);
+  if (outer)
+    enter(outer);
+  else
     pl_interrupt_set(0);
-  }
   lua_remove(L, function);
   return status;
 }
@@ -106,10 +187,11 @@ static lua_State *check_coroutine(lua_State *L) {
 }
 
 static int reset(lua_State *L, lua_State *co) {
-  lua_State *outer = atomic_load(&running);
-  if (outer) enter(co);
+  (void)L;
+  const pl_running *outer = atomic_load(&running), now = {co, outer};
+  if (outer) enter(&now);
   int status = lua_resetthread(co);
-  if (outer) enter(L);
+  if (outer) enter(outer);
   return status;
 }
 
@@ -121,11 +203,12 @@ static int resume(lua_State *L, lua_State *co, int arguments) {
     return -1;
   }
   lua_xmove(L, co, arguments);
-  lua_State *outer = atomic_load(&running);
-  if (outer) enter(co);
+  const pl_running *outer = atomic_load(&running), now = {co, outer};
+  if (outer) enter(&now);
   int results;
   int status = lua_resume(co, L, arguments, &results);
-  if (outer) enter(L);
+  if (outer && status != LUA_OK && status != LUA_YIELD) tell(co, true);
+  if (outer) enter(outer);
   if (status == LUA_YIELD && abandoned == co) {
     abandoned = NULL;
     reset(L, co);
@@ -174,7 +257,7 @@ static int call_wrapped(lua_State *L) {
 static int coroutine_wrap(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_State *co = lua_newthread(L);
-  unhook(co);
+  settle(co, false);
   lua_pushvalue(L, 1);
   lua_xmove(L, co, 1);
   lua_pushcclosure(L, call_wrapped, 1);
@@ -197,13 +280,40 @@ static int coroutine_close(lua_State *L) {
   return 2;
 }
 
-/* ---- xpcall ---- */
+/* ---- pcall and xpcall ---- */
+
+static int tell_caught(lua_State *L) {
+  tell(L, true);
+  return 1;
+}
+
+/* `below`: what lies below the results */
+static int finish_pcall(lua_State *L, int status, lua_KContext below) {
+  if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - (int)below;
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  return 2;
+}
+
+static int tracked_pcall(lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_pushboolean(L, 1);
+  lua_insert(L, 1);
+  int handler = watch.errors;
+  if (handler) {
+    lua_pushcfunction(L, tell_caught);
+    lua_insert(L, 1);
+  }
+  int status = lua_pcallk(L, lua_gettop(L) - handler - 2, LUA_MULTRET, handler, handler, finish_pcall);
+  return finish_pcall(L, status, handler);
+}
 
 /* upvalue: the user's message handler. Lua calls it with hooks off when the interrupt itself raised the error, and a
  * handler that loops could then never be stopped: it is passed over. */
 static int call_handler(lua_State *L) {
   lua_settop(L, 1);
   if (pl_interrupt_pending()) return 1;
+  tell(L, true);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, 1, 1);
@@ -237,4 +347,6 @@ void pl_interrupt_track(lua_State *L) {
   lua_getglobal(L, "xpcall");
   lua_pushcclosure(L, tracked_xpcall, 1);
   lua_setglobal(L, "xpcall");
+  lua_pushcfunction(L, tracked_pcall);
+  lua_setglobal(L, "pcall");
 }

@@ -1,6 +1,7 @@
 /* A Lua state with its front end. */
 #include "host/bind/session.h"
 #include "host/bind/comm.h"
+#include "host/bind/debugger.h"
 #include "host/bind/display.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/interrupt.h"
@@ -52,6 +53,7 @@ pl_status pl_session_new(const pl_frontend *frontend, pl_session **session) {
 
 void pl_session_free(pl_session *session) {
   if (!session) return;
+  pl_debugger_close();
   pl_shell_end_all(); /* closing their files would wait for them */
   lua_close(session->L);
   free(session);
@@ -83,6 +85,13 @@ json_t *pl_session_complete(pl_session *session, const char *code, size_t length
 
 json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail) {
   return pl_evaluate_inspect(session->L, code, length, cursor, detail);
+}
+
+json_t *pl_session_debug(pl_session *session, const json_t *request) { return pl_debugger_answer(session->L, request); }
+
+void pl_session_attend(pl_session *session) {
+  (void)session;
+  pl_interrupt_attention();
 }
 
 json_t *pl_session_gpus(void) {

@@ -1,5 +1,5 @@
 /* The one door through which host/jupyter and the notebook runner evaluate Lua. It hides the lua_State: code goes in,
- * streams, displays and an outcome come out. All calls on one thread, except pl_session_interrupt. */
+ * streams, displays and an outcome come out. All calls on one thread, unless they say otherwise. */
 #ifndef PL_BIND_SESSION_H
 #define PL_BIND_SESSION_H
 
@@ -31,6 +31,11 @@ typedef struct {
   void (*comm)(void *context, const pl_comm_message *message);
   /* Asks the user for one line. */
   pl_status (*input)(void *context, const char *prompt, bool password, pl_text *answer);
+  /* Takes an event of the debugger (borrowed); where this is NULL, sessions have none. */
+  void (*debug_event)(void *context, const json_t *event);
+  /* Answers, by pl_session_debug, what has been asked of the debugger; called between two lines of code that runs or,
+   * with `wait`, while it stands still: then it waits a moment for something to answer. */
+  void (*attend)(void *context, bool wait);
 } pl_frontend;
 
 /* What became of a piece of code. */
@@ -70,6 +75,13 @@ json_t *pl_session_complete(pl_session *session, const char *code, size_t length
 /* A MIME bundle of what is known of the name at byte `cursor`, or of the function whose arguments it is among; with
  * detail 1 also its source. NULL when nothing is known. Runs no user code. */
 json_t *pl_session_inspect(pl_session *session, const char *code, size_t length, size_t cursor, int detail);
+
+/* A new response to a request of the Debug Adapter Protocol, or to one of those that Jupyter adds to it. On the thread
+ * of the session, while no code runs or within `attend`. */
+json_t *pl_session_debug(pl_session *session, const json_t *request);
+/* Has running code call `attend` soon; from any thread. C functions that take long delay it: ask again while nothing
+ * was answered. */
+void pl_session_attend(pl_session *session);
 
 /* The GPUs that this process has used, from any thread: an array of { name, model, live, cached, peak, available, total
  * }, bytes; the last two, of the whole GPU, are missing when it does not answer. */

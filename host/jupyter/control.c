@@ -8,7 +8,7 @@
 #include <zmq.h>
 
 /* CHILDREN_MS: how long the main thread may wait for what it started, say to close a pipe, before that is ended. */
-enum { PARENT_POLL_MS = 1000, STOP_POLL_MS = 10, CHILDREN_MS = 300, STOP_MS_MAX = 2000 };
+enum { PARENT_POLL_MS = 1000, ASK_AGAIN_MS = 20, STOP_POLL_MS = 10, CHILDREN_MS = 300, STOP_MS_MAX = 2000 };
 
 /* Echoes a heartbeat, all its parts. */
 static void beat(void *socket) {
@@ -42,19 +42,33 @@ static void see_to_the_end(pl_kernel *k) {
   }
 }
 
+/* Sends what the debugger has replied. */
+static void send_answers(pl_kernel *k) {
+  pl_request request;
+  for (json_t *reply; pl_debug_collect(k->debug, &request, &reply); json_decref(reply)) {
+    pl_kernel_finish(k, k->control, &request, "debug_reply", reply);
+    pl_request_release(&request);
+  }
+}
+
 void *pl_control_run(void *data) {
   pl_kernel *k = data;
-  enum { CONTROL, HEARTBEAT, WAKE, STARTERS };
-  zmq_pollitem_t items[STARTERS + PL_STARTERS_MAX] = {[CONTROL] = {.socket = k->control, .events = ZMQ_POLLIN},
-                                                      [HEARTBEAT] = {.socket = k->heartbeat, .events = ZMQ_POLLIN},
-                                                      [WAKE] = {.fd = k->wake, .events = ZMQ_POLLIN}};
+  enum { CONTROL, HEARTBEAT, WAKE, ANSWERED, STARTERS };
+  zmq_pollitem_t items[STARTERS + PL_STARTERS_MAX] = {
+      [CONTROL] = {.socket = k->control, .events = ZMQ_POLLIN},
+      [HEARTBEAT] = {.socket = k->heartbeat, .events = ZMQ_POLLIN},
+      [WAKE] = {.fd = k->wake, .events = ZMQ_POLLIN},
+      [ANSWERED] = {.fd = pl_debug_answered_file(k->debug), .events = ZMQ_POLLIN}};
   for (int i = 0; i < k->starters.count; i++)
     items[STARTERS + i] = (zmq_pollitem_t){.fd = k->starters.files[i], .events = ZMQ_POLLIN};
   long patience_ms = k->starters.parent && k->starters.count == 0 ? PARENT_POLL_MS : -1;
   while (!atomic_load(&k->stopping)) {
     if (pl_starters_gone(&k->starters)) pl_kernel_stop(k);
-    if (zmq_poll(items, STARTERS + k->starters.count, patience_ms) <= 0) continue;
+    bool asking = pl_debug_pending(k->debug);
+    if (asking) pl_session_attend(k->session);
+    if (zmq_poll(items, STARTERS + k->starters.count, asking ? ASK_AGAIN_MS : patience_ms) <= 0) continue;
     if (items[HEARTBEAT].revents) beat(k->heartbeat);
+    if (items[ANSWERED].revents) send_answers(k);
     pl_request request;
     if (!items[CONTROL].revents || pl_wire_receive(k->wire, k->control, &request) != PL_RECEIVED) continue;
     pl_kernel_handle(k, PL_CONTROL, k->control, &request);

@@ -4,6 +4,7 @@
 #include "host/jupyter/thread.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,18 +21,26 @@ static void publish_state(pl_kernel *k, const pl_request *request, const char *s
   json_decref(content);
 }
 
-void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, const pl_request *request) {
+void pl_kernel_finish(pl_kernel *k, void *socket, const pl_request *request, const char *type, const json_t *reply) {
+  if (reply) pl_wire_reply(k->wire, socket, request, type, reply);
+  publish_state(k, request, "idle");
+}
+
+void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, pl_request *request) {
   const pl_handler *handler = pl_handler_find(request->type, channel);
   publish_state(k, request, "busy");
+  if (handler && handler->channels & PL_LATER) {
+    pl_debug_ask(k->debug, request);
+    return;
+  }
   if (handler && handler->channels & PL_SPEAKS) pl_publisher_begin(k->publisher, &request->header_bytes);
   json_t *content = handler ? handler->run(k, request) : NULL;
   if (channel == PL_SHELL) {
     pl_capture_drain(k->capture);
     pl_publisher_flush(k->publisher);
   }
-  if (content) pl_wire_reply(k->wire, socket, request, handler->reply, content);
+  pl_kernel_finish(k, socket, request, handler ? handler->reply : NULL, content);
   json_decref(content);
-  publish_state(k, request, "idle");
 }
 
 static void handle_shell(pl_kernel *k, pl_request *request) {
@@ -86,9 +95,41 @@ static void handle_waiting(pl_kernel *k) {
   free(waiting);
 }
 
+/* ---- the debugger ---- */
+
+static json_t *answer_debugger(void *context, const pl_request *request) {
+  pl_kernel *k = context;
+  pl_text_clear(&k->debugging);
+  pl_text_append(&k->debugging, request->header_bytes.data, request->header_bytes.length);
+  json_t *reply = pl_session_debug(k->session, request->content);
+  pl_capture_drain(k->capture); /* what it printed is seen before the reply */
+  pl_publisher_flush(k->publisher);
+  return reply;
+}
+
+static void debug_event(void *context, const json_t *event) {
+  pl_kernel *k = context;
+  pl_capture_drain(k->capture);
+  pl_publisher_flush(k->publisher);
+  pl_publisher_send(k->publisher, "debug_event", &k->debugging, event, NULL);
+}
+
+static void attend(void *context, bool wait) {
+  enum { WAIT_MS = 20 }; /* an interrupt ends the wait at once, or after this when it just missed it */
+  pl_kernel *k = context;
+  if (wait) poll(&(struct pollfd){.fd = pl_debug_asked_file(k->debug), .events = POLLIN}, 1, WAIT_MS);
+  pl_debug_answer(k->debug, answer_debugger, k);
+}
+
+/* ---- a step of the loop ---- */
+
 void pl_kernel_step(pl_kernel *k, long patience_ms) {
-  zmq_pollitem_t items[] = {{.socket = k->shell, .events = ZMQ_POLLIN}, {.fd = k->wake, .events = ZMQ_POLLIN}};
-  if (zmq_poll(items, 2, patience_ms) <= 0 || !items[0].revents) return; /* a signal, or only `stopping` changed */
+  zmq_pollitem_t items[] = {{.socket = k->shell, .events = ZMQ_POLLIN},
+                            {.fd = k->wake, .events = ZMQ_POLLIN},
+                            {.fd = pl_debug_asked_file(k->debug), .events = ZMQ_POLLIN}};
+  if (zmq_poll(items, 3, patience_ms) <= 0) return; /* a signal */
+  if (items[2].revents) attend(k, false);
+  if (!items[0].revents) return;
   pl_request request;
   if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) return;
   handle_shell(k, &request);
@@ -161,6 +202,7 @@ static pl_status input(void *context, const char *prompt, bool password, pl_text
   for (;;) {
     pl_request reply;
     zmq_poll(&item, 1, 20); /* an interrupt ends the wait at once, or after this many ms when it just missed it */
+    attend(k, false);
     PL_TRY(pl_check_interrupt());
     if (pl_wire_receive(k->wire, k->stdin_socket, &reply) != PL_RECEIVED) continue;
     const json_t *value = json_object_get(reply.content, "value");
@@ -232,8 +274,14 @@ static pl_status open_sockets(pl_kernel *k) {
 }
 
 static pl_status open_session(pl_kernel *k) {
-  pl_frontend frontend = {
-      .context = k, .stream = stream, .display = display, .payload = payload, .comm = comm, .input = input};
+  pl_frontend frontend = {.context = k,
+                          .stream = stream,
+                          .display = display,
+                          .payload = payload,
+                          .comm = comm,
+                          .input = input,
+                          .debug_event = debug_event,
+                          .attend = attend};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
   pl_status status = pl_capture_start(&sink, &k->capture);
@@ -252,6 +300,7 @@ pl_status pl_kernel_open(pl_kernel *k) {
   k->payload = json_array();
   k->wire = pl_wire_new(k->connection.key);
   k->context = zmq_ctx_new();
+  PL_TRY(pl_debug_new(&k->debug));
   PL_TRY(open_sockets(k));
   PL_TRY(open_session(k));
   publish_state(k, NULL, "starting");
@@ -281,6 +330,8 @@ void pl_kernel_close(pl_kernel *k) {
   free(k->waiting);
   json_decref(k->payload);
   pl_history_free(k->history);
+  pl_debug_free(k->debug);
+  pl_text_release(&k->debugging);
   pl_wire_free(k->wire);
   pl_connection_release(&k->connection);
 }

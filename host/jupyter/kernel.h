@@ -6,6 +6,7 @@
 #include "host/bind/session.h"
 #include "host/jupyter/capture.h"
 #include "host/jupyter/connection.h"
+#include "host/jupyter/debug.h"
 #include "host/jupyter/history.h"
 #include "host/jupyter/process.h"
 #include "host/jupyter/publisher.h"
@@ -25,6 +26,7 @@ typedef struct {
   pl_publisher *publisher;
   pl_capture *capture;
   pl_session *session;
+  pl_debug *debug;
   void *context, *shell, *control, *stdin_socket, *heartbeat; /* of ZeroMQ */
   pthread_t control_thread;
   pl_starters starters;
@@ -35,6 +37,7 @@ typedef struct {
 
   /* ---- of the main thread ---- */
   const pl_request *request; /* the one being handled */
+  pl_text debugging;         /* header of the debugger's last request: what its events belong to */
   long execution_count;
   pl_history *history;
   json_t *payload;     /* array: what the front end is to do after the code that runs */
@@ -51,7 +54,10 @@ void pl_kernel_step(pl_kernel *k, long patience_ms);
 void pl_kernel_close(pl_kernel *k);
 
 /* Says busy, answers, says idle: the life of every request, on either thread. */
-void pl_kernel_handle(pl_kernel *kernel, pl_channel channel, void *socket, const pl_request *request);
+void pl_kernel_handle(pl_kernel *kernel, pl_channel channel, void *socket, pl_request *request);
+/* The end of that life where it comes later: sends the reply (which may be NULL) and says idle. */
+void pl_kernel_finish(pl_kernel *kernel, void *socket, const pl_request *request, const char *type,
+                      const json_t *reply);
 
 /* Asks both threads to end; also from a signal handler. */
 void pl_kernel_stop(pl_kernel *kernel);
@@ -64,11 +70,13 @@ void *pl_control_run(void *kernel);
 
 /* With the channels of a message that runs code of the user: output belongs to it, also what comes after its end. */
 enum { PL_SPEAKS = 1 << 8 };
+/* Of the control channel's, a message that the main thread answers when it can. */
+enum { PL_LATER = 1 << 9 };
 
 /* Answers to messages: one row for each type that the kernel knows. */
 typedef struct {
   const char *type, *reply; /* reply is NULL for messages that have none */
-  unsigned channels;        /* bits 1 << pl_channel: where it may arrive; and PL_SPEAKS */
+  unsigned channels;        /* bits 1 << pl_channel: where it may arrive; and PL_SPEAKS, PL_LATER */
   /* Makes the content of the reply, NULL when there is none. On the control channel it runs in that thread, at the same
    * time as the main thread's work. */
   json_t *(*run)(pl_kernel *kernel, const pl_request *request);

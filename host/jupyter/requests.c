@@ -18,10 +18,11 @@ static json_t *refuse(const char *ename, const char *evalue) {
 
 static json_t *kernel_info(pl_kernel *k, const pl_request *request) {
   (void)k, (void)request;
-  return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:[{s:s, s:s}], s:[]}", "status", "ok", "protocol_version",
+  return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:[{s:s, s:s}], s:[s], s:b}", "status", "ok", "protocol_version",
                    PL_PROTOCOL, "implementation", "perilune", "implementation_version", PERILUNE_VERSION,
                    "language_info", pl_language_info(), "banner", "Perilune " PERILUNE_VERSION " on Lua 5.4",
-                   "help_links", "text", "Lua 5.4", "url", "https://www.lua.org/manual/5.4/", "supported_features");
+                   "help_links", "text", "Lua 5.4", "url", "https://www.lua.org/manual/5.4/", "supported_features",
+                   "debugger", "debugger", 1); /* as it was said before 5.5 */
 }
 
 static json_t *connect(pl_kernel *k, const pl_request *request) {
@@ -250,6 +251,7 @@ static const pl_handler handlers[] = {
     {"comm_close", NULL, SHELL | PL_SPEAKS, comm},
     {"interrupt_request", "interrupt_reply", SHELL | CONTROL, interrupt},
     {"usage_request", "usage_reply", CONTROL, usage},
+    {"debug_request", "debug_reply", CONTROL | PL_LATER, NULL},
     {"shutdown_request", "shutdown_reply", SHELL | CONTROL, shutdown},
 };
 

@@ -40,6 +40,11 @@ static const struct {
     {"usage_request", "{}"},
     {"interrupt_request", "{}"},
     {"debug_request", "{\"type\": \"request\", \"seq\": 1, \"command\": \"debugInfo\", \"arguments\": {}}"},
+    {"debug_request", "{\"seq\": 2, \"command\": \"initialize\", \"arguments\": {}}"},
+    {"debug_request",
+     "{\"seq\": 3, \"command\": \"setBreakpoints\", \"arguments\": {\"source\": {\"path\": \"/tmp/x.lua\"}, "
+     "\"breakpoints\": [{\"line\": 1}]}}"},
+    {"debug_request", "{\"seq\": 4, \"command\": \"evaluate\", \"arguments\": {\"expression\": \"1 + 1\"}}"},
     {"input_reply", "{\"value\": \"x\", \"status\": \"ok\"}"},
     {"create_subshell_request", "{}"},
 };

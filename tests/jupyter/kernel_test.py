@@ -1749,7 +1749,7 @@ class Installation(unittest.TestCase):
         spec, out = self.install()
         self.assertEqual(spec, {"argv": [PROGRAM, "kernel", "--connection-file", "{connection_file}"],
                                 "display_name": "Lua 5.4 (Perilune)", "language": "lua", "interrupt_mode": "message",
-                                "kernel_protocol_version": "5.5.0", "metadata": {}})
+                                "kernel_protocol_version": "5.5.0", "metadata": {"debugger": True}})
         self.assertIn(f"installed in {os.path.dirname(self.spec)}", out)
         self.assertIn(f"It starts {PROGRAM}: install it again when that has moved.", out)
         for size in 32, 64:
@@ -1860,6 +1860,646 @@ class Installation(unittest.TestCase):
             self.assertEqual(status, 0)
             for word in "--user", "--prefix DIR", "--sys-prefix", "--name NAME", "--env KEY=VALUE", "uninstall":
                 self.assertIn(word, out)
+
+
+class Debugger(unittest.TestCase):
+    """The debugger, driven as JupyterLab drives it."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()  # a kernel that is killed leaves its dumped cells behind
+        self.addCleanup(folder.cleanup)
+        self.kernel = Kernel(environment={"TMPDIR": folder.name})
+        self.addCleanup(self.kernel.close)
+        self.seen = []  # iopub messages that nobody asked for yet
+
+    def debug(self, command, **arguments):
+        message_id = self.kernel.ask("debug_request", {"type": "request", "seq": 7, "command": command,
+                                                       "arguments": arguments}, "control")
+        content = self.kernel.reply(message_id, "control")["content"]
+        self.assertEqual((content["type"], content["request_seq"], content["command"]), ("response", 7, command))
+        return content
+
+    def body(self, command, **arguments):
+        content = self.debug(command, **arguments)
+        self.assertTrue(content["success"], content)
+        return content["body"]
+
+    def refusal(self, command, **arguments):
+        content = self.debug(command, **arguments)
+        self.assertFalse(content["success"], content)
+        return content["message"]
+
+    def next_message(self, wanted):
+        """The next iopub message for which `wanted` is true; those before it are kept."""
+        for i, message in enumerate(self.seen):
+            if wanted(message):
+                return self.seen.pop(i)
+        while True:
+            message = self.kernel.client.get_iopub_msg(timeout=TIMEOUT)
+            if wanted(message):
+                return message
+            self.seen.append(message)
+
+    def event(self, name):
+        message = self.next_message(lambda m: m["msg_type"] == "debug_event" and m["content"]["event"] == name)
+        self.assertEqual(message["content"]["type"], "event")
+        return message["content"].get("body")
+
+    def stopped(self, reason, line=None):
+        """Waits until it stands still; returns the innermost frame."""
+        body = self.event("stopped")
+        self.assertEqual((body["reason"], body["threadId"], body["allThreadsStopped"]), (reason, 1, True))
+        self.top, *_ = self.frames = self.body("stackTrace", threadId=1)["stackFrames"]
+        if line:
+            self.assertEqual(self.top["line"], line)
+        return self.top
+
+    def start(self):
+        self.body("initialize", clientID="jupyterlab", linesStartAt1=True)
+        self.body("attach")
+        self.event("initialized")
+        self.event("thread")
+
+    def dump(self, code):
+        return self.body("dumpCell", code=code)["sourcePath"]
+
+    def break_at(self, code, *points):
+        """Breakpoints of a cell: lines, or dicts with more than a line."""
+        path = self.dump(code)
+        asked = [point if isinstance(point, dict) else {"line": point} for point in points]
+        answers = self.body("setBreakpoints", source={"path": path}, breakpoints=asked, sourceModified=False)
+        return answers["breakpoints"]
+
+    def execute(self, code):
+        return self.kernel.client.execute(code, allow_stdin=False)
+
+    def finish(self, message_id):
+        """The reply to a cell and its output."""
+        reply = self.kernel.reply(message_id)["content"]
+        self.next_message(lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "idle"
+                          and m["parent_header"].get("msg_id") == message_id)
+        return reply, text_of([m for m in self.seen if m["parent_header"].get("msg_id") == message_id])
+
+    def scopes(self, frame=None):
+        scopes = self.body("scopes", frameId=(frame or self.top)["id"])["scopes"]
+        return {scope["name"]: scope["variablesReference"] for scope in scopes}
+
+    def variables(self, reference, **arguments):
+        listed = self.body("variables", variablesReference=reference, **arguments)["variables"]
+        return {variable["name"]: variable for variable in listed}
+
+    def locals(self, frame=None):
+        return {name: v["value"] for name, v in self.variables(self.scopes(frame)["Locals"]).items()}
+
+    def evaluate(self, expression, **arguments):
+        arguments.setdefault("frameId", self.top["id"])
+        return self.body("evaluate", expression=expression, context="repl", **arguments)["result"]
+
+    FUNCTION = "function f(a)\n  local b = a * 2\n  return b + 1\nend\nlocal x = f(3)\nprint(x)"
+
+    def test_breakpoint_variables_and_continue(self):
+        self.start()
+        points = self.break_at(self.FUNCTION, 3)
+        self.assertEqual([(p["verified"], p["line"]) for p in points], [(True, 3)])
+        message_id = self.execute(self.FUNCTION)
+        top = self.stopped("breakpoint", 3)
+        self.assertEqual(top["name"], "f")
+        self.assertEqual(top["source"]["path"], self.dump(self.FUNCTION))
+        self.assertEqual([f["line"] for f in self.frames], [3, 5])
+        self.assertEqual(self.locals(), {"a": "3", "b": "6"})
+        self.assertEqual(self.evaluate("a + b"), "9")
+        self.assertEqual(self.evaluate("a = 10"), "")
+        reference = self.scopes()["Locals"]
+        self.assertEqual(self.body("setVariable", variablesReference=reference, name="b", value="a * 10")["value"],
+                         "100")
+        self.body("continue", threadId=1)
+        self.event("continued")
+        reply, output = self.finish(message_id)
+        self.assertEqual((reply["status"], output), ("ok", "101\n"))
+
+    def test_steps(self):
+        self.start()
+        self.break_at(self.FUNCTION, 5)
+        message_id = self.execute(self.FUNCTION)
+        self.stopped("breakpoint", 5)
+        for command, line in ("stepIn", 2), ("next", 3), ("stepOut", 6):  # at the first new line after the call's
+            self.body(command, threadId=1)
+            self.event("continued")
+            self.stopped("step", line)
+        self.body("next", threadId=1)
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+        self.break_at(self.FUNCTION)
+        message_id = self.execute("tostring(setmetatable({}, {__tostring = function()\nreturn 'x'\nend}))\n1")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")  # the step ended with its cell
+
+    def test_next_passes_over_calls_and_recursion(self):
+        code = "function r(n)\n  if n == 0 then return 0 end\n  local rest = r(n - 1)\n  return rest + n\nend\nr(4)\n1"
+        self.start()
+        self.break_at(code, {"line": 3, "condition": "n == 3"})
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 3)
+        self.assertEqual(self.locals(), {"n": "3"})
+        self.body("next")
+        self.assertEqual(self.stopped("step", 4)["name"], "r")
+        self.assertEqual(self.locals(), {"n": "3", "rest": "3"})
+        self.body("stepOut")
+        self.stopped("step", 4)
+        self.assertEqual(self.locals()["n"], "4")
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+
+    def test_step_in_passes_through_the_program_itself(self):
+        code = "local inspect = require 'perilune.inspect'\ninspect.text(setmetatable({}, {__tostring = function()\n" \
+               "  return 'x'\nend}))\nlocal z = 1"
+        self.start()
+        self.break_at(code, 2)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        self.break_at(code)
+        lines = []
+        while lines[-1:] != [3]:
+            self.body("stepIn")
+            lines.append(self.stopped("step")["line"])
+        self.assertEqual(set(lines[:-1]) - {2, 4}, set())  # those of the expression itself
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+
+    def test_conditions_hits_and_log_points(self):
+        code = "for i = 1, 10 do\n  local square = i * i\n  last = square\nend"
+        self.start()
+        bad = self.break_at(code, {"line": 3, "condition": "i == 4"}, {"line": 2, "hitCondition": "%5"},
+                            {"line": 3, "logMessage": "{i} squared: {square}, {nonsense(}"}, {"line": 3, "hitCondition": "x"})
+        self.assertEqual([p["verified"] for p in bad], [True, True, True, False])
+        self.assertIn("hitCondition", bad[3]["message"])
+        message_id = self.execute(code)
+        for line, i in (3, 4), (2, 5), (2, 10):
+            self.stopped("breakpoint", line)
+            self.assertEqual(self.locals()["i"], str(i))
+            self.body("continue")
+        reply, output = self.finish(message_id)
+        lines = output.splitlines()
+        self.assertEqual(len(lines), 10)
+        self.assertRegex(lines[6], "^7 squared: 49, <.*expected.*>$")
+        self.break_at(code, {"line": 3, "condition": "i >"})
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 3)  # a condition that fails is not passed over
+        self.break_at(code)
+        self.body("continue")
+        self.finish(message_id)
+        errors = text_of([m for m in self.seen if m["parent_header"].get("msg_id") == message_id], "stderr")
+        self.assertIn("breakpoint: condition 'i >'", errors)
+
+    def test_lines_of_breakpoints(self):
+        code = "-- comment\n\nlocal a = {\n  1,\n  2,\n}\n\nlocal function f()\n  return 1\nend\n-- end"
+        self.start()
+        points = self.break_at(code, 1, 2, 7, 9, 11, 500, {"line": "x"}, {})
+        self.assertEqual([p["verified"] for p in points], [True, True, True, True, False, False, False, False])
+        self.assertEqual([p["line"] for p in points[1:4]], [points[0]["line"], points[2]["line"], 9])
+        self.assertLess(points[2]["line"], 11)
+        broken, = self.break_at("x = = 1", 1)
+        self.assertFalse(broken["verified"])
+        self.assertIn("unexpected symbol", broken["message"])
+        long, = self.break_at("x = 1\n" + "\n" * 1000 + "function f(...)\n" + "\n" * 300 + "  return ...\nend", 1100)
+        self.assertEqual((long["verified"], long["line"]), (True, 1303))
+
+    def test_files(self):
+        self.start()
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "module.lua")
+            with open(path, "w") as file:
+                file.write("local m = {}\n\nfunction m.twice(x)\n  local y = 2 * x\n  return y\nend\n\nreturn m\n")
+            link = os.path.join(folder, "link")
+            os.symlink(folder, link)
+            asked = os.path.join(link, "module.lua")
+            answer = self.body("setBreakpoints", source={"path": asked}, breakpoints=[{"line": 5}])
+            self.assertTrue(answer["breakpoints"][0]["verified"])
+            for code in f"package.path = '{folder}/?.lua'\nrequire('module').twice(4)", f"dofile('{path}').twice(4)":
+                message_id = self.execute(code)
+                top = self.stopped("breakpoint", 5)
+                self.assertEqual((top["source"]["path"], top["source"]["name"]), (asked, "module.lua"))
+                self.assertEqual(self.locals()["y"], "8")
+                self.assertIn("m.twice", self.body("source", source={"path": asked}, sourceReference=0)["content"])
+                self.body("continue")
+                self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+            gone = self.body("setBreakpoints", source={"path": folder + "/none.lua"}, breakpoints=[{"line": 1}])
+            self.assertFalse(gone["breakpoints"][0]["verified"])
+            self.assertIn("none.lua", self.refusal("source", source={"path": folder + "/none.lua"}))
+
+    def test_coroutines(self):
+        code = "local co = coroutine.wrap(function(a)\n  local b = coroutine.yield(a + 1)\n  return b\nend)\n" \
+               "local x = co(1)\nlocal y = co(10)\nprint(x, y)"
+        self.start()
+        self.break_at(code, 3)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 3)
+        self.assertEqual([f["line"] for f in self.frames], [3, 6])
+        self.assertEqual(self.locals(), {"a": "1", "b": "10"})
+        self.assertEqual(self.locals(self.frames[1])["x"], "2")
+        self.body("stepOut")
+        self.stopped("step", 7)
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[1], "2\t10\n")
+        self.break_at(code, 2)  # from inside, next leaves with the yield
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        self.body("next")
+        self.stopped("step", 6)
+        self.break_at(code)
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[1], "2\t10\n")
+
+    def test_errors(self):
+        code = "local function g(t)\n  return t.x.y\nend\nlocal ok = pcall(g, {})\ng({})"
+        self.start()
+        self.assertIn("filters", self.refusal("setExceptionBreakpoints"))
+        self.body("setExceptionBreakpoints", filters=["uncaught"])
+        message_id = self.execute(code)
+        top = self.stopped("exception", 2)
+        self.assertEqual([f["line"] for f in self.frames], [2, 5])
+        self.assertEqual(self.locals(), {"t": "{}"})
+        info = self.body("exceptionInfo", threadId=1)
+        self.assertEqual(info["breakMode"], "unhandled")
+        self.assertIn("index a nil value (field 'x')", info["description"])
+        self.assertIn("stack traceback", info["details"]["stackTrace"])
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "error")
+        self.body("setExceptionBreakpoints", filters=["raised"])
+        message_id = self.execute(code)
+        self.stopped("exception", 2)
+        self.assertEqual(self.body("exceptionInfo")["breakMode"], "always")
+        self.assertEqual([f["line"] for f in self.frames], [2, 4])
+        self.body("continue")
+        self.stopped("exception", 2)
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "error")
+        message_id = self.execute("local co = coroutine.create(function(v)\n  error{v}\nend)\n"
+                                  "xpcall(coroutine.resume, print, co, 5)")
+        self.stopped("exception", 2)
+        self.assertEqual([f["line"] for f in self.frames], [2, 4])
+        self.assertEqual(self.locals(), {"v": "5"})
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+        self.body("setExceptionBreakpoints", filters=[])
+        self.assertEqual(self.finish(self.execute(code))[0]["status"], "error")
+        self.assertIn("no error", self.refusal("exceptionInfo"))
+
+    def test_evaluate(self):
+        code = "local n, t = 5, {1, 2, {x = 'y'}}\nlocal function f(...)\n  local u = n\n  return u + n\nend\nf(1, nil, 3)"
+        self.start()
+        self.break_at(code, 4)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 4)
+        self.assertEqual(self.variables(self.scopes()["Upvalues"])["n"]["value"], "5")
+        self.assertEqual(self.evaluate("select('#', ...), ..."), "3, 1, nil, 3")
+        self.assertEqual(self.locals()["(vararg 3)"], "3")
+        self.assertEqual(self.evaluate("t[3].x", frameId=self.frames[1]["id"]), '"y"')
+        self.assertEqual(self.evaluate("made = n + 1; n = 7"), "")
+        self.assertEqual(self.evaluate("made, n, f"), "6, 7, nil")
+        self.assertEqual(self.evaluate("f(1)", frameId=self.frames[1]["id"]), "14")  # through the breakpoint
+        self.assertEqual(self.evaluate("print 'seen'"), "")
+        self.assertIn("unexpected symbol", self.refusal("evaluate", expression="1 +* 2", frameId=self.top["id"]))
+        self.assertIn("nil value", self.refusal("evaluate", expression="nothing.x", frameId=self.top["id"]))
+        self.assertIn("frameId", self.refusal("evaluate", expression="1", frameId=12345))
+        self.body("copyToGlobals", srcVariableName="u", dstVariableName="copied", srcFrameId=self.top["id"])
+        self.body("continue")
+        reply, output = self.finish(message_id)
+        self.assertEqual((reply["status"], output), ("ok", "seen\n"))
+        self.assertEqual(result_of(self.kernel.run("copied, made")[1]), ["5\t6"])
+        self.assertEqual(self.body("evaluate", expression="made + 1")["result"], "7")  # while nothing runs
+
+    def test_interrupt_while_stopped(self):
+        code = "kept = 1\nlocal x = 2\nprint 'not reached'"
+        self.start()
+        for run in range(2):
+            self.break_at(code, 2)
+            message_id = self.execute(code)
+            self.stopped("breakpoint", 2)
+            if run == 0:
+                started = time.time()
+                self.kernel.reply(self.kernel.ask("interrupt_request", {}, "control"), "control")
+            else:
+                self.body("terminate")
+            reply, output = self.finish(message_id)
+            self.assertLess(time.time() - started, 5)
+            self.event("continued")
+            self.assertEqual((reply["ename"], reply["evalue"], output), ("Interrupted", "interrupted", ""))
+            self.assertEqual(self.body("debugInfo")["stoppedThreads"], [])
+        self.break_at(code)
+        self.assertEqual(result_of(self.kernel.run("kept")[1]), ["1"])
+
+    def test_interrupt_ends_an_evaluation(self):
+        code = "local x = 1\nlocal y = 2"
+        self.start()
+        self.break_at(code, 2)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        content = {"type": "request", "seq": 7, "command": "evaluate",
+                   "arguments": {"expression": "(function() while true do end end)()", "frameId": self.top["id"]}}
+        asked = self.kernel.ask("debug_request", content, "control")
+        time.sleep(0.3)
+        info = self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+        self.assertEqual(info["content"]["status"], "ok")
+        self.kernel.ask("interrupt_request", {}, "control")
+        answer = self.kernel.reply(asked, "control")["content"]
+        self.assertEqual((answer["success"], answer["message"]), (False, "interrupted"))
+        self.assertEqual(self.finish(message_id)[0]["ename"], "Interrupted")
+
+    def test_shutdown_while_stopped(self):
+        code = "local x = 1\nlocal y = 2"
+        self.start()
+        self.break_at(code, 2)
+        folder = os.path.dirname(self.dump(code))
+        self.execute(code)
+        self.stopped("breakpoint", 2)
+        reply = self.kernel.reply(self.kernel.ask("shutdown_request", {"restart": True}, "control"), "control")
+        self.assertEqual(reply["content"], {"status": "ok", "restart": True})
+        self.assertEqual(self.kernel.process.wait(timeout=5), 0)
+        self.assertFalse(os.path.exists(folder))
+
+    def test_heart_and_control_while_stopped(self):
+        code = "local x = 1\nlocal y = 2"
+        self.start()
+        self.break_at(code, 2)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        socket = zmq.Context.instance().socket(zmq.REQ)
+        socket.connect(self.kernel.client._make_url("hb"))
+        socket.send(b"ping")
+        self.assertTrue(socket.poll(2000))
+        socket.close()
+        for kind in "kernel_info_request", "usage_request":
+            content = self.kernel.reply(self.kernel.ask(kind, {}, "control"), "control")["content"]
+            self.assertEqual(content["status"], "ok")
+        self.assertEqual(self.body("threads")["threads"], [{"id": 1, "name": "Lua"}])
+        self.body("disconnect", restart=False, terminateDebuggee=False)  # lets it go on
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+        self.assertEqual(self.body("debugInfo")["breakpoints"], [])
+        self.assertEqual(self.finish(self.execute(code))[0]["status"], "ok")
+
+    def test_reloaded_front_end(self):
+        """A page that is loaded anew asks for all that it has forgotten."""
+        code = "local x = 1\nlocal y = 2"
+        info = self.body("debugInfo")
+        self.assertEqual((info["isStarted"], info["breakpoints"], info["stoppedThreads"]), (False, [], []))
+        self.assertEqual((info["hashMethod"], info["tmpFileSuffix"], info["richRendering"]), ("Murmur2", ".lua", True))
+        self.start()
+        self.break_at(code, {"line": 2, "condition": "x == 1"})
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        info = self.body("debugInfo")
+        self.assertEqual((info["isStarted"], info["stoppedThreads"]), (True, [1]))
+        self.assertEqual(info["breakpoints"], [{"source": self.dump(code),
+                                                "breakpoints": [{"line": 2, "condition": "x == 1"}]}])
+        self.body("initialize")
+        self.body("continue")
+        self.finish(message_id)
+
+    def murmur2(self, text, seed):
+        """As in JupyterLab's packages/debugger/src/hash.ts says it: MurmurHash2 of the text in UTF-8."""
+        data, m, mask = text.encode(), 0x5BD1E995, 0xFFFFFFFF
+        h = seed ^ len(data)
+        while len(data) >= 4:
+            k = int.from_bytes(data[:4], "little") * m & mask
+            h = h * m & mask ^ ((k ^ k >> 24) * m & mask)
+            data = data[4:]
+        if data:
+            h = (h ^ int.from_bytes(data, "little")) * m & mask
+        h = (h ^ h >> 13) * m & mask
+        return h ^ h >> 15
+
+    def test_paths_of_cells(self):
+        info = self.body("debugInfo")
+        self.start()
+        for code in "", "x", "xy", "xyz", "print 'ü'", "x = 1\n" * 100 + "é", "\0":
+            path = self.dump(code)
+            hashed = self.murmur2(code, info["hashSeed"])
+            self.assertEqual(path, f"{info['tmpFilePrefix']}{hashed}{info['tmpFileSuffix']}")
+            with open(path, newline="") as file:
+                self.assertEqual(file.read(), code)
+            self.assertEqual(self.body("source", source={"path": path})["content"], code)
+        self.assertEqual(os.stat(os.path.dirname(path)).st_mode & 0o777, 0o700)
+
+    def test_functions_of_cells_from_before(self):
+        self.kernel.run(self.FUNCTION)
+        self.start()
+        self.break_at(self.FUNCTION, 2)
+        message_id = self.execute("f(20)")
+        top = self.stopped("breakpoint", 2)
+        self.assertEqual(top["source"]["path"], self.dump(self.FUNCTION))
+        self.assertEqual(self.frames[1]["source"]["path"], self.dump("f(20)"))
+        self.body("continue")
+        self.finish(message_id)
+
+    def test_variables(self):
+        self.kernel.run("number, float, text, flag = 1, 1.5, 'a\\n\\0\\255', true\n"
+                        "list = {} for i = 1, 1300 do list[i] = i end\n"
+                        "tree = {leaf = {deep = {1}}, ['odd key'] = 2, [5] = 3} tree.self = tree\n"
+                        "object = setmetatable({}, {__name = 'Thing', __tostring = error, __index = error})\n"
+                        "local up = 4 function closure() return up end\n"
+                        "co = coroutine.create(function(inner) coroutine.yield() end) coroutine.resume(co, 'c')")
+        found = {v["name"]: v for v in self.body("inspectVariables")["variables"]}
+        self.assertEqual(set(found), {"number", "float", "text", "flag", "list", "tree", "object", "closure", "co"})
+        self.assertEqual([(found[n]["type"], found[n]["value"]) for n in ("number", "float", "text", "flag")],
+                         [("int", "1"), ("float", "1.5"), ("str", '"a\\n\\x00\ufffd"'), ("bool", "true")])
+        self.assertEqual(found["object"]["type"], "Thing")
+        self.assertEqual(found["closure"]["value"], "function: In [1]:5")
+        tree = self.variables(found["tree"]["variablesReference"])
+        self.assertEqual(set(tree), {"[5]", "leaf", '["odd key"]', "self"})
+        self.assertEqual(tree['["odd key"]']["evaluateName"], 'tree["odd key"]')
+        deep = self.variables(self.variables(tree["leaf"]["variablesReference"])["deep"]["variablesReference"])
+        self.assertEqual((deep["[1]"]["value"], deep["[1]"]["evaluateName"]), ("1", "tree.leaf.deep[1]"))
+        self.assertEqual(self.variables(found["closure"]["variablesReference"])["up"]["value"], "4")
+        levels = self.variables(found["co"]["variablesReference"])
+        level, = [v for v in levels.values() if v["name"] != "[C]"]
+        self.assertEqual(self.variables(level["variablesReference"])["inner"]["value"], '"c"')
+        reference = found["list"]["variablesReference"]
+        self.assertEqual(found["list"]["indexedVariables"], 1300)
+        self.assertEqual(list(self.variables(reference, start=1000, count=3)), ["[1001]", "[1002]", "[1003]"])
+        self.assertEqual(self.variables(reference, filter="named"), {})
+        pages = []
+        while reference:
+            page = self.variables(reference)
+            rest = [v for v in page.values() if v["name"].startswith("…")]
+            pages.append(len(page) - len(rest))
+            reference = rest[0]["variablesReference"] if rest else 0
+        self.assertEqual(pages, [500, 500, 300])
+        self.body("initialize")
+        self.body("setVariable", variablesReference=found["tree"]["variablesReference"], name='["odd key"]', value="{7}")
+        self.assertEqual(result_of(self.kernel.run("tree['odd key'][1]")[1]), ["7"])
+        self.assertIn("cannot be set", self.refusal("setVariable", variablesReference=found["tree"]["variablesReference"],
+                                                    name="none", value="1"))
+
+    def test_tensors(self):
+        self.kernel.run("pl = require 'perilune'\nt = pl.tensor{{1, 2, 3}, {4, 5, 6}}\ndo local s <close> = pl.scope() "
+                        "dropped = pl.zeros{2} end\nscalar = pl.tensor(5)")
+        found = {v["name"]: v for v in self.body("inspectVariables")["variables"]}
+        self.assertEqual(found["t"]["type"], "float32[2, 3] cpu")
+        self.assertEqual(found["dropped"]["type"], "dropped tensor")
+        inside = self.variables(found["t"]["variablesReference"])
+        self.assertEqual([inside[name]["value"] for name in ("shape", "dtype", "device", "grad")],
+                         ["{2, 3}", '"float32"', '"cpu"', "nil"])
+        row = self.variables(inside["[2]"]["variablesReference"])
+        self.assertEqual([row[f"[{i}]"]["value"] for i in (1, 2, 3)], ["4.0", "5.0", "6.0"])
+        self.assertNotIn("[1]", self.variables(found["scalar"]["variablesReference"]))
+        self.refusal("variables", variablesReference=found["dropped"]["variablesReference"])
+        rich = self.body("richInspectVariables", variableName="t")
+        self.assertIn("<table", rich["data"]["text/html"])
+        self.assertEqual(rich["metadata"], {})
+        code = "local here = pl.ones{2}\nlocal y = 1"
+        self.start()
+        self.break_at(code, 2)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        rich = self.body("richInspectVariables", variableName="here", frameId=self.top["id"])
+        self.assertIn("float32", rich["data"]["text/plain"])
+        self.body("continue")
+        self.finish(message_id)
+
+    def test_while_a_cell_runs(self):
+        """What a front end asks while code runs is answered between two of its instructions."""
+        self.start()
+        code = "x = 5\nwhile not done do\n  count = (count or 0) + 1\nend"
+        message_id = self.execute(code)
+        time.sleep(0.2)
+        found = {v["name"]: v["value"] for v in self.body("inspectVariables")["variables"]}
+        self.assertEqual(found["x"], "5")
+        self.assertEqual(self.body("stackTrace")["stackFrames"], [])
+        self.body("pause", threadId=1)
+        self.stopped("pause")
+        self.body("evaluate", expression="done = true")
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+        message_id = self.execute("done = false\nwhile not done do\nend\nlocal last = 1")
+        time.sleep(0.2)
+        self.break_at("done = false\nwhile not done do\nend\nlocal last = 1", 4)  # while it runs
+        self.body("evaluate", expression="done = true")
+        self.stopped("breakpoint", 4)
+        self.body("continue")
+        self.finish(message_id)
+        message_id = self.kernel.client.execute("answer = io.read()", allow_stdin=True)
+        self.kernel.client.get_stdin_msg(timeout=TIMEOUT)
+        self.assertEqual(self.body("evaluate", expression="x")["result"], "5")  # while it waits for the user
+        self.kernel.client.input("yes")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+
+    def test_while_a_cell_waits(self):
+        """A C function that takes long keeps nobody else waiting, and is not disturbed."""
+        self.start()
+        for wait in "os.execute 'sleep 1'", "io.popen('sleep 1; echo x'):read 'a'", "require 'perilune'.sleep(1)":
+            message_id = self.execute(f"x = {wait}")
+            time.sleep(0.2)
+            started = time.time()
+            asked = self.kernel.ask("debug_request", {"seq": 1, "command": "inspectVariables"}, "control")
+            self.kernel.reply(self.kernel.ask("kernel_info_request", {}, "control"), "control")
+            self.assertLess(time.time() - started, 0.5)
+            self.assertTrue(self.kernel.reply(asked, "control")["content"]["success"])
+            self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+            self.assertGreater(time.time() - started, 0.5)
+        message_id = self.execute("x = os.execute 'sleep 60'")
+        asked = self.kernel.ask("debug_request", {"seq": 1, "command": "inspectVariables"}, "control")
+        time.sleep(0.2)
+        self.kernel.ask("interrupt_request", {}, "control")
+        self.assertEqual(self.finish(message_id)[0]["ename"], "Interrupted")
+        self.assertTrue(self.kernel.reply(asked, "control")["content"]["success"])
+
+    def test_recursion_without_end(self):
+        self.start()
+        self.body("setExceptionBreakpoints", filters=["uncaught"])
+        message_id = self.execute("local function f()\n  return 1 + f()\nend\nf()")
+        self.stopped("exception", 2)
+        self.assertGreaterEqual(len(self.frames), 1000)
+        self.assertIn("stack overflow", self.body("exceptionInfo")["description"])
+        some = self.body("stackTrace", threadId=1, startFrame=2, levels=3)
+        self.assertEqual([f["id"] for f in some["stackFrames"]], [f["id"] for f in self.frames[2:5]])
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["ename"], "Error")
+
+    def test_handlers_of_comms(self):
+        """What widgets call is debugged as cells are."""
+        code = "require 'perilune.comm'.register_target('t', function(c)\n  local id = 5\n  seen = id\nend)"
+        self.start()
+        self.break_at(code, 3)
+        self.finish(self.execute(code))
+        self.kernel.ask("comm_open", {"comm_id": "a", "target_name": "t", "data": {}})
+        self.stopped("breakpoint", 3)
+        self.assertEqual(self.locals()["id"], "5")
+        self.body("next")
+        self.stopped("step", 4)
+        self.body("next")  # it ends with the handler
+        self.assertEqual(result_of(self.kernel.run("local x = 1\nseen")[1]), ["5"])
+
+    def test_hooks_of_the_user(self):
+        """debug.sethook of a cell keeps its hook, and loses none to requests of a front end."""
+        self.start()
+        message_id = self.execute("lines = 0\ndebug.sethook(function() lines = lines + 1 end, 'l')\n"
+                                  "while not done do\n  local x = 1\nend\nlocal hook = debug.gethook()\n"
+                                  "debug.sethook()\nprint(hook ~= nil, lines > 1000)")
+        time.sleep(0.2)
+        for _ in range(5):
+            self.body("inspectVariables")
+        self.body("evaluate", expression="done = true")
+        self.assertEqual(self.finish(message_id)[1], "true\ttrue\n")
+
+    def test_redefined_globals(self):
+        """What cells do to global names does not reach the debugger."""
+        self.kernel.run("1")
+        self.kernel.run("for name, value in next, {pairs = 1, ipairs = 1, type = 1, next = 1, error = 1, pcall = 1, select = 1, "
+                        "tostring = 1, load = 1, setmetatable = 1, require = 1, debug = 1} do _ENV[name] = nil end\n"
+                        "string.format, string.sub, table.concat, table.sort, math.type = nil\n"
+                        "getmetatable('').__index = nil")
+        self.test_breakpoint_variables_and_continue()
+        self.assertEqual([v["name"] for v in self.body("inspectVariables")["variables"]], ["f"])
+
+    def test_malformed_requests(self):
+        code = "local x = 1\nlocal y = 2"
+
+        def check():
+            for content in {}, {"command": 5}, {"command": None}, {"seq": "x", "command": "frobnicate"}, \
+                    {"command": "evaluate", "arguments": []}, {"command": "variables", "arguments": None}:
+                reply = self.kernel.reply(self.kernel.ask("debug_request", content, "control"), "control")["content"]
+                self.assertEqual((reply["type"], reply["success"]), ("response", False))
+                self.assertTrue(reply["message"])
+            for command in "setBreakpoints", "scopes", "variables", "evaluate", "source", "setVariable", "dumpCell", \
+                    "copyToGlobals", "richInspectVariables", "setExceptionBreakpoints", "stackTrace":
+                for value in None, True, -1, 0.5, 2**62, "", "x", [], {}, [None], {"path": 5}:
+                    names = ("source", "frameId", "variablesReference", "expression", "name", "value", "code", "filters",
+                             "breakpoints", "srcVariableName", "dstVariableName", "srcFrameId", "variableName", "start",
+                             "count", "levels", "startFrame", "filter")
+                    answer = self.debug(command, **{name: value for name in names})
+                    self.assertIsInstance(answer["success"], bool)
+                    self.assertEqual(answer["success"], "message" not in answer)
+
+        self.assertIn("initialize", self.refusal("setBreakpoints", source={"path": "x"}, breakpoints=[]))
+        self.start()
+        check()
+        for command in "continue", "next", "stepIn", "stepOut":
+            self.assertIn("stands still", self.refusal(command))
+        self.break_at(code, 2)
+        message_id = self.execute(code)
+        self.stopped("breakpoint", 2)
+        check()
+        self.body("continue")
+        self.assertEqual(self.finish(message_id)[0]["status"], "ok")
+
+    def test_no_cost_without_breakpoints(self):
+        self.start()
+        hook = "debug.gethook()"
+        self.assertEqual(result_of(self.kernel.run(hook)[1]), ["nil"])
+        self.break_at("x = 1", 1)
+        self.assertEqual(result_of(self.kernel.run(hook)[1]), ['"external hook"\t"l"\t0'])
+        self.body("disconnect")
+        self.assertEqual(result_of(self.kernel.run(hook)[1]), ["nil"])
+
+    def test_announced(self):
+        info = self.kernel.reply(self.kernel.client.kernel_info())["content"]
+        self.assertIn("debugger", info["supported_features"])
+        self.assertIs(info["debugger"], True)
+        capabilities = self.body("initialize")
+        for name in "ConditionalBreakpoints", "HitConditionalBreakpoints", "LogPoints", "SetVariable", "ModulesRequest":
+            self.assertIs(capabilities[f"supports{name}"], True)
+        self.assertEqual([f["filter"] for f in capabilities["exceptionBreakpointFilters"]], ["raised", "uncaught"])
+        modules = {m["name"]: m["path"] for m in self.body("modules")["modules"]}
+        self.assertTrue(modules["perilune.inspect"].endswith("/lua/perilune/inspect.lua"))
 
 
 if __name__ == "__main__":

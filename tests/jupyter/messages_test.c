@@ -11,9 +11,13 @@ typedef struct {
 
 #define CODE(text) "{\"code\": " text "}"
 
+#define COMMAND(name, arguments)                                                                                       \
+  "{\"type\": \"request\", \"seq\": 3, \"command\": \"" name "\", \"arguments\": " arguments "}"
+
 /* In this order: counts, history and state go on from one to the next. */
 static const exchange shell[] = {
-    {"kernel_info_request", "{}", "{\"status\": \"ok\", \"protocol_version\": \"5.5\", \"supported_features\": []}",
+    {"kernel_info_request", "{}",
+     "{\"status\": \"ok\", \"protocol_version\": \"5.5\", \"supported_features\": [\"debugger\"], \"debugger\": true}",
      ""},
     {"connect_request", "{}",
      "{\"status\": \"ok\", \"shell_port\": 1000, \"control_port\": 1001, \"stdin_port\": 1002, \"iopub_port\": 1003, "
@@ -90,6 +94,7 @@ static const exchange shell[] = {
 
     {"interrupt_request", "{}", "{\"status\": \"ok\"}", ""},
     {"usage_request", "{}", NULL, ""}, /* of the control channel */
+    {"debug_request", "{\"command\": \"debugInfo\"}", NULL, ""},
     {"create_subshell_request", "{}", NULL, ""},
     {"no_such_request", "{\"x\": 1}", NULL, ""},
     {"", "{}", NULL, ""},
@@ -104,14 +109,46 @@ static const exchange control[] = {
     {"list_subshell_request", "{}", NULL, ""},
     {"create_subshell_request", "{}", NULL, ""},
     {"delete_subshell_request", "{\"subshell_id\": \"x\"}", NULL, ""},
+
+    {"debug_request", COMMAND("debugInfo", "{}"),
+     "{\"type\": \"response\", \"request_seq\": 3, \"success\": true, \"command\": \"debugInfo\", \"body\": "
+     "{\"isStarted\": "
+     "false, \"hashMethod\": \"Murmur2\", \"breakpoints\": [], \"stoppedThreads\": []}}",
+     ""},
+    {"debug_request", COMMAND("attach", "{}"),
+     "{\"success\": false, \"message\": \"attach: the debugger is not started: send `initialize` first\"}", ""},
+    {"debug_request", COMMAND("initialize", "{}"),
+     "{\"success\": true, \"body\": {\"supportsConditionalBreakpoints\": true}}", ""},
+    {"debug_request", COMMAND("attach", "{}"), "{\"success\": true}", "debug_event debug_event"},
+    {"debug_request", COMMAND("threads", "null"),
+     "{\"success\": true, \"body\": {\"threads\": [{\"id\": 1, \"name\": \"Lua\"}]}}", ""},
+    {"debug_request", COMMAND("evaluate", "{\"expression\": \"1 + 1\"}"),
+     "{\"success\": true, \"body\": {\"result\": \"2\", \"type\": \"int\", \"variablesReference\": 0}}", ""},
+    {"debug_request", COMMAND("evaluate", "{\"expression\": \"print 'a'\"}"), "{\"success\": true}", "stream[a\n]"},
+    {"debug_request", COMMAND("evaluate", "{\"expression\": 5}"),
+     "{\"success\": false, \"message\": \"expression: expected a string, got number\"}", ""},
+    {"debug_request", COMMAND("next", "{\"threadId\": 1}"),
+     "{\"success\": false, \"message\": \"nothing stands still\"}", ""},
+    {"debug_request", COMMAND("inspectVariables", "[]"), "{\"success\": true}", ""},
+    {"debug_request", COMMAND("goto", "{}"),
+     "{\"success\": false, \"message\": \"debug_request: there is no command 'goto'\"}", ""},
+    {"debug_request", COMMAND("disconnect", "{}"), "{\"success\": true}", ""},
+    {"debug_request", "{}",
+     "{\"success\": false, \"command\": \"\", \"message\": \"debug_request: content has no string `command`\"}", ""},
 };
 
-/* Whether every member of `wanted` is in `content`. */
-static bool holds(const json_t *content, const char *wanted) {
-  json_t *members = json_loads(wanted, 0, NULL), *value;
+/* Whether every member of `wanted` is in `content`, and so on for those that are objects. */
+static bool holds_members(const json_t *content, json_t *wanted) {
+  json_t *value;
   const char *name;
-  bool same = members != NULL;
-  json_object_foreach(members, name, value) same = same && json_equal(json_object_get(content, name), value);
+  if (!json_is_object(wanted) || json_object_size(wanted) == 0) return json_equal(content, wanted);
+  json_object_foreach(wanted, name, value) if (!holds_members(json_object_get(content, name), value)) return false;
+  return true;
+}
+
+static bool holds(const json_t *content, const char *wanted) {
+  json_t *members = json_loads(wanted, 0, NULL);
+  bool same = members && (json_object_size(members) == 0 || holds_members(content, members));
   json_decref(members);
   return same;
 }
@@ -141,7 +178,7 @@ static void check_exchange(front_end *f, pl_channel channel, const exchange *e) 
   pl_text frames[REQUEST_FRAMES], published = {0}, wanted = {0};
   make_request(f, e->type, e->content, frames);
   send_frames(f, channel, frames, REQUEST_FRAMES);
-  if (channel == PL_SHELL) pl_kernel_step(&f->kernel, WAIT_MS);
+  if (channel == PL_SHELL || strcmp(e->type, "debug_request") == 0) pl_kernel_step(&f->kernel, WAIT_MS);
   CHECK(read_published(f, &published)); /* idle comes last: a reply is there by then */
   pl_text_print(&wanted, "busy %s%sidle", e->published ? e->published : "", e->published && *e->published ? " " : "");
   if (e->published && !pl_text_equal(&published, &wanted)) {
@@ -263,6 +300,72 @@ static void test_memory_of_signatures(void) {
   pl_wire_free(wire);
 }
 
+/* ---- a cell that stands still: another thread is the front end meanwhile ---- */
+
+/* Asks the debugger; the reply is to be released. */
+static message debug(front_end *f, const char *content) {
+  message reply;
+  send_request(f, PL_CONTROL, "debug_request", content);
+  CHECK(receive(f, PL_CONTROL, WAIT_MS, &reply));
+  return reply;
+}
+
+static void expect(front_end *f, const char *content, const char *wanted) {
+  message reply = debug(f, content);
+  if (!holds(reply.content, wanted)) {
+    fprintf(stderr, "%s:\n  expected %s\n  got %s\n", content, wanted, reply.frames[4].data);
+    failures++;
+  }
+  message_release(&reply);
+}
+
+static void *drive_debugger(void *data) {
+  front_end *f = data;
+  for (bool stopped = false; !stopped;) {
+    message reply = debug(f, COMMAND("debugInfo", "{}"));
+    json_t *threads = json_object_get(json_object_get(reply.content, "body"), "stoppedThreads");
+    stopped = json_array_size(threads) > 0;
+    message_release(&reply);
+  }
+  expect(f, COMMAND("evaluate", "{\"expression\": \"kept\"}"), "{\"body\": {\"result\": \"5\"}}");
+  expect(f, COMMAND("evaluate", "{\"expression\": \"kept = 6\"}"), "{\"success\": true}");
+  send_request(f, PL_CONTROL, "kernel_info_request", "{}");
+  message reply;
+  CHECK(receive(f, PL_CONTROL, WAIT_MS, &reply) && holds(reply.content, "{\"status\": \"ok\"}"));
+  message_release(&reply);
+  expect(f, COMMAND("continue", "{\"threadId\": 1}"), "{\"body\": {\"allThreadsContinued\": true}}");
+  expect(f, COMMAND("disconnect", "{}"), "{\"success\": true}");
+  return NULL;
+}
+
+static void test_standstill(front_end *f) {
+  static const exchange before[] = {{"debug_request", COMMAND("initialize", "{}"), "{\"success\": true}", ""},
+                                    {"debug_request",
+                                     COMMAND("setExceptionBreakpoints", "{\"filters\": [\"uncaught\"]}"),
+                                     "{\"success\": true}", ""}};
+  for (size_t i = 0; i < sizeof before / sizeof *before; i++) check_exchange(f, PL_CONTROL, &before[i]);
+  pthread_t driver;
+  send_request(f, PL_SHELL, "execute_request", CODE("\"kept = 5 error 'here'\""));
+  CHECK(pthread_create(&driver, NULL, drive_debugger, f) == 0);
+  message reply;
+  bool answered = false;
+  while (!answered) {
+    pl_kernel_step(&f->kernel, 20);
+    answered = receive(f, PL_SHELL, 0, &reply);
+  }
+  CHECK(holds(reply.content, "{\"status\": \"error\"}"));
+  message_release(&reply);
+  while (pthread_tryjoin_np(driver, NULL) != 0) pl_kernel_step(&f->kernel, 20); /* `disconnect` may come last of all */
+  pl_text said = {0};
+  while (!strstr(said.data ? said.data : "", "error[")) CHECK(read_published(f, &said));
+  CHECK(strstr(said.data, "debug_event") && strstr(said.data, "debug_event") < strstr(said.data, "error["));
+  pl_text_release(&said);
+  while (receive(f, PL_IOPUB, 50, &reply)) message_release(&reply);
+  check_exchange(
+      f, PL_SHELL,
+      &(exchange){"execute_request", CODE("\"kept\""), "{\"status\": \"ok\"}", "execute_input execute_result[6]"});
+}
+
 static void test_shutdown(front_end *f) {
   message m;
   send_request(f, PL_SHELL, "shutdown_request", "{\"restart\": true}");
@@ -291,6 +394,7 @@ int main(void) {
   test_aborted(&f);
   test_buffers(&f);
   test_dropped(&f);
+  test_standstill(&f);
   test_shutdown(&f);
   front_end_close(&f);
   test_unsigned();

@@ -38,6 +38,9 @@ function source.remember(name, text)
   while bytes > BYTES_MAX do forget(1) end
 end
 
+--- The text of a cell that was kept; nil where there is none of this name.
+function source.text(name) return cells[name] end
+
 local function read_file(path)
   local file <close> = open(path, "rb")
   return file and read(file, BYTES_MAX)
