@@ -12,6 +12,8 @@ void pl_register_cell(lua_State *L);
 pl_cell *pl_check_cell(lua_State *L, int index);
 /* The fused plan in the table at index `table`, which has a number for each of its fields. */
 void pl_read_fused_plan(lua_State *L, int table, pl_fused_plan *plan);
+/* The chip in the table at index `table`: architecture, multiprocessors and shared_bytes. */
+pl_fused_chip pl_read_fused_chip(lua_State *L, int table);
 /* The cuts of steps in the table at index `table`: { forward =, backward = }, each with a number for each field. */
 void pl_read_step_cuts(lua_State *L, int table, pl_step_cut cuts[2]);
 

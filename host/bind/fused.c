@@ -62,14 +62,18 @@ static void push_details(lua_State *L, const pl_fused_details *d) {
   push_way(L, d, 1), lua_setfield(L, -2, "backward");
 }
 
+pl_fused_chip pl_read_fused_chip(lua_State *L, int table) {
+  return (pl_fused_chip){.architecture = (int)integer_of(L, table, "architecture"),
+                         .multiprocessors = (int)integer_of(L, table, "multiprocessors"),
+                         .shared_bytes = integer_of(L, table, "shared_bytes")};
+}
+
 /* fused_details(chip, cell, { batch=, heads=, head_dim=, dtype=, product= }, plan) -> what the plan comes to on that
  * chip (see pl_fused_details), or nil and the limit that it breaks. Needs no device. */
 static int fused_details(lua_State *L) {
   for (int i = 1; i <= 4; i++)
     if (i != 2) luaL_checktype(L, i, LUA_TTABLE);
-  pl_fused_chip chip = {.architecture = (int)integer_of(L, 1, "architecture"),
-                        .multiprocessors = (int)integer_of(L, 1, "multiprocessors"),
-                        .shared_bytes = integer_of(L, 1, "shared_bytes")};
+  pl_fused_chip chip = pl_read_fused_chip(L, 1);
   pl_recurrence q = {.cell = pl_check_cell(L, 2),
                      .batch = integer_of(L, 3, "batch"),
                      .steps = 1,

@@ -13,13 +13,12 @@ enum { CELLS = 10 };
 enum { COMPILED, CUT_AGAIN, REFUSED, NOTHING_TO_PACK, WRONG, COUNTS };
 static int counts[COUNTS];
 
-static const struct {
+/* One chip of each architecture: its name, and what lua/perilune/rnn/chips.lua says of it. */
+static struct {
   const char *name;
   pl_fused_chip chip;
-} chips[] = {
-    {"A100", {80, 108, 163 * 1024}}, {"RTX 3090", {86, 82, 99 * 1024}}, {"RTX 4090", {89, 128, 99 * 1024}},
-    {"H200", {90, 132, 227 * 1024}}, {"B200", {100, 148, 227 * 1024}},  {"RTX 5090", {120, 170, 99 * 1024}},
-};
+} chips[] = {{.name = "A100"}, {.name = "RTX 3090"}, {.name = "RTX 4090"},
+             {.name = "H200"}, {.name = "B200"},     {.name = "RTX 5090"}};
 static const int sizes[] = {16, 32, 64, 128, 256, 512, 768, 1024, 2048};
 static const struct {
   pl_dtype storage, product;
@@ -43,16 +42,16 @@ typedef struct {
   int chip, size, cell, type, batch, kernel;
 } place;
 
-/* plan(cell, architecture, multiprocessors, shared_bytes, batch, head_dim, dtype, product) -> compiled cell, name, plan
- * or nil, why not */
+/* plan(cell, chip's name, batch, head_dim, dtype, product) -> compiled cell, name, plan or nil, why not */
 static const char PLANNER[] =
     "local zoo, fused = require 'tests.recurrence.zoo', require 'perilune.rnn.fused'\n"
+    "local named = require 'perilune.rnn.chips'.named\n"
     "local cells = {}\n"
     "for _, i in ipairs { 1, 2, 3, 4, 5, 6, 7, 8, 10, 11 } do cells[#cells + 1] = zoo[i].cell end\n"
-    "return function(i, architecture, multiprocessors, shared_bytes, batch, head_dim, dtype, product)\n"
+    "return function(i, chip, batch, head_dim, dtype, product)\n"
     "  local found, why_not = fused.choose(\n"
     "    { cell = cells[i], batch = batch, heads = 2, head_dim = head_dim, dtype = dtype, product = product },\n"
-    "    { architecture = architecture, multiprocessors = multiprocessors, shared_bytes = shared_bytes })\n"
+    "    named(chip))\n"
     "  return cells[i]:compile(), cells[i].name, found and found.arguments, why_not\n"
     "end\n";
 
@@ -144,15 +143,15 @@ static bool is_large(const place *c, const pl_cell *cell) {
 
 /* The function PLANNER returned is on top of the stack. */
 static void try_case(lua_State *L, const place *c) {
-  const pl_fused_chip *chip = &chips[c->chip].chip;
-  const lua_Integer numbers[] = {c->cell + 1,        chip->architecture, chip->multiprocessors,
-                                 chip->shared_bytes, batches[c->batch],  sizes[c->size]};
   int top = lua_gettop(L);
   lua_pushvalue(L, top);
-  for (int i = 0; i < COUNT(numbers); i++) lua_pushinteger(L, numbers[i]);
+  lua_pushinteger(L, c->cell + 1);
+  lua_pushstring(L, chips[c->chip].name);
+  lua_pushinteger(L, batches[c->batch]);
+  lua_pushinteger(L, sizes[c->size]);
   lua_pushstring(L, pl_dtype_name(types[c->type].storage));
   lua_pushstring(L, pl_dtype_name(types[c->type].product));
-  if (lua_pcall(L, COUNT(numbers) + 2, 4, 0) != LUA_OK) {
+  if (lua_pcall(L, 6, 4, 0) != LUA_OK) {
     printf("the planner failed: %s\n", lua_tostring(L, -1));
     exit(1);
   }
@@ -190,6 +189,16 @@ static void try_case(lua_State *L, const place *c) {
   }
   lua_settop(L, top);
   fflush(stdout);
+}
+
+static void read_chips(lua_State *L) {
+  for (int i = 0; i < COUNT(chips); i++) {
+    if (luaL_loadstring(L, "return require 'perilune.rnn.chips'.named(...)") != LUA_OK) exit(1);
+    lua_pushstring(L, chips[i].name);
+    lua_call(L, 1, 1);
+    chips[i].chip = pl_read_fused_chip(L, lua_gettop(L));
+    lua_pop(L, 1);
+  }
 }
 
 /* Case `number` of everything; false past the last. */
@@ -230,6 +239,7 @@ int main(void) {
   place c;
   pl_cuda_open();
   lua_State *L = texts_begin(PLANNER);
+  read_chips(L);
   for (int number = 0; next(number, &c); number++)
     if (is_wanted(&c) && share_mine()) try_case(L, &c);
   lua_close(L);
