@@ -8,6 +8,9 @@
 /* Makes a state ready for the functions below; may raise. */
 void pl_evaluate_open(lua_State *L);
 
+/* Sets attempt in the table on top of the stack. */
+void pl_register_evaluate(lua_State *L);
+
 /* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, and what keeps the text
  * of cells. pl_evaluate_push pushes one. */
 typedef enum { PL_PART_BUNDLE, PL_PART_COMPLETE, PL_PART_INSPECT, PL_PART_REMEMBER, PL_PART_REWRITE } pl_evaluate_part;

@@ -129,6 +129,11 @@ static void comm(void *context, const pl_comm_message *message) {
   pl_publisher_wait(k->publisher);
 }
 
+static const char *message_id(void *context) {
+  const pl_kernel *k = context;
+  return k->request ? json_string_value(json_object_get(k->request->header, "msg_id")) : NULL;
+}
+
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_request stale;
   while (pl_wire_receive(k->wire, k->stdin_socket, &stale) != PL_NOTHING) pl_request_release(&stale);
@@ -232,8 +237,13 @@ static pl_status open_sockets(pl_kernel *k) {
 }
 
 static pl_status open_session(pl_kernel *k) {
-  pl_frontend frontend = {
-      .context = k, .stream = stream, .display = display, .payload = payload, .comm = comm, .input = input};
+  pl_frontend frontend = {.context = k,
+                          .stream = stream,
+                          .display = display,
+                          .payload = payload,
+                          .comm = comm,
+                          .message_id = message_id,
+                          .input = input};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
   pl_status status = pl_capture_start(&sink, &k->capture);
