@@ -3,7 +3,7 @@
 local at_caller = require "perilune.at_caller"
 
 -- `complain.at_caller(message, ...)`: message is a format.
-local complain = { at_caller = at_caller() }
+local complain = { at_caller = at_caller.of_folder() }
 
 --- What came instead of what was expected.
 function complain.shown(x)

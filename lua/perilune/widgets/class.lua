@@ -1,5 +1,7 @@
 -- Classes of widgets: what a row of models.lua comes to, and how the values of its traits are checked.
-local at_caller = require "perilune.at_caller"()
+local at_caller = require("perilune.at_caller").of_program
+
+local kinds = require "perilune.widgets.kinds"
 
 local class = {}
 
@@ -45,7 +47,7 @@ end
 --- A value as one reads it.
 function class.shown(value)
   if type(value) == "string" then return (("%q"):format(value):gsub("\\\n", "\\n")) end
-  if type(value) ~= "table" or getmetatable(value) then return tostring(value) end
+  if not kinds.is_plain(value) then return tostring(value) end
   local items = {}
   for i, item in ipairs(value) do items[i] = class.shown(item) end
   return "{" .. table.concat(items, ", ") .. "}"

@@ -1,8 +1,9 @@
 -- pl.interact: widgets for the arguments of a function, which is called anew whenever one of them changes.
-local at_caller = require "perilune.at_caller"()
+local at_caller = require("perilune.at_caller").of_program
 local core = require "perilune.core"
 local display = require "perilune.display"
 local inspect = require "perilune.inspect"
+local kinds = require "perilune.widgets.kinds"
 local widget = require "perilune.widgets.widget"
 local widgets = require "perilune.widgets"
 
@@ -15,9 +16,14 @@ local function bounds_round(value)
   return 3 * value, -value
 end
 
-local function slider(value, low, high, step, description)
-  local whole = math.type(value) == "integer" and math.type(low) == "integer" and math.type(high) == "integer"
-    and (step == nil or math.type(step) == "integer")
+local function are_whole(...)
+  for i = 1, select("#", ...) do
+    if math.type((select(i, ...))) ~= "integer" then return false end
+  end
+  return true
+end
+
+local function slider(whole, value, low, high, step, description)
   local make = whole and widgets.IntSlider or widgets.FloatSlider
   return make { value = value, min = low, max = high, step = step, description = description }
 end
@@ -34,16 +40,16 @@ local function range(name, list)
   local low, high, step = table.unpack(list)
   if low > high then at_caller("interact: %s: expected { low, high }, got { %s, %s }", name, low, high) end
   if step and step <= 0 then at_caller("interact: %s: expected a step above 0, got %s", name, step) end
-  local middle = math.type(low) == "integer" and math.type(high) == "integer" and low + (high - low) // 2
-    or low + (high - low) / 2
+  local whole = are_whole(low, high, step or 1)
+  local middle = whole and low + (high - low) // 2 or low + (high - low) / 2
   if step then middle = low + (middle - low) // step * step end
-  return slider(middle, low, high, step, name)
+  return slider(whole, middle, low, high, step, name)
 end
 
 local by_type = {
   number = function(name, value)
     local low, high = bounds_round(value)
-    return slider(value, low, high, nil, name)
+    return slider(are_whole(value), value, low, high, nil, name)
   end,
   boolean = function(name, value) return widgets.Checkbox { value = value, description = name } end,
   string = function(name, value) return widgets.Text { value = value, description = name } end,
@@ -57,7 +63,7 @@ local by_type = {
 local function control(name, value)
   local class = widget.class_of(value)
   if class and class.by_name.value then return value end
-  if not class and by_type[type(value)] and not (type(value) == "table" and getmetatable(value)) then
+  if not class and by_type[type(value)] and (type(value) ~= "table" or kinds.is_plain(value)) then
     return by_type[type(value)](name, value)
   end
   at_caller("interact: %s: expected a number, a boolean, a string, a table or a widget with a value, got %s", name,

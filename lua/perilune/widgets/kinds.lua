@@ -4,6 +4,12 @@ local core = require "perilune.core"
 
 local kinds = {}
 
+--- Whether a value is a table that is no object; front ends' lists are such, too.
+function kinds.is_plain(value)
+  local meta = type(value) == "table" and getmetatable(value)
+  return meta == nil or type(meta) == "table" and meta.__name == "perilune.array"
+end
+
 local function same(value) return value end
 
 -- check(value) returns whether the value is accepted, and the value as it is kept.
@@ -76,7 +82,7 @@ end
 function kinds.list(kind, items, length)
   local expected = length and ("a list of %d %s"):format(length, items) or "a list of " .. items
   return new(expected, function(v)
-    if type(v) ~= "table" or getmetatable(v) or length and #v ~= length then return false end
+    if not kinds.is_plain(v) or length and #v ~= length then return false end
     local kept, count = {}, 0
     for _ in pairs(v) do count = count + 1 end
     for i = 1, #v do
@@ -100,7 +106,7 @@ kinds.outputs = new("a list of outputs", function(v) return type(v) == "table", 
 -- Options of a selection: a list of values, of { label, value } pairs, or a table from labels to values, which are then
 -- in the order of their labels. Kept as pairs.
 kinds.options = new("a list of values or { label, value } pairs, or a table from labels to values", function(v)
-  if type(v) ~= "table" or getmetatable(v) then return false end
+  if not kinds.is_plain(v) then return false end
   local pairs_ = {}
   for label, value in pairs(v) do
     if #v == 0 then
@@ -113,7 +119,7 @@ kinds.options = new("a list of values or { label, value } pairs, or a table from
   table.sort(pairs_, function(a, b) return a[1] < b[1] end)
   for i = 1, #v do
     local item = v[i]
-    local is_pair = type(item) == "table" and not getmetatable(item) and #item == 2 and type(item[1]) == "string"
+    local is_pair = kinds.is_plain(item) and #item == 2 and type(item[1]) == "string"
     pairs_[i] = is_pair and { item[1], item[2] } or { tostring(item), item }
   end
   return true, pairs_

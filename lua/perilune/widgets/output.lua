@@ -5,20 +5,15 @@ local display = require "perilune.display"
 
 local output = {}
 
-local depth = setmetatable({}, { __mode = "k" }) -- widget -> captures under way, one inside the other
-
-local Release = { __close = function(capture)
-  local w = capture.widget
-  depth[w] = depth[w] - 1
-  if depth[w] == 0 then w.msg_id = "" end
-end }
+local Release = { __close = function(capture) capture.widget.msg_id = "" end }
 
 --- Calls f(...) and returns its results; what it prints and shows, and an error that ends it, appears in the widget. In
 -- a script it is only called.
 function output:capture(f, ...)
   local id = core.message_id()
   if not id then return f(...) end
-  depth[self] = (depth[self] or 0) + 1
+  -- An interrupt may have ended an earlier capture before its release; its id tells it from an outer one of this code.
+  if self.msg_id == id then return select(2, core.attempt(f, ...)) end
   local _ <close> = setmetatable({ widget = self }, Release)
   self.msg_id = id
   return select(2, core.attempt(f, ...))

@@ -6,8 +6,9 @@ local comm = require "perilune.comm"
 local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local display = require "perilune.display"
+local kinds = require "perilune.widgets.kinds"
 local wire = require "perilune.widgets.wire"
-local at_caller = require "perilune.at_caller"()
+local at_caller = require("perilune.at_caller").of_program
 
 local TARGET <const>, PROTOCOL <const> = "jupyter.widget", "2.1.0"
 local VIEW <const> = "application/vnd.jupyter.widget-view+json"
@@ -238,7 +239,7 @@ local function metatable(c, own)
 end
 
 local function read_options(c, options)
-  if options ~= nil and (type(options) ~= "table" or getmetatable(options)) then
+  if options ~= nil and not kinds.is_plain(options) then
     at_caller("%s: expected a table of options, got %s", c.name, (class.shown(options)))
   end
   local names, values = {}, {}
