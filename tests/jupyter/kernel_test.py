@@ -1170,8 +1170,10 @@ class Widgets(KernelTest):
         self.assertRegex(error["evalue"], r"^In \[\d+\]:1: no luck$")
         self.assertEqual(len(content_of(self.tell(button, click), "error")), 1)  # and so on
         states, _ = self.make("slider = w.IntSlider()")
-        for data in {"method": "update", "state": {"value": "x"}}, {"method": "none"}, {}, {"method": "custom"}:
-            self.tell(self.model(states, "IntSliderModel"), data)
+        for data in ({"method": "none"}, {}, {"method": "custom"}, {"method": "update"}, [], 5, None,
+                     {"method": "update", "state": {}, "buffer_paths": [["a", "b"], 5, []]}):
+            self.assertEqual(self.tell(self.model(states, "IntSliderModel"), data), [])
+            self.assertEqual(self.tell(button, data), [])
         error, = content_of(self.update(self.model(states, "IntSliderModel"), value=[]), "error")
         self.assertEqual(error["evalue"], "IntSlider: value: expected an integer, got {}")
         self.assertEqual(self.result("slider.value"), ["0"])

@@ -11,7 +11,7 @@ function button:on_click(f)
   if not handlers[self] then
     handlers[self] = {}
     self:on_message(function(_, content)
-      if content.event == "click" then self:click() end
+      if type(content) == "table" and content.event == "click" then self:click() end
     end)
   end
   table.insert(handlers[self], f)

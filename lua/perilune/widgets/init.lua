@@ -35,7 +35,7 @@ end
 -- A front end that loads a page anew asks through a comm of this target for all there is.
 comm.register_target("jupyter.widget.control", function(c)
   c:on_message(function(message)
-    if message.method ~= "request_states" then return end
+    if type(message) ~= "table" or message.method ~= "request_states" then return end
     local states, all = {}, wire.new()
     for id, _, kind, state in widget.each() do
       local one = wire.of(kind, state)

@@ -73,14 +73,16 @@ return function(world)
   local text = { { "value", string, "" }, { "placeholder", string, "\u{200b}" } }
   local typed = joined(input(), text, { { "continuous_update", boolean, true } })
 
-  local selection = joined(input(), {
+  local options = joined(input(), {
     { "options", kinds.options, {}, here = true }, { "_options_labels", list(string, "strings"), {} },
-    { "index", optional(kinds.index), nil }, { "value", optional(kinds.any), nil, here = true },
-    { "label", optional(string), nil, here = true },
   })
 
-  local selections = joined(input(), {
-    { "options", kinds.options, {}, here = true }, { "_options_labels", list(string, "strings"), {} },
+  local selection = joined(options, {
+    { "index", optional(kinds.index) }, { "value", optional(kinds.any), here = true },
+    { "label", optional(string), here = true },
+  })
+
+  local selections = joined(options, {
     { "index", list(kinds.index, "numbers of options"), {} }, { "value", list(kinds.any, "values"), {}, here = true },
     { "label", list(string, "labels"), {}, here = true }, { "rows", integer, 5 },
   })

@@ -113,8 +113,14 @@ end
 
 local receive = {}
 
+local function hear(w, self, message, buffers)
+  local handler = type(message) == "table" and receive[message.method]
+  if handler then handler(w, self, message, buffers) end
+end
+
 -- ipywidgets 8 has its front ends wait with what they show for the echo of what they sent last.
 function receive.update(w, self, data, buffers)
+  if type(data.state) ~= "table" then return end
   local names, values, echo = {}, {}, wire.new()
   wire.put_buffers(data.state, data.buffer_paths, buffers)
   for name, value in pairs(data.state) do
@@ -263,10 +269,7 @@ function widget.constructor(c, own)
     self.comm = comm.open(TARGET, data, buffers, { version = PROTOCOL })
     local w = setmetatable({}, meta)
     parts[w], open[self.comm.id] = self, w
-    self.comm:on_message(function(message, with)
-      local handler = receive[message.method]
-      if handler then handler(w, self, message, with) end
-    end)
+    self.comm:on_message(function(message, with) hear(w, self, message, with) end)
     self.comm:on_close(function() open[self.comm.id] = nil end)
     return w
   end

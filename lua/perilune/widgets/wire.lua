@@ -37,14 +37,18 @@ function wire.data(message, method)
   return { method = method, state = message.state, buffer_paths = core.json_array(paths) }, message.buffers
 end
 
---- Puts buffers into a state where their paths lead. Numbers in paths count from 0.
+local function put_buffer(place, path, buffer)
+  for j = 1, #path do
+    local key = math.type(path[j]) == "integer" and path[j] + 1 or path[j] -- they count from 0
+    if type(place) ~= "table" then return end
+    if j == #path then place[key] = buffer else place = place[key] end
+  end
+end
+
+--- Puts buffers into a state where their paths lead; one whose path leads nowhere is left out.
 function wire.put_buffers(state, paths, buffers)
   for i, path in ipairs(paths or {}) do
-    local place = state
-    for j = 1, #path do
-      local key = math.type(path[j]) == "integer" and path[j] + 1 or path[j]
-      if j == #path then place[key] = buffers[i] else place = place[key] end
-    end
+    if type(path) == "table" then put_buffer(state, path, buffers[i]) end
   end
 end
 
