@@ -1260,6 +1260,19 @@ class Widgets(KernelTest):
                          ["comm_msg", "comm_msg", "clear_output", "error", "comm_msg"])
         self.assertEqual(text_of(self.update(slider, value=14)), "14\tb\n")
 
+    def test_ipywidgets_6(self):
+        """Its front end asks for the version before any code has run."""
+        kernel = Kernel()
+        self.addCleanup(kernel.close)
+        kernel.iopub(kernel.ask("comm_open", {"comm_id": "v", "target_name": "jupyter.widget.version", "data": {}}))
+        _, messages = kernel.run("w = require 'perilune.widgets' slider = w.IntSlider { value = 3 } slider")
+        slider, = (c for c in content_of(messages, "comm_open") if c["data"]["_model_name"] == "IntSliderModel")
+        self.assertEqual(slider["data"]["_model_module"], "jupyter-js-widgets")
+        self.assertEqual(content_of(messages, "comm_msg"), [{"comm_id": slider["comm_id"], "data": {"method": "display"}}])
+        self.assertEqual(kernel.iopub(kernel.ask("comm_msg", {"comm_id": slider["comm_id"], "data": {
+            "method": "backbone", "sync_data": {"value": 4}, "buffer_keys": []}}))[1:-1], [])
+        self.assertEqual(result_of(kernel.run("slider.value")[1]), ["4"])
+
     def test_closing(self):
         states, _ = self.make("label = w.Label { value = 'x' }")
         _, messages = self.run_code("label:close() label.value = 'y' label")

@@ -1,6 +1,9 @@
 -- A front end for widgets in one process: it takes the place of perilune.comm, keeps what is sent, and sends as it is
--- told. Each call of the module gives a fresh perilune.widgets with a front end of its own.
-return function()
+-- told. Each call of the module gives a fresh perilune.widgets with a front end of its own; with `old` one of
+-- ipywidgets 6, which has already asked for the kernel's version.
+local core = require "perilune.core"
+
+return function(old)
   local front = { sent = {}, comms = {}, targets = {} }
   local Comm = {}
   Comm.__index = Comm
@@ -28,9 +31,11 @@ return function()
   end
   for name in pairs(before) do package.loaded[name] = nil end
   package.loaded["perilune.comm"] = { open = open, register_target = function(name, f) front.targets[name] = f end }
+  core.comm_refused["jupyter.widget.version"] = old
   front.widgets = require "perilune.widgets"
   front.interact = require "perilune.widgets.interact"
   front.widget = require "perilune.widgets.widget"
+  core.comm_refused["jupyter.widget.version"] = nil
   for name in pairs(package.loaded) do
     if name:find "^perilune%.widgets" or name == "perilune.comm" then package.loaded[name] = before[name] end
   end

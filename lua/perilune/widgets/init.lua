@@ -12,6 +12,7 @@ local comm = require "perilune.comm"
 local declared = require "perilune.code.declared"
 local models = require "perilune.widgets.models"
 local output = require "perilune.widgets.output"
+local version1 = require "perilune.widgets.version1"
 local widget = require "perilune.widgets.widget"
 local wire = require "perilune.widgets.wire"
 
@@ -31,6 +32,8 @@ for name, row in pairs(models(world)) do
   declared.document(make, ("%s{ ... } -> widget, with the traits %s"):format(name, table.concat(names, ", ")))
   widgets[name] = make
 end
+
+version1.listen(comm.register_target)
 
 -- A front end that loads a page anew asks through a comm of this target for all there is.
 comm.register_target("jupyter.widget.control", function(c)

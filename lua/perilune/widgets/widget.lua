@@ -8,6 +8,7 @@ local declared = require "perilune.code.declared"
 local display = require "perilune.display"
 local kinds = require "perilune.widgets.kinds"
 local wire = require "perilune.widgets.wire"
+local version1 = require "perilune.widgets.version1"
 local at_caller = require("perilune.at_caller").of_program
 
 local TARGET <const>, PROTOCOL <const> = "jupyter.widget", "2.1.0"
@@ -114,7 +115,9 @@ end
 local receive = {}
 
 local function hear(w, self, message, buffers)
-  local handler = type(message) == "table" and receive[message.method]
+  if type(message) ~= "table" then return end
+  message = version1.read(self.state, message)
+  local handler = receive[message.method]
   if handler then handler(w, self, message, buffers) end
 end
 
@@ -131,7 +134,7 @@ function receive.update(w, self, data, buffers)
     end
   end
   if not next(names) then return end
-  send(self, "echo_update", echo)
+  if not version1.is_spoken() then send(self, "echo_update", echo) end
   change(w, names, class.checked(self.class, names, values), true)
 end
 
@@ -217,6 +220,7 @@ local function bundle(w)
   local shown = { ["text/plain"] = (to_text(w)) }
   if self.class.view and self.comm:is_open() then
     shown[VIEW] = { version_major = 2, version_minor = 0, model_id = self.comm.id }
+    if version1.is_spoken() then self.comm:send { method = "display" } end
   end
   return shown
 end

@@ -1,5 +1,6 @@
 -- State of widgets as messages carry it: JSON, and beside it binary buffers with the paths to their places.
 local core = require "perilune.core"
+local version1 = require "perilune.widgets.version1"
 
 local wire = {}
 
@@ -27,11 +28,12 @@ function wire.of(class, state, names)
   for _, trait in ipairs(class.traits) do
     if not trait.here and (not names or names[trait.name]) then wire.add(message, trait, state[trait.name]) end
   end
-  return message
+  return version1.is_spoken() and version1.rewrite(class, state, message) or message
 end
 
 --- The data of a message with the given method (nil: none), and its buffers.
 function wire.data(message, method)
+  if version1.is_spoken() then return version1.data(message, method), {} end
   local paths = {}
   for i, path in ipairs(message.paths) do paths[i] = core.json_array(path) end
   return { method = method, state = message.state, buffer_paths = core.json_array(paths) }, message.buffers
