@@ -1,6 +1,7 @@
 /* Display messages and questions to the user. */
 #include "host/bind/display.h"
 #include "host/base/base64.h"
+#include "host/base/json.h"
 #include "host/base/uuid.h"
 #include "host/bind/json.h"
 

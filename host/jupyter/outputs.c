@@ -1,6 +1,6 @@
 /* Collecting the outputs of a cell. */
 #include "host/jupyter/outputs.h"
-#include "host/bind/json.h"
+#include "host/base/json.h"
 
 #include <string.h>
 

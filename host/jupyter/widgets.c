@@ -2,7 +2,6 @@
 #include "host/jupyter/widgets.h"
 #include "host/base/base64.h"
 #include "host/base/json.h"
-#include "host/bind/json.h"
 
 #include <stdlib.h>
 #include <string.h>
