@@ -116,3 +116,20 @@ void pl_json_write(const json_t *value, int indent, pl_text *text) {
   writer w = {.indent = indent, .text = text};
   write_value(&w, value);
 }
+
+/* ---- order ---- */
+
+static int by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+json_t *pl_json_sorted(json_t *object) {
+  size_t count = json_object_size(object), i = 0;
+  const char **keys = pl_allocate(count * sizeof *keys);
+  json_t *sorted = json_object();
+  for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at))
+    keys[i++] = json_object_iter_key(at);
+  qsort(keys, count, sizeof *keys, by_key);
+  for (i = 0; i < count; i++) json_object_set_nocheck(sorted, keys[i], json_object_get(object, keys[i]));
+  free(keys);
+  json_decref(object);
+  return sorted;
+}

@@ -10,4 +10,7 @@
  * spaces per level, as Python's json module and Jupyter write it. */
 void pl_json_write(const json_t *value, int indent, pl_text *text);
 
+/* The same members in the order of their keys, so that one value has one text; takes over `object`. */
+json_t *pl_json_sorted(json_t *object);
+
 #endif

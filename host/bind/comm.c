@@ -10,6 +10,8 @@
 
 /* Where the registry keeps what comm.lua attached; nothing while no code has required it. */
 static const char receiver_key, open_key;
+/* And a set of the targets that front ends asked for when there were none, which tells a later module who is there. */
+static const char refused_key;
 
 /* ---- to the front end ---- */
 
@@ -95,6 +97,26 @@ static void send_close(lua_State *L, json_t *id) {
   json_decref(content);
 }
 
+/* Pushes the set; front ends may be there before any code asks for the module. */
+static void push_refused(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &refused_key) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &refused_key);
+}
+
+static void refuse(lua_State *L, json_t *id, const json_t *target) {
+  push_refused(L);
+  if (json_is_string(target)) {
+    push_string(L, target);
+    lua_pushboolean(L, true);
+    lua_rawset(L, -3);
+  }
+  lua_pop(L, 1);
+  send_close(L, id);
+}
+
 static bool is_open_message(const pl_comm_message *m) { return strcmp(m->type, "comm_open") == 0; }
 
 static int receive(lua_State *L) {
@@ -103,7 +125,7 @@ static int receive(lua_State *L) {
   bool opens = is_open_message(m);
   if (!json_is_string(id)) return 0; /* nobody to answer */
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &receiver_key) == LUA_TNIL || (opens && !json_is_string(target))) {
-    if (opens) send_close(L, id);
+    if (opens) refuse(L, id, target);
     return 0;
   }
   lua_pushstring(L, m->type);
@@ -174,4 +196,6 @@ json_t *pl_comm_list(lua_State *L, const char *target) {
 void pl_register_comm(lua_State *L) {
   static const luaL_Reg functions[] = {{"comm_send", send}, {"comm_attach", attach}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
+  push_refused(L);
+  lua_setfield(L, -2, "comm_refused");
 }

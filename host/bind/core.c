@@ -6,6 +6,7 @@
 #include "host/bind/comm.h"
 #include "host/bind/construct.h"
 #include "host/bind/display.h"
+#include "host/bind/evaluate.h"
 #include "host/bind/expression.h"
 #include "host/bind/fields.h"
 #include "host/bind/fused.h"
@@ -31,6 +32,7 @@ int pl_open_core(lua_State *L) {
   pl_register_expression(L);
   pl_register_source(L);
   pl_register_comm(L);
+  pl_register_evaluate(L);
   pl_register_shell(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");

@@ -1,5 +1,7 @@
 /* Display messages and questions to the user. */
 #include "host/bind/display.h"
+#include "host/base/base64.h"
+#include "host/base/json.h"
 #include "host/base/uuid.h"
 #include "host/bind/json.h"
 
@@ -27,23 +29,9 @@ const pl_frontend *pl_display_frontend(lua_State *L) {
 
 /* ---- base64 ---- */
 
-static void encode_base64(pl_text *text, const unsigned char *data, size_t length) {
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  char block[4];
-  for (size_t i = 0; i < length; i += 3) {
-    size_t left = length - i;
-    unsigned bits =
-        (unsigned)data[i] << 16 | (left > 1 ? (unsigned)data[i + 1] << 8 : 0) | (left > 2 ? data[i + 2] : 0);
-    for (int k = 0; k < 4; k++) block[k] = digits[bits >> (18 - 6 * k) & 63];
-    if (left < 3) block[3] = '=';
-    if (left < 2) block[2] = '=';
-    pl_text_append(text, block, 4);
-  }
-}
-
 static json_t *base64_string(const char *data, size_t length) {
   pl_text text = {0};
-  encode_base64(&text, (const unsigned char *)data, length);
+  pl_base64_append(&text, data, length);
   json_t *string = json_stringn_nocheck(text.data ? text.data : "", text.length);
   pl_text_release(&text);
   return string;
@@ -166,6 +154,13 @@ static int payload(lua_State *L) {
   return 1;
 }
 
+/* message_id() -> the id of the message whose code runs; nil in a script, whose output belongs to none */
+static int message_id(lua_State *L) {
+  const pl_frontend *frontend = pl_display_frontend(L);
+  lua_pushstring(L, frontend && frontend->message_id ? frontend->message_id(frontend->context) : NULL);
+  return 1;
+}
+
 /* frontend() -> "kernel", "terminal" or "batch" */
 static int frontend_kind(lua_State *L) {
   const pl_frontend *frontend = pl_display_frontend(L);
@@ -243,8 +238,8 @@ static int uuid(lua_State *L) {
 }
 
 void pl_register_display(lua_State *L) {
-  static const luaL_Reg functions[] = {{"publish", publish}, {"payload", payload}, {"frontend", frontend_kind},
-                                       {"input", input},     {"base64", base64},   {"uuid", uuid},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"publish", publish},       {"payload", payload}, {"frontend", frontend_kind},
+                                       {"input", input},           {"base64", base64},   {"uuid", uuid},
+                                       {"message_id", message_id}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

@@ -32,6 +32,11 @@ void pl_outcome_release(pl_outcome *outcome) {
   *outcome = (pl_outcome){0};
 }
 
+json_t *pl_outcome_error(const pl_outcome *outcome) {
+  return json_pack("{s:O, s:O, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
+                   outcome->traceback);
+}
+
 static const char locals_key;
 
 /* ---- variables that ended with their cell ---- */
@@ -268,4 +273,38 @@ pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t l
   lua_pcall(L, 1, 0, 0); /* only memory can run out: then the code is not worth waiting for */
   lua_settop(L, top);
   return q.answer;
+}
+
+/* ---- code that may fail without its caller ---- */
+
+/* attempt(f, ...) -> true and f's results, or false: the error was shown as that of a cell is. An interrupt goes on to
+ * the caller; so does every error in a script. */
+static int attempt(lua_State *L) {
+  const pl_frontend *frontend = pl_display_frontend(L);
+  luaL_checkany(L, 1);
+  bool shows = frontend && frontend->display;
+  lua_pushboolean(L, true);
+  lua_insert(L, 1);
+  lua_pushcfunction(L, pl_traceback_handler);
+  lua_insert(L, 1);
+  int arguments = lua_gettop(L) - 3;
+  if (!shows) {
+    lua_call(L, arguments, LUA_MULTRET);
+    return lua_gettop(L) - 1;
+  }
+  if (lua_pcall(L, arguments, LUA_MULTRET, 1) == LUA_OK) return lua_gettop(L) - 1;
+  if (pl_interrupt_pending()) return lua_error(L);
+  pl_outcome outcome = {0};
+  fail(L, RUNNING, false, &outcome);
+  json_t *content = pl_outcome_error(&outcome);
+  frontend->display(frontend->context, "error", content);
+  json_decref(content);
+  pl_outcome_release(&outcome);
+  lua_pushboolean(L, false);
+  return 1;
+}
+
+void pl_register_evaluate(lua_State *L) {
+  lua_pushcfunction(L, attempt);
+  lua_setfield(L, -2, "attempt");
 }

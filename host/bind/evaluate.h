@@ -8,6 +8,9 @@
 /* Makes a state ready for the functions below; may raise. */
 void pl_evaluate_open(lua_State *L);
 
+/* Sets attempt in the table on top of the stack. */
+void pl_register_evaluate(lua_State *L);
+
 /* Functions of lua/perilune that evaluation calls: results as bundles, completion, inspection, what keeps the text of
  * cells, what makes Lua of lines that are none, and the debugger. pl_evaluate_push pushes one. */
 typedef enum {

@@ -19,9 +19,6 @@ json_t **pl_json_box(lua_State *L);
 /* A JSON string of `data`, repaired to valid UTF-8. */
 json_t *pl_json_string(const char *data, size_t length);
 
-/* The same members in the order of their keys, so that one value has one text; takes over `object`. */
-json_t *pl_json_sorted(json_t *object);
-
 /* Sets json_encode, json_decode, json_array and null in the table on top of the stack. */
 void pl_register_json(lua_State *L);
 

@@ -24,11 +24,14 @@ typedef struct {
   void *context;
   /* name is "stdout" or "stderr"; data are the bytes as written, not yet checked for UTF-8. */
   void (*stream)(void *context, const char *name, const char *data, size_t length);
-  /* type is "display_data", "update_display_data" or "clear_output"; content is that message's content (borrowed). */
+  /* type is "display_data", "update_display_data", "clear_output" or "error"; content is that message's content
+   * (borrowed). */
   void (*display)(void *context, const char *type, json_t *content);
   /* Adds to the reply to the running code what the front end is to do next, such as to fill a cell (borrowed). */
   void (*payload)(void *context, json_t *content);
   void (*comm)(void *context, const pl_comm_message *message);
+  /* The id of the message whose code runs: output messages name it as their parent. NULL while none runs. */
+  const char *(*message_id)(void *context);
   /* Asks the user for one line. */
   pl_status (*input)(void *context, const char *prompt, bool password, pl_text *answer);
   /* Takes an event of the debugger (borrowed); where this is NULL, sessions have none. */
@@ -46,6 +49,8 @@ typedef struct {
   json_t *traceback;       /* array of strings, when not ok */
 } pl_outcome;
 void pl_outcome_release(pl_outcome *outcome);
+/* The content of the message that tells of an outcome that is not ok. */
+json_t *pl_outcome_error(const pl_outcome *outcome);
 
 /* The version of Lua, "5.4.4". */
 const char *pl_session_language_version(void);

@@ -170,6 +170,11 @@ static void comm(void *context, const pl_comm_message *message) {
   pl_publisher_wait(k->publisher);
 }
 
+static const char *message_id(void *context) {
+  const pl_kernel *k = context;
+  return k->request ? json_string_value(json_object_get(k->request->header, "msg_id")) : NULL;
+}
+
 static void send_question(pl_kernel *k, const char *prompt, bool password) {
   pl_request stale;
   while (pl_wire_receive(k->wire, k->stdin_socket, &stale) != PL_NOTHING) pl_request_release(&stale);
@@ -279,9 +284,10 @@ static pl_status open_session(pl_kernel *k) {
                           .display = display,
                           .payload = payload,
                           .comm = comm,
-                          .input = input,
-                          .debug_event = debug_event,
-                          .attend = attend};
+                           .message_id = message_id,
+                           .input = input,
+                           .debug_event = debug_event,
+                           .attend = attend};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
   pl_status status = pl_capture_start(&sink, &k->capture);

@@ -9,6 +9,7 @@
 #include "host/jupyter/outputs.h"
 #include "host/jupyter/process.h"
 #include "host/jupyter/thread.h"
+#include "host/jupyter/widgets.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -34,6 +35,8 @@ typedef struct {
   pthread_mutex_t lock;
   pthread_cond_t changed;
   pl_outputs outputs;
+  pl_widgets widgets;
+  char message_id[32];       /* of the running cell, as widgets know it; also the name of its chunk */
   pl_notebook_cell *running; /* NULL between cells */
   double deadline_ms;        /* of the running cell, by pl_now_ms */
   bool timed_out, over;
@@ -41,10 +44,16 @@ typedef struct {
 
 /* ---- the session's front end ---- */
 
+/* What output goes to now: the cell, or a widget that takes it. With the lock held. */
+static pl_outputs *taker(runner *r) {
+  pl_outputs *of_widget = pl_widgets_taker(&r->widgets);
+  return of_widget ? of_widget : &r->outputs;
+}
+
 static void take_captured(void *context, const char *name, const char *data, size_t length) {
   runner *r = context;
   pthread_mutex_lock(&r->lock);
-  pl_outputs_stream(&r->outputs, name, data, length);
+  pl_outputs_stream(taker(r), name, data, length);
   pthread_mutex_unlock(&r->lock);
 }
 
@@ -58,8 +67,24 @@ static void display(void *context, const char *type, json_t *content) {
   runner *r = context;
   pl_capture_drain(r->capture);
   pthread_mutex_lock(&r->lock);
-  pl_outputs_display(&r->outputs, type, content);
+  pl_outputs *cell = &r->outputs, *shown = strcmp(type, "update_display_data") == 0 ? cell : taker(r);
+  if (shown != cell && strcmp(type, "display_data") == 0) pl_outputs_display(cell, "update_display_data", content);
+  pl_outputs_display(shown, type, content);
   pthread_mutex_unlock(&r->lock);
+}
+
+/* What handlers between cells send is nobody's, as to nbclient. */
+static void comm(void *context, const pl_comm_message *message) {
+  runner *r = context;
+  pl_capture_drain(r->capture);
+  pthread_mutex_lock(&r->lock);
+  if (r->running) pl_widgets_comm(&r->widgets, message, r->message_id);
+  pthread_mutex_unlock(&r->lock);
+}
+
+static const char *message_id(void *context) {
+  runner *r = context;
+  return r->message_id;
 }
 
 static pl_status input(void *context, const char *prompt, bool password, pl_text *answer) {
@@ -124,9 +149,10 @@ static void describe_failure(runner *r, const pl_notebook_cell *cell, const pl_o
 }
 
 static pl_status write_result(const runner *r) {
-  json_t *language_info = pl_language_info();
-  pl_status status = pl_notebook_file_write(r->file, r->output, language_info);
+  json_t *language_info = pl_language_info(), *widgets = pl_widgets_metadata(&r->widgets);
+  pl_status status = pl_notebook_file_write(r->file, r->output, language_info, widgets);
   json_decref(language_info);
+  json_decref(widgets);
   return status;
 }
 
@@ -212,22 +238,37 @@ static void set_running(runner *r, pl_notebook_cell *cell) {
 static void end_outputs(runner *r, const pl_outcome *outcome) {
   pl_capture_drain(r->capture);
   pthread_mutex_lock(&r->lock);
+  pl_widgets_end_cell(&r->widgets);
   set_running(r, NULL);
   pl_outputs_outcome(&r->outputs, outcome, r->execution_count);
   pthread_mutex_unlock(&r->lock);
 }
 
+/* As a front end does after a cell, though not before it: the kernel takes messages only then. */
+static void tell_widgets(runner *r) {
+  json_t *content;
+  pthread_mutex_lock(&r->lock);
+  pl_outputs_begin(&r->outputs); /* what handlers print is nobody's */
+  pthread_mutex_unlock(&r->lock);
+  while ((content = pl_widgets_news(&r->widgets))) {
+    pl_outcome outcome;
+    pl_session_comm(r->session, &(pl_comm_message){.type = "comm_msg", .content = content}, &outcome);
+    pl_outcome_release(&outcome);
+    json_decref(content);
+  }
+}
+
 static bool run_cell(runner *r, pl_notebook_cell *cell) {
-  char name[32];
   pl_outcome outcome;
   pthread_mutex_lock(&r->lock);
   cell->outputs = json_incref(pl_outputs_begin(&r->outputs));
   cell->execution_count = ++r->execution_count;
   set_running(r, cell);
+  snprintf(r->message_id, sizeof r->message_id, "In [%ld]", r->execution_count);
   pthread_mutex_unlock(&r->lock);
-  snprintf(name, sizeof name, "In [%ld]", r->execution_count);
-  pl_session_execute(r->session, cell->source.data, cell->source.length, name, &outcome);
+  pl_session_execute(r->session, cell->source.data, cell->source.length, r->message_id, &outcome);
   end_outputs(r, &outcome);
+  tell_widgets(r);
   bool go_on = judge(r, cell, &outcome);
   pl_outcome_release(&outcome);
   return go_on;
@@ -254,7 +295,8 @@ static pl_status run_timed(runner *r) {
 }
 
 static pl_status run_session(runner *r) {
-  pl_frontend frontend = {.context = r, .stream = stream, .display = display, .input = input};
+  pl_frontend frontend = {
+      .context = r, .stream = stream, .display = display, .comm = comm, .message_id = message_id, .input = input};
   PL_TRY(pl_session_new(&frontend, &r->session));
   pl_outputs_open(&r->outputs);
   pl_capture_sink sink = {.context = r, .take = take_captured};
@@ -339,11 +381,13 @@ pl_status pl_notebook_run(const char *path, const char *output, const pl_noteboo
   runner r = {.path = path, .options = options, .file = &file, .failure = failure};
   pl_text target = {0};
   open_lock(&r);
+  pl_widgets_open(&r.widgets);
   pl_status status = make_absolute(output, &target);
   r.output = target.data;
   if (status == PL_OK) status = run_file(&r);
   pthread_cond_destroy(&r.changed);
   pthread_mutex_destroy(&r.lock);
+  pl_widgets_release(&r.widgets);
   pl_text_release(&target);
   pl_notebook_file_release(&file);
   return status;

@@ -256,20 +256,26 @@ static bool is_empty(const pl_text *text, pl_json_span container) {
   return !pl_json_walk_next(&w);
 }
 
-/* Puts `language_info` among the metadata, unless the same is there. */
-static void change_language(changes *c, pl_json_span object, json_t *language_info) {
-  pl_json_span metadata, place;
+/* Sets a member of the metadata, unless it has this value. */
+static void change_metadata(changes *c, pl_json_span metadata, const char *key, json_t *value) {
+  json_t *old = NULL;
+  pl_json_span place;
+  pl_status status = PL_OK;
+  if (pl_json_find(c->text, metadata, key, &place)) old = value_of(c->text, place, &status, key);
+  if (!json_equal(old, value)) set_member(c, metadata, key, json_incref(value));
+  json_decref(old);
+}
+
+static void change_all_metadata(changes *c, pl_json_span object, json_t *language_info, json_t *widgets) {
+  pl_json_span metadata;
   bool found = pl_json_find(c->text, object, "metadata", &metadata);
   if (!found || c->text->data[metadata.begin] != '{' || is_empty(c->text, metadata)) {
-    set_member(c, object, "metadata", json_pack("{s:O}", "language_info", language_info));
+    json_t *new = json_pack("{s:O, s:O*}", "language_info", language_info, "widgets", widgets);
+    set_member(c, object, "metadata", new);
     return;
   }
-  json_t *old = NULL;
-  pl_status status = PL_OK;
-  if (pl_json_find(c->text, metadata, "language_info", &place))
-    old = value_of(c->text, place, &status, "language_info");
-  if (!json_equal(old, language_info)) set_member(c, metadata, "language_info", json_incref(language_info));
-  json_decref(old);
+  change_metadata(c, metadata, "language_info", language_info);
+  if (widgets) change_metadata(c, metadata, "widgets", widgets);
 }
 
 /* Gives the cell an id where it has none, or one that is among `ids` already. */
@@ -300,7 +306,7 @@ static bool has_ids(changes *c, pl_json_span object) {
   return ids;
 }
 
-static void change_all(changes *c, const pl_notebook_file *file, json_t *language_info) {
+static void change_all(changes *c, const pl_notebook_file *file, json_t *language_info, json_t *widgets) {
   json_t *ids = json_object();
   learn_style(c, file->object);
   bool with_ids = has_ids(c, file->object);
@@ -310,7 +316,7 @@ static void change_all(changes *c, const pl_notebook_file *file, json_t *languag
     if (with_ids) change_id(c, cell->place, ids);
     if (cell->outputs) set_member(c, cell->place, "outputs", json_incref(cell->outputs));
   }
-  change_language(c, file->object, language_info);
+  change_all_metadata(c, file->object, language_info, widgets);
   json_decref(ids);
 }
 
@@ -341,9 +347,10 @@ static pl_status write_pieces(const changes *c, const char *path) {
   return status;
 }
 
-pl_status pl_notebook_file_write(const pl_notebook_file *file, const char *path, json_t *language_info) {
+pl_status pl_notebook_file_write(const pl_notebook_file *file, const char *path, json_t *language_info,
+                                 json_t *widgets) {
   changes c = {.text = &file->text};
-  change_all(&c, file, language_info);
+  change_all(&c, file, language_info, widgets);
   qsort(c.list, c.count, sizeof *c.list, by_place);
   pl_status status = write_pieces(&c, path);
   for (size_t i = 0; i < c.count; i++) pl_text_release(&c.list[i].text);

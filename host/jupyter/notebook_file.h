@@ -28,9 +28,10 @@ typedef struct {
 pl_status pl_notebook_file_read(const char *path, pl_notebook_file *file);
 
 /* Writes the text to `path`, atomically, with the outputs and counts of the cells that ran, and with `language_info`
- * among the metadata. From nbformat 4.5 on, cells have ids: those that have none, or one that an earlier cell has, get
- * one. */
-pl_status pl_notebook_file_write(const pl_notebook_file *file, const char *path, json_t *language_info);
+ * and, unless it is NULL, `widgets` among the metadata. From nbformat 4.5 on, cells have ids: those that have none, or
+ * one that an earlier cell has, get one. */
+pl_status pl_notebook_file_write(const pl_notebook_file *file, const char *path, json_t *language_info,
+                                 json_t *widgets);
 
 void pl_notebook_file_release(pl_notebook_file *file);
 

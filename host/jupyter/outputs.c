@@ -1,5 +1,6 @@
 /* Collecting the outputs of a cell. */
 #include "host/jupyter/outputs.h"
+#include "host/base/json.h"
 
 #include <string.h>
 
@@ -123,14 +124,14 @@ static void add_text(pl_outputs *o, const char *name, const char *data, size_t l
 }
 
 /* Nothing more comes for the unfinished sequence: it is repaired. */
-static void end_tail(pl_outputs *o) {
+void pl_outputs_settle(pl_outputs *o) {
   if (o->tail.length) add_text(o, o->tail_name, o->tail.data, o->tail.length);
   pl_text_clear(&o->tail);
 }
 
 void pl_outputs_stream(pl_outputs *o, const char *name, const char *data, size_t length) {
   name = strcmp(name, "stderr") == 0 ? "stderr" : "stdout";
-  if (o->tail.length && o->tail_name != name) end_tail(o);
+  if (o->tail.length && o->tail_name != name) pl_outputs_settle(o);
   pl_text bytes = o->tail;
   o->tail = (pl_text){0};
   o->tail_name = name;
@@ -189,22 +190,55 @@ static void clear(pl_outputs *o, const json_t *content) {
   if (!o->clear_next) clear_outputs(o);
 }
 
+static void add_error(pl_outputs *o, const json_t *content) {
+  json_t *output = json_copy((json_t *)content);
+  json_object_set_new(output, "output_type", json_string("error"));
+  add(o, pl_json_sorted(output));
+}
+
 void pl_outputs_display(pl_outputs *o, const char *type, const json_t *content) {
   static const struct {
     const char *type;
     void (*take)(pl_outputs *, const json_t *);
-  } kinds[] = {{"display_data", show}, {"update_display_data", update}, {"clear_output", clear}};
-  end_tail(o);
+  } kinds[] = {{"display_data", show}, {"update_display_data", update}, {"clear_output", clear}, {"error", add_error}};
+  pl_outputs_settle(o);
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
     if (strcmp(type, kinds[i].type) == 0) kinds[i].take(o, content);
 }
 
 void pl_outputs_outcome(pl_outputs *o, const pl_outcome *outcome, long execution_count) {
-  end_tail(o);
-  if (!outcome->ok)
-    add(o, json_pack("{s:O, s:O, s:s, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "output_type", "error",
-                     "traceback", outcome->traceback));
-  else if (outcome->data)
+  pl_outputs_settle(o);
+  if (!outcome->ok) {
+    json_t *content = pl_outcome_error(outcome);
+    add_error(o, content);
+    json_decref(content);
+  } else if (outcome->data)
     add(o, json_pack("{s:o, s:I, s:O, s:s}", "data", file_bundle(outcome->data), "execution_count",
                      (json_int_t)execution_count, "metadata", outcome->metadata, "output_type", "execute_result"));
+}
+
+/* ---- as messages have them ---- */
+
+static json_t *join_lines(const json_t *lines) {
+  pl_text text = {0};
+  size_t i;
+  json_t *line;
+  json_array_foreach(lines, i, line) pl_text_append(&text, json_string_value(line), json_string_length(line));
+  json_t *joined = json_stringn_nocheck(text.length ? text.data : "", text.length);
+  pl_text_release(&text);
+  return joined;
+}
+
+json_t *pl_outputs_joined(const pl_outputs *o) {
+  json_t *joined = json_deep_copy(o->outputs), *output, *value;
+  const char *type;
+  size_t i;
+  json_array_foreach(joined, i, output) {
+    json_t *text = json_object_get(output, "text"), *data = json_object_get(output, "data");
+    if (text) json_object_set_new(output, "text", join_lines(text));
+    json_object_foreach(data, type, value) {
+      if (is_split(type) && json_is_array(value)) json_object_set_new(data, type, join_lines(value));
+    }
+  }
+  return joined;
 }

@@ -20,6 +20,10 @@ json_t *pl_outputs_begin(pl_outputs *outputs);
 void pl_outputs_stream(pl_outputs *outputs, const char *name, const char *data, size_t length);
 /* As the session's display callback gives them. */
 void pl_outputs_display(pl_outputs *outputs, const char *type, const json_t *content);
+/* No more comes for a while: an unfinished sequence at the end of a stream is repaired. */
+void pl_outputs_settle(pl_outputs *outputs);
+/* A copy of the outputs as messages have them: every text is one string, not an array of lines. */
+json_t *pl_outputs_joined(const pl_outputs *outputs);
 /* The result or error that ends a cell. */
 void pl_outputs_outcome(pl_outputs *outputs, const pl_outcome *outcome, long execution_count);
 

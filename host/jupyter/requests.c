@@ -41,16 +41,11 @@ typedef struct {
   bool silent, store, stop_on_error;
 } execution;
 
-static json_t *error_content(const pl_outcome *outcome) {
-  return json_pack("{s:O, s:O, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
-                   outcome->traceback);
-}
-
 static void publish_outcome(pl_kernel *k, const execution *e, const pl_outcome *outcome) {
   if (e->silent || (outcome->ok && !outcome->data)) return;
   json_t *content = outcome->ok ? json_pack("{s:I, s:O, s:O}", "execution_count", (json_int_t)k->execution_count,
                                             "data", outcome->data, "metadata", outcome->metadata)
-                                : error_content(outcome);
+                                : pl_outcome_error(outcome);
   pl_kernel_publish(k, outcome->ok ? "execute_result" : "error", content);
   json_decref(content);
 }
@@ -63,7 +58,8 @@ static json_t *evaluate_expressions(pl_kernel *k, json_t *expressions) {
     if (!json_is_string(expression)) continue;
     pl_outcome outcome;
     pl_session_evaluate(k->session, json_string_value(expression), json_string_length(expression), &outcome);
-    json_t *result = outcome.ok ? json_pack("{s:O?, s:{}}", "data", outcome.data, "metadata") : error_content(&outcome);
+    json_t *result =
+        outcome.ok ? json_pack("{s:O?, s:{}}", "data", outcome.data, "metadata") : pl_outcome_error(&outcome);
     json_object_set_new(result, "status", json_string(outcome.ok ? "ok" : "error"));
     json_object_set_new(results, name, result);
     pl_outcome_release(&outcome);
@@ -78,7 +74,7 @@ static json_t *execute_reply(pl_kernel *k, const execution *e, const pl_outcome 
                       "payload", k->payload);
   else {
     if (e->stop_on_error && !e->silent) pl_kernel_take_waiting(k);
-    reply = error_content(outcome);
+    reply = pl_outcome_error(outcome);
     json_object_set_new(reply, "status", json_string("error"));
   }
   json_object_set_new(reply, "execution_count", json_integer(k->execution_count));
@@ -206,7 +202,7 @@ static json_t *comm(pl_kernel *k, const pl_request *request) {
   pl_outcome outcome;
   pl_session_comm(k->session, &message, &outcome);
   if (!outcome.ok) {
-    json_t *content = error_content(&outcome);
+    json_t *content = pl_outcome_error(&outcome);
     pl_kernel_publish(k, "error", content);
     json_decref(content);
   }

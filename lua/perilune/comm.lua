@@ -79,7 +79,10 @@ local receive = {}
 
 function receive.comm_open(id, target, ...)
   local handler = targets[target]
-  if not handler then return core.comm_send("comm_close", id) end
+  if not handler then
+    core.comm_refused[target] = true
+    return core.comm_send("comm_close", id)
+  end
   local c = setmetatable({ id = id, target = target }, Comm)
   open[id] = c -- host/bind/comm.c takes it out again when the handler fails
   handler(c, ...)

@@ -20,6 +20,8 @@ local modules <const> = {
   monitor = "perilune.monitor",
   plot = "perilune.plot",
   display = "perilune.display",
+  widgets = "perilune.widgets",
+  interact = "perilune.widgets.interact",
 }
 
 -- Functions, and the module and name under which each is found.

@@ -1103,6 +1103,190 @@ class Comms(KernelTest):
         self.assertEqual(self.comms()["comms"], {})
 
 
+class Widgets(KernelTest):
+    """The front end's part of jupyter-widgets' protocol, played by this test."""
+
+    VIEW = "application/vnd.jupyter.widget-view+json"
+
+    def setUp(self):
+        self.run_code("w, pl = require 'perilune.widgets', require 'perilune'")
+
+    def make(self, code):
+        """Runs code that makes widgets; their states by their ids, and all messages."""
+        reply, messages = self.run_code(code)
+        self.assertEqual(reply["status"], "ok", reply)
+        return {c["comm_id"]: c["data"]["state"] for c in content_of(messages, "comm_open")}, messages
+
+    def model(self, states, name):
+        """The one id of a widget of that model."""
+        found, = (identity for identity, state in states.items() if state["_model_name"] == name)
+        return found
+
+    def tell(self, identity, data, **options):
+        """What the kernel says to a message, without busy and idle."""
+        messages = self.kernel.iopub(self.kernel.ask("comm_msg", {"comm_id": identity, "data": data}, **options))
+        return messages[1:-1]
+
+    def update(self, identity, **state):
+        return self.tell(identity, {"method": "update", "state": state, "buffer_paths": []})
+
+    def test_a_slider_changes_a_label(self):
+        states, messages = self.make(
+            "slider = w.IntSlider { description = 'layers', min = 1, max = 8, value = 2 }\n"
+            "label = w.Label { value = '2 layers' }\n"
+            "slider:observe(function(change) label.value = change.new .. ' layers' print('heard', change.new) end, 'value')\n"
+            "w.VBox { slider, label }")
+        box, slider, label = (self.model(states, name + "Model") for name in ("VBox", "IntSlider", "Label"))
+        self.assertEqual(len(states), 3 + 3 + 2)  # with layouts and styles
+        self.assertEqual({m["metadata"].get("version") for m in messages if m["msg_type"] == "comm_open"}, {"2.1.0"})
+        self.assertEqual(states[box]["children"], ["IPY_MODEL_" + slider, "IPY_MODEL_" + label])
+        self.assertIn(states[slider]["layout"][len("IPY_MODEL_"):], states)
+        result, = content_of(messages, "execute_result")
+        self.assertEqual(result["data"][self.VIEW], {"version_major": 2, "version_minor": 0, "model_id": box})
+        self.assertEqual(result["data"]["text/plain"], "VBox{}")
+        messages = self.update(slider, value=5)
+        echo, change = content_of(messages, "comm_msg")
+        self.assertEqual((echo["comm_id"], echo["data"]),
+                         (slider, {"method": "echo_update", "state": {"value": 5}, "buffer_paths": []}))
+        self.assertEqual((change["comm_id"], change["data"]),
+                         (label, {"method": "update", "state": {"value": "5 layers"}, "buffer_paths": []}))
+        self.assertEqual(text_of(messages), "heard\t5\n")
+        self.assertEqual({m["parent_header"]["msg_type"] for m in messages}, {"comm_msg"})
+        self.assertEqual(self.result("slider.value, label.value"), ['5\t"5 layers"'])
+        _, messages = self.run_code("slider.value = 7")
+        self.assertEqual([(c["comm_id"], c["data"]["state"]) for c in content_of(messages, "comm_msg")],
+                         [(slider, {"value": 7}), (label, {"value": "7 layers"})])
+        whole, = content_of(self.tell(slider, {"method": "request_state"}), "comm_msg")
+        self.assertEqual(whole["data"]["state"], {**states[slider], "value": 7})
+
+    def test_handlers(self):
+        states, _ = self.make("button = w.Button { description = 'go' } button:on_click(function(b) print(b) end)"
+                              " button:on_click(function() error 'no luck' end)")
+        button = self.model(states, "ButtonModel")
+        click = {"method": "custom", "content": {"event": "click"}}
+        messages = self.tell(button, click)
+        self.assertEqual(text_of(messages), 'Button{ description = "go" }\n')
+        error, = content_of(messages, "error")
+        self.assertRegex(error["evalue"], r"^In \[\d+\]:1: no luck$")
+        self.assertEqual(len(content_of(self.tell(button, click), "error")), 1)  # and so on
+        states, _ = self.make("slider = w.IntSlider()")
+        for data in ({"method": "none"}, {}, {"method": "custom"}, {"method": "update"}, [], 5, None,
+                     {"method": "update", "state": {}, "buffer_paths": [["a", "b"], 5, []]}):
+            self.assertEqual(self.tell(self.model(states, "IntSliderModel"), data), [])
+            self.assertEqual(self.tell(button, data), [])
+        error, = content_of(self.update(self.model(states, "IntSliderModel"), value=[]), "error")
+        self.assertEqual(error["evalue"], "IntSlider: value: expected an integer, got {}")
+        self.assertEqual(self.result("slider.value"), ["0"])
+
+    def test_page_reload(self):
+        states, _ = self.make("image = w.Image { value = '\\0\\xff' }")
+        image = self.model(states, "ImageModel")
+        self.kernel.iopub(self.kernel.ask("comm_open", {"comm_id": "control", "target_name": "jupyter.widget.control",
+                                                        "data": {}}, metadata={"version": "1.0.0"}))
+        answer, = self.tell("control", {"method": "request_states"})
+        data = answer["content"]["data"]
+        self.assertEqual(data["method"], "update_states")
+        listed = self.kernel.reply(self.kernel.ask("comm_info_request", {"target_name": "jupyter.widget"}))["content"]
+        self.assertEqual(set(data["states"]), set(listed["comms"]))
+        self.assertEqual(data["states"][image]["model_name"], "ImageModel")
+        self.assertEqual(data["states"][image]["state"], states[image])
+        found = [bytes(b) for path, b in zip(data["buffer_paths"], answer["buffers"]) if path == [image, "state", "value"]]
+        self.assertEqual(found, [b"\0\xff"])
+
+    def test_binary_values(self):
+        _, messages = self.run_code("image = w.Image { value = '\\0\\xff' }")
+        opened, = (m for m in messages if m["msg_type"] == "comm_open" and m["buffers"])
+        self.assertEqual(opened["content"]["data"]["buffer_paths"], [["value"]])
+        self.assertEqual([bytes(b) for b in opened["buffers"]], [b"\0\xff"])
+        self.assertNotIn("value", opened["content"]["data"]["state"])
+        self.tell(opened["content"]["comm_id"], {"method": "update", "state": {}, "buffer_paths": [["value"]]},
+                  buffers=[b"new\xfe"])
+        self.assertEqual(self.result("image.value == 'new\\xfe'"), ["true"])
+
+    def test_output_captures(self):
+        states, _ = self.make("out = w.Output()")
+        out = self.model(states, "OutputModel")
+        reply, messages = self.run_code("print 'before' x, y = out:capture(function(a) print 'inside'"
+                                        " io.stderr:write 'e' return a, 2 end, 1) print('after', x, y)")
+        kinds = [(m["msg_type"], m["content"].get("text") or m["content"]["data"]["state"]["msg_id"])
+                 for m in messages if m["msg_type"] in ("stream", "comm_msg")]
+        message_id = messages[0]["parent_header"]["msg_id"]
+        self.assertEqual(kinds, [("stream", "before\n"), ("comm_msg", message_id), ("stream", "inside\n"), ("stream", "e"),
+                                 ("comm_msg", ""), ("stream", "after\t1\t2\n")])
+        reply, messages = self.run_code("out:capture(function() error 'inside' end) print 'goes on'")
+        self.assertEqual(reply["status"], "ok")
+        self.assertEqual([m["msg_type"] for m in messages if m["msg_type"] in ("error", "comm_msg", "stream")],
+                         ["comm_msg", "error", "comm_msg", "stream"])
+        reply, messages = self.run_code("out:clear { wait = true }")
+        self.assertEqual([m["msg_type"] for m in messages[2:-1]], ["comm_msg", "clear_output", "comm_msg"])
+        self.update(out, outputs=[{"output_type": "stream", "name": "stdout", "text": "t"}])
+        self.assertEqual(self.result("out.outputs[1].text"), ['"t"'])
+
+    def test_interrupt_of_a_capture(self):
+        states, _ = self.make("out = w.Output()")
+        message_id = self.kernel.client.execute("out:capture(function() while true do end end) print 'never'")
+        time.sleep(0.15)
+        self.kernel.ask("interrupt_request", {}, "control")
+        messages = self.kernel.iopub(message_id)
+        error, = content_of(messages, "error")
+        self.assertEqual(error["ename"], "Interrupted")
+        self.assertEqual(text_of(messages), "")
+        self.kernel.reply(message_id)
+        _, messages = self.run_code("out:capture(function() out:capture(print, 'in') print 'out' end)")
+        self.assertEqual([c["data"]["state"]["msg_id"] for c in content_of(messages, "comm_msg")],
+                         [messages[0]["parent_header"]["msg_id"], ""])
+        self.assertEqual(text_of(messages), "in\nout\n")
+
+    def test_interact(self):
+        states, messages = self.make("pl.interact(function(x, name) if x == 13 then error 'unlucky' end"
+                                     " print(x, name) return { x } end, { name = { 'a', 'b' }, x = 10 })")
+        box, slider, dropdown, out = (self.model(states, name + "Model")
+                                      for name in ("VBox", "IntSlider", "Dropdown", "Output"))
+        self.assertEqual(states[box]["children"], ["IPY_MODEL_" + i for i in (slider, dropdown, out)])
+        shown, result = content_of(messages, "display_data")
+        self.assertEqual(shown["data"][self.VIEW]["model_id"], box)
+        self.assertEqual(result["data"]["text/plain"], "{10}")
+        self.assertEqual(content_of(messages, "execute_result"), [])
+        message_id = self.kernel.ask("comm_msg", {"comm_id": dropdown, "data": {
+            "method": "update", "state": {"index": 1}, "buffer_paths": []}})
+        messages = self.kernel.iopub(message_id)[1:-1]
+        self.assertEqual([m["msg_type"] for m in messages],
+                         ["comm_msg", "comm_msg", "clear_output", "stream", "display_data", "comm_msg"])
+        self.assertEqual(messages[1]["content"]["data"]["state"], {"msg_id": message_id})
+        self.assertEqual((messages[1]["content"]["comm_id"], messages[2]["content"]), (out, {"wait": True}))
+        self.assertEqual(text_of(messages), "10\tb\n")
+        messages = self.update(slider, value=13)
+        self.assertEqual([m["msg_type"] for m in messages],
+                         ["comm_msg", "comm_msg", "clear_output", "error", "comm_msg"])
+        self.assertEqual(text_of(self.update(slider, value=14)), "14\tb\n")
+
+    def test_ipywidgets_6(self):
+        """Its front end asks for the version before any code has run."""
+        kernel = Kernel()
+        self.addCleanup(kernel.close)
+        kernel.iopub(kernel.ask("comm_open", {"comm_id": "v", "target_name": "jupyter.widget.version", "data": {}}))
+        _, messages = kernel.run("w = require 'perilune.widgets' slider = w.IntSlider { value = 3 } slider")
+        slider, = (c for c in content_of(messages, "comm_open") if c["data"]["_model_name"] == "IntSliderModel")
+        self.assertEqual(slider["data"]["_model_module"], "jupyter-js-widgets")
+        self.assertEqual(content_of(messages, "comm_msg"), [{"comm_id": slider["comm_id"], "data": {"method": "display"}}])
+        self.assertEqual(kernel.iopub(kernel.ask("comm_msg", {"comm_id": slider["comm_id"], "data": {
+            "method": "backbone", "sync_data": {"value": 4}, "buffer_keys": []}}))[1:-1], [])
+        self.assertEqual(result_of(kernel.run("slider.value")[1]), ["4"])
+
+    def test_closing(self):
+        states, _ = self.make("label = w.Label { value = 'x' }")
+        _, messages = self.run_code("label:close() label.value = 'y' label")
+        self.assertEqual({c["comm_id"] for c in content_of(messages, "comm_close")}, set(states))
+        self.assertEqual(content_of(messages, "comm_msg"), [])
+        result, = content_of(messages, "execute_result")
+        self.assertEqual(result["data"], {"text/plain": 'Label{ value = "y" }'})
+        states, _ = self.make("label = w.Label()")
+        label = self.model(states, "LabelModel")
+        self.kernel.iopub(self.kernel.ask("comm_close", {"comm_id": label, "data": {}}))
+        _, messages = self.run_code("label.value = 'z'")
+        self.assertEqual(content_of(messages, "comm_msg"), [])
+
+
 class Magics(KernelTest):
     """Lines of a cell that are no Lua."""
 

@@ -88,6 +88,37 @@ EVERYTHING = notebook(
 )
 
 
+WIDGETS = notebook(
+    "w = require 'perilune.widgets'\nslider = w.IntSlider { value = 3, max = 10, description = 'x' }\nslider",
+    "slider.value = 7\nimage = w.Image { value = 'abc' } image.value = '\\xff\\xfe'",
+    "out = w.Output() out:show()\nprint 'before' out:capture(function() print 'taken' io.stderr:write 'e' end) print 'after'",
+    "print 'a' out:capture(function() print 'gone' d = require 'perilune.display' d.clear { wait = true } print 'new'"
+    " end) print 'b'",
+    "out:capture(function() error 'failed' end) print 'goes on'",
+    "out2 = w.Output() out:capture(function() out2:capture(function() print 'inner' d.html('h\\ni', { id = 'i' }) end) end)",
+    "#out.outputs, out.outputs[1].text, out.msg_id == ''",
+    "require 'perilune'.interact(function(x) print('x is', x) return { x } end, { x = { 0, 10 } })",
+    "box = w.HBox { slider, w.Label { value = 'ü' } } box:close()",
+)
+
+
+def without_random_ids(book):
+    """The notebook's cells and widgets as text, in which what a widget holds stands in place of its id."""
+    state = book["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+
+    def look(value):
+        if isinstance(value, str) and value.startswith("IPY_MODEL_"):
+            return look(state[value[len("IPY_MODEL_"):]])
+        if isinstance(value, list):
+            return [look(item) for item in value]
+        if isinstance(value, dict):
+            return {key: look(state[item]) if key == "model_id" else look(item) for key, item in value.items()}
+        return value
+
+    looked = look(book["cells"]), sorted((look(model) for model in state.values()), key=json.dumps)
+    return json.dumps(looked, sort_keys=True, indent=1)
+
+
 class Notebooks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -194,6 +225,32 @@ class Notebooks(unittest.TestCase):
         own, errors, status = self.run_own(text, "--timeout", "1", "--allow-errors")
         self.assertEqual((errors, status), ("", 0))
         self.assertEqual(own, self.run_nbclient(text, timeout=1, interrupt_on_timeout=True, allow_errors=True))
+
+    def test_widgets(self):
+        """States of widgets in the metadata, and Output widgets that take what cells print. Ids are random."""
+        text = nbformat.writes(WIDGETS)
+        own, errors, status = self.run_own(text, "--allow-errors")
+        self.assertEqual((errors, status), ("", 0))
+        client = json.loads(self.run_nbclient(text, allow_errors=True))
+        self.maxDiff = None
+        self.assertEqual(without_random_ids(json.loads(own)), without_random_ids(client))
+        self.assertEqual(json.dumps(json.loads(own), indent=1, sort_keys=True, ensure_ascii=False) + "\n", own)
+        nbformat.validate(nbformat.reads(own, 4))
+        saved = json.loads(own)["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]
+        self.assertEqual((saved["version_major"], saved["version_minor"]), (2, 0))
+        states = [model["state"] for model in saved["state"].values()]
+        self.assertCountEqual([s["value"] for s in states if s.get("description") == "x"], [7, 5])
+        image, = (model for model in saved["state"].values() if model["model_name"] == "ImageModel")
+        self.assertEqual(image["buffers"], [{"data": "//4=", "encoding": "base64", "path": ["value"]}])
+        outputs = [[output.get("text", output["output_type"]) for output in s["outputs"]] for s in states if "outputs" in s]
+        self.assertCountEqual(outputs, [["new\n", "error"], ["inner\n", "display_data"],
+                                        ["x is\t5\n", "display_data"]])
+
+    def test_widgets_of_an_earlier_run_stay_without_new_ones(self):
+        book = notebook("1")
+        book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2}}
+        text = nbformat.writes(book)
+        self.assertEqual(self.run_own(text)[0], self.run_nbclient(text))
 
     def test_cells_run_where_the_notebook_lies(self):
         with open(self.path("beside.txt"), "w") as file:

@@ -80,7 +80,7 @@ local function add_fields(matches, thing, method, otherwise)
   for _, one in ipairs(found) do -- described afterwards, for that may load modules into the very table
     local name, value, kind = one[1], one[2], one[3]
     local signature = document.parameters(value, method)
-    if not method or signature or type(value) == "function" then
+    if not method or signature or type(value) == "function" or kind == "function" then
       matches:add(name, kind or kind_of(value, modules, otherwise), signature)
     end
   end

@@ -1,20 +1,9 @@
 -- Errors of whoever uses constrint: raised at the line that called into it, from however deep inside.
 
-local complain = {}
+local at_caller = require "perilune.at_caller"
 
-local function folder_of(frame) return frame.source:match("^(.*)[/\\]") end
-
-local here = folder_of(debug.getinfo(1, "S"))
-
---- Raises an error at the first line outside this folder. `message` is a format.
-function complain.at_caller(message, ...)
-  local level, frame = 2, debug.getinfo(2, "S")
-  while frame and folder_of(frame) == here do
-    level = level + 1
-    frame = debug.getinfo(level, "S")
-  end
-  error(message:format(...), level)
-end
+-- `complain.at_caller(message, ...)`: message is a format.
+local complain = { at_caller = at_caller.of_folder() }
 
 --- What came instead of what was expected.
 function complain.shown(x)

@@ -1,0 +1,24 @@
+-- What a Button does beyond others.
+local widget = require "perilune.widgets.widget"
+
+local button = {}
+
+local handlers = setmetatable({}, { __mode = "k" }) -- button -> list of functions
+
+--- Calls f(button) for each click.
+function button:on_click(f)
+  if type(f) ~= "function" then error("on_click: f: expected a function, got a " .. type(f), 2) end
+  if not handlers[self] then
+    handlers[self] = {}
+    self:on_message(function(_, content)
+      if type(content) == "table" and content.event == "click" then self:click() end
+    end)
+  end
+  table.insert(handlers[self], f)
+  return self
+end
+
+--- Calls what on_click was given, as a click does.
+function button:click() widget.call_all(handlers[self] or {}, self) end
+
+return button
