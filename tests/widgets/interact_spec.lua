@@ -31,6 +31,8 @@ describe("interact", function()
     assert.are.equal(2, control({ one = 2 }).value)
     local own = widgets.IntText { value = 3 }
     assert.are.equal(own, control(own))
+    assert.are.equal("x", own.description)
+    tells('IntText{ description = "mine", value = 0 }', widgets.IntText { description = "mine" })
   end)
 
   it("says what it cannot make a widget of", function()
@@ -45,8 +47,12 @@ describe("interact", function()
     raises("interact: x: expected a number, a boolean, a string, a table or a widget with a value, got a function",
       ignore, { x = print })
     raises("got HBox", ignore, { x = widgets.HBox() })
-    raises("interact: x: expected { low, high }, got { 2, 1 }", ignore, { x = { 2, 1 } })
-    raises("interact: x: expected a step above 0, got 0", ignore, { x = { 1, 2, 0 } })
+    raises("interact: x: expected { low, high } or { low, high, step }, got { 2, 1 }", ignore, { x = { 2, 1 } })
+    raises("got { 1, 2, 0 }", ignore, { x = { 1, 2, 0 } })
+    raises("got { 1, 2, 3 }; a choice of numbers is widgets.Dropdown", ignore, { x = { 1, 2, 3 } })
+    raises("interact: rat: expected a parameter of the function, which are rate, depth",
+      function(rate, depth) return rate, depth end, { rat = 1, depth = 2 })
+    raises("interact: b: expected a parameter of the function, which are a", function(a) return a end, { a = 1, b = 2 })
     raises("interact: x: expected values to choose from, got an empty table", ignore, { x = {} })
   end)
 

@@ -113,7 +113,11 @@ describe("widgets", function()
     raises("observe: f: expected a function, got nil", slider.observe, slider)
     raises("IntSlider has no trait 'size'", slider.observe, slider, print, "size")
     raises("set: expected a table of traits, got 5", slider.set, slider, 5)
-    raises("on_click: f: expected a function, got a nil", function() widgets.Button():on_click() end)
+    raises("on_click: f: expected a function, got nil", function() widgets.Button():on_click() end)
+    raises("capture: f: expected a function, got 3", function() widgets.Output():capture(3) end)
+    local closed = widgets.Label { value = "a" }
+    closed:close()
+    raises('HBox: children: expected a list of widgets, got {Label{ value = "a" }, closed}', widgets.HBox, { closed })
     assert.are.equal(0, slider.value)
   end)
 
@@ -142,7 +146,7 @@ describe("widgets", function()
     local function hear(change)
       heard[#heard + 1] = ("%s %s %s %s"):format(change.name, change.old, change.new, change.owner == slider)
     end
-    assert.are.equal(slider, slider:observe(hear, "value"))
+    assert.are.equal(0, select("#", slider:observe(hear, "value"))) -- or a cell would show the slider once more
     slider:observe(function(change) heard[#heard + 1] = "any " .. change.name end)
     slider.value = 4
     slider.description = "d"
@@ -266,7 +270,8 @@ describe("widgets", function()
   it("take clicks and other messages", function()
     local button, heard = widgets.Button { description = "go" }, {}
     local function click(b) heard[#heard + 1] = b end
-    button:on_click(click):on_message(function(_, content, buffers) heard[#heard + 1] = content.event .. #buffers end)
+    button:on_click(click)
+    button:on_message(function(_, content, buffers) heard[#heard + 1] = content.event .. #buffers end)
     front.comm_of(button).hear({ method = "custom", content = { event = "click" } }, {})
     button:click()
     front.comm_of(button).hear({ method = "custom", content = { event = "other" } }, { "b" })

@@ -7,7 +7,7 @@ local handlers = setmetatable({}, { __mode = "k" }) -- button -> list of functio
 
 --- Calls f(button) for each click.
 function button:on_click(f)
-  if type(f) ~= "function" then error("on_click: f: expected a function, got a " .. type(f), 2) end
+  widget.check_function(f, "on_click")
   if not handlers[self] then
     handlers[self] = {}
     self:on_message(function(_, content)
@@ -15,7 +15,6 @@ function button:on_click(f)
     end)
   end
   table.insert(handlers[self], f)
-  return self
 end
 
 --- Calls what on_click was given, as a click does.

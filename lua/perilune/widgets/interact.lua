@@ -38,8 +38,10 @@ end
 -- { low, high } and { low, high, step }: the value begins in the middle, on a step.
 local function range(name, list)
   local low, high, step = table.unpack(list)
-  if low > high then at_caller("interact: %s: expected { low, high }, got { %s, %s }", name, low, high) end
-  if step and step <= 0 then at_caller("interact: %s: expected a step above 0, got %s", name, step) end
+  if low > high or step and not (step > 0 and step <= high - low) then
+    at_caller("interact: %s: expected { low, high } or { low, high, step }, got { %s }; "
+      .. "a choice of numbers is widgets.Dropdown { options = { ... } }", name, table.concat(list, ", "))
+  end
   local whole = are_whole(low, high, step or 1)
   local middle = whole and low + (high - low) // 2 or low + (high - low) / 2
   if step then middle = low + (middle - low) // step * step end
@@ -62,7 +64,10 @@ local by_type = {
 
 local function control(name, value)
   local class = widget.class_of(value)
-  if class and class.by_name.value then return value end
+  if class and class.by_name.value then
+    if value.description == "" then value.description = name end
+    return value
+  end
   if not class and by_type[type(value)] and (type(value) ~= "table" or kinds.is_plain(value)) then
     return by_type[type(value)](name, value)
   end
@@ -82,18 +87,26 @@ local function parameters(f)
   return names
 end
 
--- The names of the options in the order of the parameters when each is one, otherwise sorted.
+-- The names of the options: in the order of the parameters, which are returned, too, when each is one. A function of
+-- one parameter that is called otherwise, or of none, takes a table; then they are sorted.
 local function ordered(f, options)
-  local known, names, by_place = parameters(f), {}, true
+  local known, names, stranger = parameters(f), {}, nil
   for name in pairs(options) do
     if type(name) ~= "string" then
       at_caller("interact: options: expected names as keys, got %s", tostring(name))
     end
     names[#names + 1] = name
-    by_place = by_place and known[name] ~= nil
   end
-  table.sort(names, by_place and function(a, b) return known[a] < known[b] end or nil)
-  return names, by_place and known
+  table.sort(names)
+  for _, name in ipairs(names) do stranger = stranger or not known[name] and name end
+  if not stranger then
+    table.sort(names, function(a, b) return known[a] < known[b] end)
+    return names, known
+  end
+  if #known > 1 or options[known[1]] ~= nil then
+    at_caller("interact: %s: expected a parameter of the function, which are %s", stranger, table.concat(known, ", "))
+  end
+  return names
 end
 
 local function call(f, names, known, controls)
@@ -121,8 +134,9 @@ Interaction.__index = Interaction
 --- interact(f, { name = abbreviation, ... }): shows a widget for each name and, below them, what f prints, shows and
 -- returns; f is called anew on each change. A number becomes a slider round it, { low, high [, step] } a slider of that
 -- range, a boolean a checkbox, a string a text field, a list of values or a table from labels to values a dropdown; a
--- widget stands for itself. A function whose parameters have the names gets the values as arguments, any other a table
--- of them. Returns an object to be called as f, with the fields f, controls (by name), output and box.
+-- widget stands for itself. A function whose parameters have the names gets the values as arguments; one without
+-- parameters, or with one that has none of the names, a table of them. Returns an object to be called as f, with the
+-- fields f, controls (by name), output and box.
 return function(f, options)
   if type(f) ~= "function" then at_caller("interact: f: expected a function, got a %s", type(f)) end
   if type(options) ~= "table" then

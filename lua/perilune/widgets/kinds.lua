@@ -131,7 +131,9 @@ end)
 function kinds.reference(name, world)
   local kind = new(name and ("a %s, or a table of its options"):format(name) or "a widget", function(v)
     local class = world.class_of(v)
-    if class then return class.name == name or not name and class.view ~= nil, v end
+    if class then -- a closed one is none that a front end knows
+      return (class.name == name or not name and class.view ~= nil) and world.find(world.id_of(v)) == v, v
+    end
     return name ~= nil and type(v) == "table" and v ~= core.null, v
   end, function(v) return "IPY_MODEL_" .. world.id_of(v) end, function(v)
     return type(v) == "string" and world.find(v:match "^IPY_MODEL_(.+)$") or v

@@ -2,6 +2,7 @@
 -- the message that caused them: while the widget captures, that is the message whose code runs.
 local core = require "perilune.core"
 local display = require "perilune.display"
+local widget = require "perilune.widgets.widget"
 
 local output = {}
 
@@ -10,6 +11,7 @@ local Release = { __close = function(capture) capture.widget.msg_id = "" end }
 --- Calls f(...) and returns its results; what it prints and shows, and an error that ends it, appears in the widget. In
 -- a script it is only called.
 function output:capture(f, ...)
+  widget.check_function(f, "capture")
   local id = core.message_id()
   if not id then return f(...) end
   -- An interrupt may have ended an earlier capture before its release; its id tells it from an outer one of this code.

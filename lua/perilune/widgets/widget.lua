@@ -44,7 +44,8 @@ local function disown(value)
   if type(value) == "table" and parts[value] and parts[value].owned then value:close() end
 end
 
-local function check_function(f, what)
+--- Raises an error where f, which was given to the method `what`, is no function.
+function widget.check_function(f, what)
   if type(f) ~= "function" then at_caller("%s: f: expected a function, got %s", what, (class.shown(f))) end
 end
 
@@ -144,20 +145,20 @@ function receive.custom(w, self, data, buffers) widget.call_all(self.handlers, w
 
 -- ---- what every widget can ----
 
+-- They return nothing: a cell that ends with `slider:observe(f)` is not to show the slider once more.
 local methods = {}
 widget.methods = methods
 
 --- Calls f(change) after each change of the named trait, of several (a list of names) or of any (nil), whoever made it.
 -- change has name, old, new and owner, the widget.
 function methods:observe(f, names)
-  check_function(f, "observe")
+  widget.check_function(f, "observe")
   local self_, wanted = parts[self], nil
   for _, name in ipairs(type(names) == "string" and { names } or names or {}) do
     wanted = wanted or {}
     wanted[class.trait(self_.class, name).name] = true
   end
   table.insert(self_.observers, { f = f, names = wanted })
-  return self
 end
 
 --- Calls f no more.
@@ -166,28 +167,24 @@ function methods:unobserve(f)
   for i = #observers, 1, -1 do
     if observers[i].f == f then table.remove(observers, i) end
   end
-  return self
 end
 
 --- Gives several traits values at once, of which the front end learns in one message: set{ min = 10, max = 20 }.
 function methods:set(values)
   if type(values) ~= "table" then at_caller("set: expected a table of traits, got %s", (class.shown(values))) end
   set(self, values)
-  return self
 end
 
 --- Calls f(w, content, buffers) for each message of the front end that is about no trait.
 function methods:on_message(f)
-  check_function(f, "on_message")
+  widget.check_function(f, "on_message")
   table.insert(parts[self].handlers, f)
-  return self
 end
 
 --- Sends such a message: a table, and binary strings beside it.
 function methods:send(content, buffers)
   local channel = parts[self].comm
   if channel:is_open() then channel:send({ method = "custom", content = content }, buffers) end
-  return self
 end
 
 --- Shows the widget now. As the last value of a cell it is shown without this.
@@ -212,12 +209,12 @@ local function to_text(w)
       list[#list + 1] = name .. " = " .. (class.shown(value))
     end
   end
-  return ("%s{ %s }"):format(c.name, table.concat(list, ", ")):gsub("{  }", "{}"), nil
+  return (("%s{ %s }"):format(c.name, table.concat(list, ", ")):gsub("{  }", "{}"))
 end
 
 local function bundle(w)
   local self = parts[w]
-  local shown = { ["text/plain"] = (to_text(w)) }
+  local shown = { ["text/plain"] = tostring(w) }
   if self.class.view and self.comm:is_open() then
     shown[VIEW] = { version_major = 2, version_minor = 0, model_id = self.comm.id }
     if version1.is_spoken() then self.comm:send { method = "display" } end
@@ -243,7 +240,7 @@ local function metatable(c, own)
       if value == nil then value = core.null end -- a table cannot hold nil
       set(w, { [name] = value })
     end,
-    __tostring = function(w) return (to_text(w)) end,
+    __tostring = function(w) return to_text(w) .. (open[widget.id_of(w)] and "" or ", closed") end,
     __mime = bundle,
   }
 end
