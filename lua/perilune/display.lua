@@ -1,5 +1,7 @@
 -- Rich output in a notebook; elsewhere its plain text. Every function shows something at once and returns a handle.
+local at_caller = require("perilune.at_caller").of_program
 local core = require "perilune.core"
+local declared = require "perilune.code.declared"
 
 -- VEGALITE is the MIME type of a Vega-Lite specification.
 local display = { null = core.null, array = core.json_array, VEGALITE = "application/vnd.vegalite.v5+json" }
@@ -25,30 +27,46 @@ local function send(message, bundle, id, metadata)
   if not core.publish(message, content) then print(data["text/plain"]) end
 end
 
-local function display_id(options)
-  local id = options and options.id
-  if id == nil or id == true or id == false then return id and core.uuid() or nil end
-  if type(id) ~= "string" then error("display: id must be true or a string, got " .. type(id), 3) end
-  return id
+local function expect(wanted, value, what)
+  if type(value) ~= wanted then at_caller("%s: a %s is expected, got %s", what, wanted, type(value)) end
 end
 
-local function show(bundle, options, wrap)
-  local id = display_id(options)
-  send("display_data", bundle, id, options and options.metadata)
-  return setmetatable({ id = id, wrap = wrap }, Handle)
+local known <const> = { id = true, metadata = true }
+
+-- The options of `name`, checked; an id of true becomes one that nobody else has.
+local function read_options(name, options)
+  if options == nil then return {} end
+  expect("table", options, name .. ": options")
+  for option in pairs(options) do
+    if not known[option] then at_caller("%s: unknown option '%s'; expected id, metadata", name, tostring(option)) end
+  end
+  local id, metadata = options.id, options.metadata
+  if id == true then id = core.uuid() end
+  if id then expect("string", id, name .. ": id") end
+  if metadata ~= nil then expect("table", metadata, name .. ": metadata") end
+  return { id = id or nil, metadata = metadata }
+end
+
+-- Defines display.KIND: wrap(content, name) makes a bundle of what it is given, or raises an error; `content` and
+-- `about` say of which kind that is.
+local function define(kind, content, about, wrap)
+  local name = "display." .. kind
+  local function bundle_of(shown) return wrap(shown, name) end
+  display[kind] = function(shown, options)
+    local bundle, given = bundle_of(shown), read_options(name, options)
+    send("display_data", bundle, given.id, given.metadata)
+    return setmetatable({ id = given.id, wrap = bundle_of }, Handle)
+  end
+  declared.options(display[kind], known)
+  declared.document(display[kind], ("%s(%s [, { id = true or a name, metadata = { ... } }]) -> handle: shows %s. With "
+    .. "an id, handle:update(%s) replaces it."):format(kind, content, about, content))
 end
 
 -- Replaces what the handle shows, also in a cell that ran earlier. `content` is of the kind the handle was made with.
 function Handle:update(content)
-  if not self.id then error("update: this display was made without an id; give { id = true } to it", 2) end
+  if not self.id then at_caller "update: this display was made without an id; give { id = true } to it" end
   send("update_display_data", self.wrap(content), self.id)
   return self
-end
-
-local function check_text(name, content)
-  if type(content) ~= "string" then
-    error(("display.%s: a string is expected, got %s"):format(name, type(content)), 3)
-  end
 end
 
 -- LaTeX with the signs by which front ends know where mathematics begins and ends: those in the text, or else "$$".
@@ -57,52 +75,48 @@ local function delimited(text)
   return has and text or "$$" .. text .. "$$"
 end
 
--- One function per kind of content: how it becomes a bundle.
+-- Kinds of text and bytes: what they are called, what is said of them, and the bundle.
 local KINDS = {
-  png = function(bytes) return { ["image/png"] = bytes, ["text/plain"] = "<PNG image>" } end,
-  svg = function(text) return { ["image/svg+xml"] = text, ["text/plain"] = "<SVG image>" } end,
-  html = function(text) return { ["text/html"] = text, ["text/plain"] = "<HTML>" } end,
-  markdown = function(text) return { ["text/markdown"] = text, ["text/plain"] = text } end,
-  latex = function(text) return { ["text/latex"] = delimited(text), ["text/plain"] = text } end,
-  text = function(text) return { ["text/plain"] = text } end,
+  png = { "bytes", "a PNG image, given as its file's bytes",
+    function(bytes) return { ["image/png"] = bytes, ["text/plain"] = "<PNG image>" } end },
+  svg = { "text", "an SVG image",
+    function(text) return { ["image/svg+xml"] = text, ["text/plain"] = "<SVG image>" } end },
+  html = { "text", "HTML", function(text) return { ["text/html"] = text, ["text/plain"] = "<HTML>" } end },
+  markdown = { "text", "Markdown", function(text) return { ["text/markdown"] = text, ["text/plain"] = text } end },
+  latex = { "text", "a formula of LaTeX; '$$' is put round one without delimiters",
+    function(text) return { ["text/latex"] = delimited(text), ["text/plain"] = text } end },
+  text = { "text", "plain text", function(text) return { ["text/plain"] = text } end },
 }
 
-for name, wrap in pairs(KINDS) do
-  local function checked(content)
-    check_text(name, content)
-    return wrap(content)
-  end
-  -- display.NAME(content [, { id = true | "your own", metadata = {...} }]) -> handle
-  display[name] = function(content, options)
-    check_text(name, content)
-    return show(wrap(content), options, checked)
-  end
+for kind, row in pairs(KINDS) do
+  define(kind, row[1], row[2], function(content, name)
+    expect("string", content, name)
+    return row[3](content)
+  end)
 end
 
-local function wrap_json(value) return { ["application/json"] = value, ["text/plain"] = core.json_encode(value) } end
+define("json", "value", "a value that JSON can hold, as a tree to unfold", function(value, name)
+  local ok, text = pcall(core.json_encode, value)
+  if not ok then at_caller("%s: %s", name, text:match "%((.*)%)$" or text) end
+  return { ["application/json"] = value, ["text/plain"] = text }
+end)
 
--- A value that JSON can hold, as a tree to unfold.
-function display.json(value, options) return show(wrap_json(value), options, wrap_json) end
-
-local function wrap_vegalite(specification)
-  if type(specification) ~= "table" then
-    error("display.vegalite: a table is expected, got " .. type(specification), 3)
-  end
+define("vegalite", "specification", "a Vega-Lite 5 specification, a table", function(specification, name)
+  expect("table", specification, name)
   return { [display.VEGALITE] = specification, ["text/plain"] = "<Vega-Lite figure>" }
-end
+end)
 
--- A Vega-Lite 5 specification, as a table.
-function display.vegalite(specification, options) return show(wrap_vegalite(specification), options, wrap_vegalite) end
-
-local function wrap_bundle(bundle)
-  if type(bundle) ~= "table" then
-    error("display.bundle: a table from MIME types to contents is expected, got " .. type(bundle), 3)
+local forms <const> = "several forms of one thing, of which a front end takes the best it can: a table from MIME types "
+  .. "to contents, which are strings (of images the bytes, or their base64) and for JSON any value"
+define("bundle", "bundle", forms, function(bundle, name)
+  expect("table", bundle, name)
+  if next(bundle) == nil then at_caller("%s: MIME types with contents are expected, got an empty table", name) end
+  for mime, content in pairs(bundle) do
+    expect("string", mime, name .. ": MIME type")
+    if not mime:find "json$" then expect("string", content, name .. ": " .. mime) end
   end
   return bundle
-end
-
--- Several forms of one thing: { ["text/plain"] = ..., ["image/png"] = bytes or base64, ... }
-function display.bundle(bundle, options) return show(wrap_bundle(bundle), options, wrap_bundle) end
+end)
 
 -- Takes away what the cell has shown so far; with { wait = true } only when something new comes.
 function display.clear(options) core.publish("clear_output", { wait = options ~= nil and options.wait == true }) end
