@@ -209,6 +209,34 @@ describe("completion in strings", function()
   end)
 end)
 
+describe("completion of lines that are no Lua", function()
+  it("offers magics", function()
+    assert.same({ "%time", "%timeit" }, names "%ti")
+    assert.same({ "%time", "%timeit" }, names "x = 1\n  %ti")
+    assert.same({ "%%time" }, names "%%")
+    assert.same({ "%reset", "%run" }, names "?%r")
+    assert.equal(7, #names "%")
+    local _, start = at "x = 1\n%ti"
+    assert.equal(7, start)
+    assert.same({ "ti" }, names "local ti = 1\nx = ti\n%ti") -- modulo
+    assert.equal("magic", find("%lo", "%load").type)
+  end)
+
+  it("offers files where they are taken", function()
+    assert.same({ "complete_spec.lua" }, names "%run tests/code/comp")
+    assert.same({ "complete_spec.lua" }, names "%load 'tests/code/comp")
+    assert.same({ "complete_spec.lua" }, names "print(1)\n!cat tests/code/text_spec.lua tests/code/comp")
+    assert.same({ "tests/" }, names "!tes")
+    local _, start = at "!cat tests/code/comp"
+    assert.equal(17, start)
+  end)
+
+  it("goes on as ever where they hold Lua", function()
+    assert.same({ "rep", "reverse" }, names "%timeit -n 3 string.re")
+    assert.same({ "rep", "reverse" }, names "?string.re")
+  end)
+end)
+
 describe("completion of perilune", function()
   local pl = require "perilune"
 
@@ -256,6 +284,7 @@ end)
 describe("options for completion", function()
   local declared = require "perilune.code.declared"
   local pl = require "perilune"
+  local display = require "perilune.display"
   local nn, optim, plot = pl.nn, pl.optim, pl.plot
   local p = { pl.ones({ 2 }):requires_grad() }
 
@@ -276,6 +305,8 @@ describe("options for completion", function()
     { optim.cosine, optim.cosine },
     { pl.train.loop, pl.train.loop },
     { pl.task.parity, pl.task.parity },
+    { pl.monitor, pl.monitor },
+    { display.html, function(o) return display.html("", o) end },
     { pl.rnn, function(o) return pl.rnn(pl.ones { 1, 1, 4, 1, 2 }, nil, nil, o) end },
     { pl.rnn_plan, function(o)
       o.cell, o.head_dim = "lstm", 8

@@ -330,5 +330,15 @@ describe("widgets", function()
     assert.are.equal("min", offered "spec_widgets.IntSlider{ max = 1, mi")
     assert.are.equal("IntProgress IntRangeSlider IntSlider IntText", offered "spec_widgets.Int")
     assert.are.equal("width", offered "spec_widget.layout.wid")
+    assert.are.equal("observe on_message", offered "local made = spec_widgets.IntSlider { max = 3 }\nmade:o")
+  end)
+
+  it("tell help what they are", function()
+    local help = require "perilune.code.help"
+    local said = help.of(widgets.IntSlider { max = 7 }, "slider", 0)["text/plain"]
+    assert.matches("^an object of perilune.widgets.IntSlider\n", said)
+    assert.matches("\ndisabled +false\n", said)
+    assert.matches("\nmax +7\n", said)
+    assert.matches("Methods: close, observe,", said)
   end)
 end)

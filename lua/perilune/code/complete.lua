@@ -3,6 +3,8 @@ local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local document = require "perilune.code.document"
 local expression = require "perilune.code.expression"
+local find_lines = require "perilune.magic.lines"
+local magics = require "perilune.magic.commands"
 local paths = require "perilune.code.paths"
 local peek = require "perilune.code.peek"
 local text = require "perilune.code.text"
@@ -198,10 +200,37 @@ local function in_string(code)
   return matches:sorted(), start
 end
 
+local any_name <const> = setmetatable({}, { __index = function() return true end })
+
+-- Lines that are no Lua: names of magics, and files where a command takes them. Returns what in_string does; nothing
+-- where the code does not end in such a line, or in one whose rest is Lua.
+local function in_magic(code)
+  local lines = find_lines(code, any_name)
+  local line = lines[#lines]
+  if not line or line.last < #code then return nil end
+  local written = sub(code, line.first)
+  local name = match(written, "^%?*%s*(%%+[%w_]*)$")
+  if name then
+    local matches = new_matches(name)
+    for _, one in ipairs(magics.magics()) do matches:add("%" .. one, "magic") end
+    return matches:sorted(), #code - #name + 1
+  end
+  local row = magics.rows[match(written, "^!") or match(written, "^%%(%%?[%w_]+)%s")]
+  if not row or not row.files then return nil end
+  local path = match(written, "[^!%s\"']*$")
+  local folder = match(path, "^(.*/)") or ""
+  local matches = new_matches(sub(path, #folder + 1))
+  paths.files(path, function(entry, kind) matches:add(entry, kind) end)
+  return matches:sorted(), #code - #path + #folder + 1
+end
+
 --- The names that may stand at the cursor, which lies behind byte `cursor` of the code: a list of { text =, type =,
 -- signature = } in which signature may be nil, and the place of the first byte that they replace, up to the cursor.
 function complete.at(code, cursor)
-  local before = text.read(sub(code, 1, cursor))
+  local up_to = sub(code, 1, cursor)
+  local list, start = in_magic(up_to)
+  if list then return list, start end
+  local before = text.read(up_to)
   local count = before.count
   if before.open == "comment" then return {}, cursor + 1 end
   if before.open == "string" then return in_string(before) end

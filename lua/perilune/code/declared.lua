@@ -8,6 +8,7 @@ local next, sort = next, table.sort -- cells may give other values to these name
 local options = setmetatable({}, { __mode = "k" })       -- function or class -> table whose keys are the names
 local documents = setmetatable({}, { __mode = "k" })     -- function -> text or function
 local safe_indices = setmetatable({}, { __mode = "k" })  -- __index function -> true
+local makers = setmetatable({}, { __mode = "k" })        -- function -> metatable of what it returns
 
 --- Declares that `callee`, a function or a class, takes a table with the options that are the keys of `known`: the very
 -- table by which they are checked. Returns `known`.
@@ -32,6 +33,14 @@ function declared.document(f, said)
 end
 
 function declared.document_of(f) return f ~= nil and documents[f] or nil end
+
+--- Declares that f, when it is called, returns an object with the metatable.
+function declared.makes(f, metatable)
+  makers[f] = metatable
+  return f
+end
+
+function declared.made_by(f) return f ~= nil and makers[f] or nil end
 
 --- Declares that f, an __index function, may be called to see what a field holds.
 function declared.safe_index(f)

@@ -9,6 +9,7 @@ local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local document = require "perilune.code.document"
 local expression = require "perilune.code.expression"
+local peek = require "perilune.code.peek"
 local source = require "perilune.code.source"
 local text = require "perilune.code.text"
 
@@ -195,6 +196,28 @@ local function keys_of(t, length)
   return keys, count, key == nil
 end
 
+-- What an object of the program's own is, with the values of its properties; false for what tells none.
+local function add_object(page, t)
+  local meta = getmetatable(t)
+  local names = type(meta) == "table" and rawget(meta, "__names")
+  if type(names) ~= "table" or not declared.is_safe_index(rawget(meta, "__index")) then return false end
+  local rows, methods = {}, {}
+  for name, kind in next, names do
+    local list = kind == "function" and methods or rows
+    list[#list + 1] = name
+  end
+  sort(rows)
+  sort(methods)
+  for i, name in ipairs(rows) do
+    local field = peek.field({ value = t }, name)
+    rows[i] = { name, in_words(field and field.value) }
+  end
+  page:words("an object of " .. rawget(meta, "__name"))
+  page:rows(rows)
+  page:words("Methods: " .. concat(methods, ", "))
+  return true
+end
+
 local function add_table(page, t)
   local length = rawlen(t)
   local keys, count, all = keys_of(t, length)
@@ -227,7 +250,7 @@ local function page_of(value, name, detail, method)
   elseif core.is_tensor(value) then
     add_tensor(page, value)
   elseif type(value) == "table" then
-    add_table(page, value)
+    if not add_object(page, value) then add_table(page, value) end
   elseif type(value) == "string" then
     page:words(format("string of %d bytes: %s", #value, quoted(value)))
   elseif type(value) == "number" or type(value) == "boolean" then

@@ -39,7 +39,7 @@ local function computed(thing, name)
   local index = meta and rawget(meta, "__index")
   if thing.value == nil or not declared.is_safe_index(index) then return nil end
   local ok, value = pcall(index, thing.value, name)
-  return ok and value or nil
+  if ok then return value end
 end
 
 --- The field `name` of a thing.
@@ -107,6 +107,7 @@ function peek.result(thing, argument)
   local callee = thing.value
   if callee == peek.require and argument then return peek.module(argument) end
   if document.is_class(callee) then return { instance = callee } end
+  if declared.made_by(callee) then return { instance = declared.made_by(callee) } end
   if document.returns_tensor(callee) then return { instance = core.tensor_metatable } end
 end
 

@@ -1,6 +1,6 @@
 -- What the lines that are no Lua do, by their names: "?" and "??" (help), "!" (a command of the shell) and the magics,
 -- which are written `%name`. A row has `run`; `takes`, what may stand behind the name, by which perilune.magic writes
--- the call; and for a magic `usage` and `about`, by which it explains itself.
+-- the call; `files` where completion offers files; and for a magic `usage` and `about`, by which it explains itself.
 --
 -- To add a magic: one row.
 local core = require "perilune.core"
@@ -130,7 +130,8 @@ local function words_of(text)
 end
 
 rows.load = {
-  takes = "text", usage = "%load FILE", about = "puts the text of a file into the cell; in the prompt, prints it",
+  takes = "text", files = true, usage = "%load FILE",
+  about = "puts the text of a file into the cell; in the prompt, prints it",
   run = function(text)
     local words = words_of(text)
     if #words ~= 1 then fail("%%load: one file is expected, got %d", #words) end
@@ -144,7 +145,7 @@ rows.load = {
 }
 
 rows.run = {
-  takes = "text", usage = "%run FILE [ARGUMENTS]", about = "runs a script, whose global variables stay",
+  takes = "text", files = true, usage = "%run FILE [ARGUMENTS]", about = "runs a script, whose global variables stay",
   run = function(text)
     local words = words_of(text)
     local path = words[1]
@@ -183,7 +184,7 @@ rows.reset = {
 }
 
 rows["!"] = {
-  takes = "text",
+  takes = "text", files = true,
   run = function(command)
     if command == "" then fail "!: a command is expected, got nothing" end
     stdout:flush() -- the command writes behind it

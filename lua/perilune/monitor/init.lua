@@ -11,6 +11,7 @@
 -- means of neighbours, with the range of their values drawn as a band. Drawing takes at most a fiftieth of the time.
 local core = require "perilune.core"
 local check = require "perilune.nn.check"
+local declared = require "perilune.code.declared"
 local Curve = require "perilune.monitor.curve"
 
 -- Seconds between two drawings.
@@ -116,7 +117,7 @@ end
 Monitor.__close = Monitor.close
 
 --- A monitor; options: title, logy (logarithmic y axes, on which values that are not above 0 are gaps).
-return function(options)
+local function monitor(options)
   local option = check.options("monitor", options, known)
   check.kind("monitor", "title", option.title, "string")
   local frontend = core.frontend()
@@ -125,3 +126,6 @@ return function(options)
     line_open = false, next_s = frontend == "batch" and core.time() + redraw_s.batch or 0,
   }, Monitor)
 end
+
+declared.options(monitor, known)
+return declared.makes(monitor, Monitor)

@@ -230,7 +230,7 @@ local function metatable(c, own)
     for name in pairs(list) do names[name] = "function" end
   end
   return {
-    __name = "perilune.widget",
+    __name = "perilune.widgets." .. c.name,
     __names = names,
     __index = declared.safe_index(function(w, name)
       if c.by_name[name] then return parts[w].state[name] end
@@ -262,7 +262,7 @@ end
 --- A function that makes widgets of the class `c` from a table of options; `own` are methods of this class alone.
 function widget.constructor(c, own)
   local meta = metatable(c, own or {})
-  return function(options)
+  return declared.makes(function(options)
     local names, values = read_options(c, options)
     local state = class.settled(c, class.defaults(c), names, class.checked(c, names, values))
     local data, buffers = wire.data(wire.of(c, state))
@@ -273,7 +273,7 @@ function widget.constructor(c, own)
     self.comm:on_message(function(message, with) hear(w, self, message, with) end)
     self.comm:on_close(function() open[self.comm.id] = nil end)
     return w
-  end
+  end, meta)
 end
 
 return widget
