@@ -19,7 +19,7 @@ static const char kernel_help[] =
     "                     ~/.local/share/jupyter\n"
     "  --prefix DIR       in DIR/share/jupyter, for the Python environment in DIR\n"
     "  --sys-prefix       in /usr/local/share/jupyter, for everybody\n"
-    "  --name NAME        what notebooks call the kernel [perilune]\n"
+    "  --name NAME        what notebooks call the kernel [perilune]; front ends list it as \"Lua 5.4 (NAME)\"\n"
     "  --env KEY=VALUE    a variable that Jupyter sets for the kernel, such as OMP_NUM_THREADS=2; as often as you "
     "like;\n"
     "                     ${NAME} in VALUE stands for Jupyter's own variable NAME\n"

@@ -108,11 +108,14 @@ static pl_status copy_logos(const pl_text *folder) {
 
 /* The program by its absolute path: Jupyter finds it whatever its own PATH is, and names it when it is gone. */
 static pl_status write_spec(const pl_kernelspec *spec, const pl_text *folder, const pl_text *program) {
-  pl_text text = {0};
+  pl_text text = {0}, shown = {0};
+  /* Front ends list kernels by what they show; one of another name is to be told from the usual one. */
+  pl_text_print(&shown, "Lua 5.4 (%s)", strcmp(spec->name, "perilune") == 0 ? "Perilune" : spec->name);
   json_t *json = json_pack("{s:[s, s, s, s], s:s, s:s, s:s, s:s, s:{s:b}, s:O*}", "argv", program->data, "kernel",
-                           "--connection-file", "{connection_file}", "display_name", "Lua 5.4 (Perilune)", "language",
-                           "lua", "interrupt_mode", "message", "kernel_protocol_version", PL_PROTOCOL ".0", "metadata",
+                           "--connection-file", "{connection_file}", "display_name", shown.data, "language", "lua",
+                           "interrupt_mode", "message", "kernel_protocol_version", PL_PROTOCOL ".0", "metadata",
                            "debugger", 1, "env", spec->environment);
+  pl_text_release(&shown);
   PL_REQUIRE(json, "the path of the program, '%s', is no valid UTF-8, and kernel.json cannot hold it", program->data);
   pl_json_write(json, 1, &text);
   json_decref(json);

@@ -1279,7 +1279,7 @@ class Widgets(KernelTest):
         self.assertEqual({c["comm_id"] for c in content_of(messages, "comm_close")}, set(states))
         self.assertEqual(content_of(messages, "comm_msg"), [])
         result, = content_of(messages, "execute_result")
-        self.assertEqual(result["data"], {"text/plain": 'Label{ value = "y" }'})
+        self.assertEqual(result["data"], {"text/plain": 'Label{ value = "y" }, closed'})
         states, _ = self.make("label = w.Label()")
         label = self.model(states, "LabelModel")
         self.kernel.iopub(self.kernel.ask("comm_close", {"comm_id": label, "data": {}}))
@@ -1932,7 +1932,7 @@ class Installation(unittest.TestCase):
     def test_files(self):
         spec, out = self.install()
         self.assertEqual(spec, {"argv": [PROGRAM, "kernel", "--connection-file", "{connection_file}"],
-                                "display_name": "Lua 5.4 (Perilune)", "language": "lua", "interrupt_mode": "message",
+                                "display_name": "Lua 5.4 (moon)", "language": "lua", "interrupt_mode": "message",
                                 "kernel_protocol_version": "5.5.0", "metadata": {"debugger": True}})
         self.assertIn(f"installed in {os.path.dirname(self.spec)}", out)
         self.assertIn(f"It starts {PROGRAM}: install it again when that has moved.", out)
@@ -1956,7 +1956,8 @@ class Installation(unittest.TestCase):
                 environment = {"JUPYTER_DATA_DIR": "", "XDG_DATA_HOME": "", variable: folder}
                 for words in [], ["--user"]:
                     self.assertEqual(self.command("install", *words, **environment)[0], 0)
-                    self.assertTrue(os.path.exists(os.path.join(folder, below, "kernels/perilune/kernel.json")))
+                    with open(os.path.join(folder, below, "kernels/perilune/kernel.json")) as file:
+                        self.assertEqual(json.load(file)["display_name"], "Lua 5.4 (Perilune)")
                     self.assertEqual(self.command("uninstall", *words, **environment)[0], 0)
 
     def test_environment(self):
