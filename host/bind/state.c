@@ -3,6 +3,7 @@
 #include "host/base/home.h"
 #include "host/bind/core.h"
 #include "host/bind/interrupt.h"
+#include "host/bind/traceback.h"
 
 #include <lauxlib.h>
 #include <lualib.h>
@@ -15,6 +16,9 @@ static int open_everything(lua_State *L) {
   lua_getfield(L, -1, "path");
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", home, home, lua_tostring(L, -1));
   lua_setfield(L, -3, "path");
+  lua_pushfstring(L, "%s/lua", home);
+  pl_traceback_own(L, lua_tostring(L, -1));
+  lua_pop(L, 1);
   lua_getfield(L, -2, "preload");
   lua_pushcfunction(L, pl_open_core);
   lua_setfield(L, -2, "perilune.core");

@@ -4,6 +4,9 @@
 
 #include <lua.h>
 
+/* Says that the Lua files below `folder` are the program's own. */
+void pl_traceback_own(lua_State *L, const char *folder);
+
 /* A message handler: turns any error value into "message\nstack traceback:\n\t...". */
 int pl_traceback_handler(lua_State *L);
 

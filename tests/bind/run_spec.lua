@@ -27,6 +27,16 @@ describe("scripts", function()
     assert.not_matches("%[C%]: in %?", err)
   end)
 
+  it("end a traceback's way at the line that a message of the program names", function()
+    local _, err = script "local pl = require 'perilune'\nlocal function f()\n  pl.monitor { logz = 1 }\nend\nf()"
+    assert.matches(":3: monitor: unknown option 'logz'; expected logy, title\nstack traceback:\n\t[^\n]*:3: in", err)
+    assert.matches(":5: in main chunk", err)
+    assert.not_matches("lua/perilune/", err)
+    _, err = script "local pl = require 'perilune'\npl.interact(function(x) error('mine') end, { x = 1 })"
+    assert.matches(":2: mine\nstack traceback:\n\t%[C%]: in function 'error'\n", err)
+    assert.matches("lua/perilune/widgets/interact.lua", err)
+  end)
+
   it("tell a syntax error with its line", function()
     local _, err, status = script "x = 1\nx = = 2"
     assert.equal(1, status)
