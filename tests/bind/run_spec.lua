@@ -35,6 +35,8 @@ describe("scripts", function()
     _, err = script "local pl = require 'perilune'\npl.interact(function(x) error('mine') end, { x = 1 })"
     assert.matches(":2: mine\nstack traceback:\n\t%[C%]: in function 'error'\n", err)
     assert.matches("lua/perilune/widgets/interact.lua", err)
+    _, err = script "require 'perilune.code.complete' require 'no such module'"
+    assert.matches("%[C%]: in function 'require'", err)
   end)
 
   it("tell a syntax error with its line", function()

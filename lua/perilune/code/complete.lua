@@ -180,7 +180,7 @@ local function in_string(code)
   local callee = before == "(" and token - 2 or token - 1
   local thing = code:ends_operand(callee) and expression.value(code, callee)
   local matches
-  if thing and thing.value == peek.require then
+  if thing and peek.is_require(thing.value) then
     matches = new_matches(typed)
     paths.modules(typed, function(name, kind) matches:add(name, kind) end)
   elseif before == "[" and code:ends_operand(token - 2) then

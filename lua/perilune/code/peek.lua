@@ -10,7 +10,7 @@ local document = require "perilune.code.document"
 -- Cells may give other values to these names. Only rawequal compares tables without asking __eq.
 local next, type, rawget, rawlen, rawequal, pcall, getmetatable = next, type, rawget, rawlen, rawequal, pcall,
   debug.getmetatable
-local globals, loaded, find = _G, package.loaded, string.find
+local globals, loaded, find, require = _G, package.loaded, string.find, require
 
 local peek = {}
 
@@ -95,17 +95,19 @@ peek.globals = { value = globals }
 function peek.module(name)
   local value = rawget(loaded, name)
   if value == nil and (name == "perilune" or find(name, "^perilune%.")) then
-    local ok, found = pcall(peek.require, name)
+    local ok, found = pcall(require, name)
     value = ok and found or nil
   end
   return value ~= nil and { value = value } or nil
 end
-peek.require = require
+
+--- Whether a value is Lua's require. (It is no field here, for tracebacks would call it by that name.)
+function peek.is_require(value) return rawequal(value, require) end
 
 --- What calling a thing with one literal string (or nil) gives.
 function peek.result(thing, argument)
   local callee = thing.value
-  if callee == peek.require and argument then return peek.module(argument) end
+  if peek.is_require(callee) and argument then return peek.module(argument) end
   if document.is_class(callee) then return { instance = callee } end
   if declared.made_by(callee) then return { instance = declared.made_by(callee) } end
   if document.returns_tensor(callee) then return { instance = core.tensor_metatable } end
