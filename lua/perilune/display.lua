@@ -47,19 +47,19 @@ local function read_options(name, options)
   return { id = id or nil, metadata = metadata }
 end
 
--- Defines display.KIND: wrap(content, name) makes a bundle of what it is given, or raises an error; `content` and
--- `about` say of which kind that is.
-local function define(kind, content, about, wrap)
+-- Defines display.KIND: wrap(content, name) makes a bundle of a content, or raises an error; `called` and `about` say
+-- what a content is.
+local function define(kind, called, about, wrap)
   local name = "display." .. kind
-  local function bundle_of(shown) return wrap(shown, name) end
-  display[kind] = function(shown, options)
-    local bundle, given = bundle_of(shown), read_options(name, options)
+  local function bundle_of(content) return wrap(content, name) end
+  display[kind] = function(content, options)
+    local bundle, given = bundle_of(content), read_options(name, options)
     send("display_data", bundle, given.id, given.metadata)
     return setmetatable({ id = given.id, wrap = bundle_of }, Handle)
   end
   declared.options(display[kind], known)
   declared.document(display[kind], ("%s(%s [, { id = true or a name, metadata = { ... } }]) -> handle: shows %s. With "
-    .. "an id, handle:update(%s) replaces it."):format(kind, content, about, content))
+    .. "an id, handle:update(%s) replaces it."):format(kind, called, about, called))
 end
 
 -- Replaces what the handle shows, also in a cell that ran earlier. `content` is of the kind the handle was made with.

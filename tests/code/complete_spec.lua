@@ -156,6 +156,12 @@ describe("completion of names", function()
   end)
 end)
 
+describe("completion of globals that are not there yet", function()
+  it("offers the fields that the code sets", function()
+    assert.same({ "alpha", "beta" }, names "spec_new = {}\nspec_new.beta = 1\nspec_new.alpha = 2\nprint(spec_new.")
+  end)
+end)
+
 describe("completion of locals", function()
   it("offers those that are visible, first of all", function()
     assert.equal("string_of_mine", names("local string_of_mine = f()\nstr")[1])

@@ -90,21 +90,23 @@ end
 
 -- Places --------------------------------------------------------------------------------------------------------------
 
--- The fields that the code itself sets or uses of the local at token `base`, and those in the table it was given.
+-- The fields that the code itself sets or uses of the variable at token `base`, and those in the table that a local was
+-- given.
 local function add_written_fields(matches, code, base)
-  local one = code.kind[base] == "name" and code:visible(code:word(base), base)
-  if not one or code:word(base - 1) == "." or code:word(base - 1) == ":" then return end
+  if code.kind[base] ~= "name" or code:word(base - 1) == "." or code:word(base - 1) == ":" then return end
+  local name = code:word(base)
+  local one = code:visible(name, base)
   local function add(i)
     local touched = i == code.count and code.last[i] == #code.source -- what is being typed
     if not touched and matches:wants(code:word(i)) then matches:add(code:word(i), "property") end
   end
-  local value = one.value
+  local value = one and one.value
   if value and code:word(value[1]) == "{" then
     for _, key in ipairs(code:keys(value[1], value[2])) do add(key) end
   end
   for i = 3, code.count do
     local before = code.kind[i] == "name" and code:word(i - 1)
-    if (before == "." or before == ":") and code:word(i - 2) == one.name then add(i) end
+    if (before == "." or before == ":") and code:word(i - 2) == name then add(i) end
   end
 end
 

@@ -199,8 +199,11 @@ end
 -- What an object of the program's own is, with the values of its properties; false for what tells none.
 local function add_object(page, t)
   local meta = getmetatable(t)
-  local names = type(meta) == "table" and rawget(meta, "__names")
-  if type(names) ~= "table" or not declared.is_safe_index(rawget(meta, "__index")) then return false end
+  local class, names = nil, nil
+  if type(meta) == "table" then class, names = rawget(meta, "__name"), rawget(meta, "__names") end
+  if type(class) ~= "string" or type(names) ~= "table" or not declared.is_safe_index(rawget(meta, "__index")) then
+    return false
+  end
   local rows, methods = {}, {}
   for name, kind in next, names do
     local list = kind == "function" and methods or rows
@@ -212,7 +215,7 @@ local function add_object(page, t)
     local field = peek.field({ value = t }, name)
     rows[i] = { name, in_words(field and field.value) }
   end
-  page:words("an object of " .. rawget(meta, "__name"))
+  page:words("an object of " .. class)
   page:rows(rows)
   page:words("Methods: " .. concat(methods, ", "))
   return true
