@@ -6,6 +6,7 @@
 --
 -- widgets.NAME{ trait = value, ... } makes one. Reading a trait gives its present value; assigning one checks it and
 -- tells the front end. Numbers of options and pages count from 1.
+local at_caller = require("perilune.at_caller").of_program
 local button = require "perilune.widgets.button"
 local class = require "perilune.widgets.class"
 local comm = require "perilune.comm"
@@ -32,6 +33,13 @@ for name, row in pairs(models(world)) do
   declared.document(make, ("%s{ ... } -> widget, with the traits %s"):format(name, table.concat(names, ", ")))
   widgets[name] = make
 end
+
+setmetatable(widgets, { __index = function(_, name)
+  local names = {}
+  for known in pairs(widgets) do names[#names + 1] = known end
+  table.sort(names)
+  at_caller("there is no widget '%s'; there are %s", tostring(name), table.concat(names, ", "))
+end })
 
 version1.listen(comm.register_target)
 

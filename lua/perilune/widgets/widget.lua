@@ -233,8 +233,7 @@ local function metatable(c, own)
     __name = "perilune.widgets." .. c.name,
     __names = names,
     __index = declared.safe_index(function(w, name)
-      if c.by_name[name] then return parts[w].state[name] end
-      return own[name] or methods[name]
+      return own[name] or methods[name] or parts[w].state[class.trait(c, name).name]
     end),
     __newindex = function(w, name, value)
       if value == nil then value = core.null end -- a table cannot hold nil
