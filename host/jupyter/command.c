@@ -62,12 +62,13 @@ static int explain(const char *usage, const char *help) {
   return 0;
 }
 
-/* word NULL: something is missing at the end. */
 static int misused(const char *word, const char *usage) {
-  if (word)
-    fprintf(stderr, "perilune: unexpected '%s'\nusage: %s", word, usage);
-  else
-    fprintf(stderr, "perilune: an argument is missing\nusage: %s", usage);
+  fprintf(stderr, "perilune: unexpected '%s'\nusage: %s", word, usage);
+  return 1;
+}
+
+static int lacking(const char *what, const char *usage) {
+  fprintf(stderr, "perilune: %s\nusage: %s", what, usage);
   return 1;
 }
 
@@ -198,10 +199,7 @@ int pl_kernel_command(int argc, char **argv) {
   const char *file = NULL;
   const option options[] = {{"--connection-file", &file, NULL, NULL}, {0}};
   if (!read_options(argc, argv, 1, options, NULL, kernel_usage)) return 1;
-  if (!file) {
-    fprintf(stderr, "perilune: kernel needs install, uninstall or --connection-file\nusage: %s", kernel_usage);
-    return 1;
-  }
+  if (!file) return lacking("kernel needs install, uninstall or --connection-file", kernel_usage);
   return pl_kernel_run(file) == PL_OK ? 0 : complain(pl_message());
 }
 
@@ -219,7 +217,7 @@ static int run_notebook(int argc, char **argv) {
                             {0}};
   if (asks_for_help(argc, argv)) return explain(run_usage, run_help);
   if (!read_options(argc, argv, 1, options, &path, run_usage)) return 1;
-  if (!path) return misused(NULL, run_usage);
+  if (!path) return lacking("the name of a notebook is missing", run_usage);
   char *end = NULL;
   if (timeout) run.timeout_s = strtod(timeout, &end);
   if (timeout && (!*timeout || *end || !(run.timeout_s > 0 && run.timeout_s <= SECONDS_MAX))) {
@@ -239,5 +237,5 @@ int pl_notebook_command(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : NULL;
   if (what && strcmp(what, "run") == 0) return run_notebook(argc - 1, argv + 1);
   if (asks_for_help(argc, argv)) return explain(notebook_usage, notebook_help);
-  return misused(what, notebook_usage);
+  return what ? misused(what, notebook_usage) : lacking("notebook needs run or export", notebook_usage);
 }

@@ -87,6 +87,8 @@ describe("the command line", function()
       ["devices x"] = "got 'x'",
       ["kernel frob"] = "unexpected 'frob'",
       ["notebook frob"] = "unexpected 'frob'",
+      ["notebook"] = "notebook needs run or export\nusage: perilune notebook run",
+      ["notebook run"] = "the name of a notebook is missing\nusage: perilune notebook run",
       ["notebook run a.ipynb --timeout x"] = "--timeout: expected a number of seconds above 0, got 'x'",
     } do
       local out, err, status = program.run { args = args }
