@@ -199,11 +199,24 @@ void pl_outputs_display(pl_outputs *o, const char *type, const json_t *content) 
     if (strcmp(type, kinds[i].type) == 0) kinds[i].take(o, content);
 }
 
+json_t *pl_coloured_traceback(const pl_outcome *outcome) {
+  static const char red[] = "\x1b[1;31m", plain[] = "\x1b[0m";
+  const json_t *message = json_array_get(outcome->traceback, 0);
+  json_t *lines = json_copy(outcome->traceback);
+  pl_text coloured = {0};
+  pl_text_append(&coloured, red, sizeof red - 1);
+  pl_text_append(&coloured, json_string_value(message), json_string_length(message));
+  pl_text_append(&coloured, plain, sizeof plain - 1);
+  json_array_set_new(lines, 0, json_stringn_nocheck(coloured.data, coloured.length));
+  pl_text_release(&coloured);
+  return lines;
+}
+
 void pl_outputs_outcome(pl_outputs *o, const pl_outcome *outcome, long execution_count) {
   end_tail(o);
   if (!outcome->ok)
-    add(o, json_pack("{s:O, s:O, s:s, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "output_type", "error",
-                     "traceback", outcome->traceback));
+    add(o, json_pack("{s:O, s:O, s:s, s:o}", "ename", outcome->ename, "evalue", outcome->evalue, "output_type", "error",
+                     "traceback", pl_coloured_traceback(outcome)));
   else if (outcome->data)
     add(o, json_pack("{s:o, s:I, s:O, s:s}", "data", file_bundle(outcome->data), "execution_count",
                      (json_int_t)execution_count, "metadata", outcome->metadata, "output_type", "execute_result"));

@@ -23,4 +23,7 @@ void pl_outputs_display(pl_outputs *outputs, const char *type, const json_t *con
 /* The result or error that ends a cell. */
 void pl_outputs_outcome(pl_outputs *outputs, const pl_outcome *outcome, long execution_count);
 
+/* The traceback of an error as messages and notebooks hold it: its message is red, by a terminal's escape sequences. */
+json_t *pl_coloured_traceback(const pl_outcome *outcome);
+
 #endif

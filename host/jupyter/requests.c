@@ -1,6 +1,7 @@
 /* Answers to requests. To know another message type: one function and one row in the table at the end. */
 #include "host/jupyter/kernel.h"
 #include "host/jupyter/language.h"
+#include "host/jupyter/outputs.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -41,8 +42,8 @@ typedef struct {
 } execution;
 
 static json_t *error_content(const pl_outcome *outcome) {
-  return json_pack("{s:O, s:O, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
-                   outcome->traceback);
+  return json_pack("{s:O, s:O, s:o}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
+                   pl_coloured_traceback(outcome));
 }
 
 static void publish_outcome(pl_kernel *k, const execution *e, const pl_outcome *outcome) {
