@@ -85,10 +85,10 @@ typedef struct {
   const char *name, *lines /* of LINE_BYTES, %d of them */, *endless, *busy /* on all cores, for ever */;
 } language;
 static const language languages[] = {
-    {"lua", "for i = 1, %d do print((('x'):rep(99))) end", "while true do end",
+    {"lua", "local line = ('x'):rep(99) for i = 1, %d do print(line) end", "while true do end",
      "local found, pl = pcall(require, 'perilune') local a = found and pl.rand{1024, 1024}\n"
      "while true do if found then a:matmul(a) end end"},
-    {"python", "for i in range(%d): print('x' * 99)", "while True: pass", "while True: pass"},
+    {"python", "line = 'x' * 99\nfor i in range(%d): print(line)", "while True: pass", "while True: pass"},
 };
 
 /* The values of one quantity, in the order measured. */
