@@ -42,7 +42,7 @@ struct pl_publisher {
   pthread_cond_t room;  /* signalled when it is no longer full */
   publication *queue;
   size_t count, capacity, bytes; /* bytes: of all that is queued and not yet sent */
-  bool stopping, woken;          /* woken: the thread has still to look at what the last wake was for */
+  bool stopping, asleep;         /* asleep: the thread waits, and looks at all this only when it is woken */
   const char *stream;            /* name of the stream being gathered */
   pl_text text, parent;          /* what it says, and the request that output belongs to */
   int64_t deadline_ms, last_ms;
@@ -58,8 +58,8 @@ static int64_t now_ms(void) {
 
 static void wake(pl_publisher *p) {
   uint64_t one = 1;
-  if (p->woken) return;
-  p->woken = true;
+  if (!p->asleep) return;
+  p->asleep = false;
   while (write(p->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
 }
 
@@ -236,19 +236,28 @@ static void welcome(pl_publisher *p) {
   }
 }
 
-/* How long the thread may sleep: until the gathered text is due, not at all when something is queued. */
+/* How long the thread is to sleep: until the gathered text is due, not at all when there is something to do. */
 static long sleep_ms(pl_publisher *p) {
   pthread_mutex_lock(&p->lock);
   int64_t left = p->text.length ? p->deadline_ms - now_ms() : -1;
-  if (p->woken || (p->text.length && left < 0)) left = 0;
+  if (p->count || p->stopping || (p->text.length && left < 0)) left = 0;
+  p->asleep = left != 0;
   pthread_mutex_unlock(&p->lock);
   return (long)left;
+}
+
+/* Waits for something to do. A wake that came too late to be read ends the next wait, and does no harm. */
+static void rest(pl_publisher *p) {
+  uint64_t woken;
+  long patience_ms = sleep_ms(p);
+  if (patience_ms == 0 || !pl_wire_wait(p->socket, p->wake, patience_ms)) return;
+  while (read(p->wake, &woken, sizeof woken) < 0 && errno == EINTR) continue;
 }
 
 /* Sends everything queued, and text that is due. Returns false when the thread is to end. */
 static bool send_queue(pl_publisher *p) {
   pthread_mutex_lock(&p->lock);
-  p->woken = false;
+  p->asleep = false;
   if (p->text.length && (p->stopping || now_ms() >= p->deadline_ms)) end_stream(p, p->stopping);
   publication *queue = p->queue;
   size_t count = p->count;
@@ -273,9 +282,8 @@ static bool send_queue(pl_publisher *p) {
 static void *publish(void *data) {
   pl_publisher *p = data;
   do {
-    uint64_t woken;
     welcome(p); /* who came while messages were sent */
-    if (pl_wire_wait(p->socket, p->wake, sleep_ms(p)) && read(p->wake, &woken, sizeof woken) < 0) continue;
+    rest(p);
     welcome(p); /* first, so that a new subscriber sees what is queued */
   } while (send_queue(p));
   return NULL;
