@@ -50,7 +50,7 @@ static void new_line(writer *w) {
 
 /* Between two items: after the first one a comma; compact text keeps a space for the eye. */
 static void separate(writer *w, size_t index) {
-  if (index) pl_text_print(w->text, w->indent ? "," : ", ");
+  if (index) pl_text_append(w->text, ", ", w->indent ? 1 : 2);
   new_line(w);
 }
 
@@ -101,13 +101,13 @@ static void write_value(writer *w, const json_t *value) {
     write_real(w->text, json_real_value(value));
     break;
   case JSON_TRUE:
-    pl_text_print(w->text, "true");
+    pl_text_append(w->text, "true", 4);
     break;
   case JSON_FALSE:
-    pl_text_print(w->text, "false");
+    pl_text_append(w->text, "false", 5);
     break;
   case JSON_NULL:
-    pl_text_print(w->text, "null");
+    pl_text_append(w->text, "null", 4);
     break;
   }
 }

@@ -50,14 +50,17 @@ void pl_text_print(pl_text *text, const char *format, ...) {
   va_list arguments, again;
   va_start(arguments, format);
   va_copy(again, arguments);
-  int length = vsnprintf(NULL, 0, format, arguments);
-  va_end(arguments);
-  if (length >= 0) {
+  char most[256]; /* of what is written fits: it is formatted once */
+  int length = vsnprintf(most, sizeof most, format, arguments);
+  if (length >= 0 && (size_t)length < sizeof most)
+    pl_text_append(text, most, (size_t)length);
+  else if (length >= 0) {
     reserve(text, (size_t)length);
     vsnprintf(text->data + text->length, (size_t)length + 1, format, again);
     text->length += (size_t)length;
   }
   va_end(again);
+  va_end(arguments);
 }
 
 bool pl_text_equal(const pl_text *a, const pl_text *b) {

@@ -32,9 +32,23 @@ void pl_outcome_release(pl_outcome *outcome) {
   *outcome = (pl_outcome){0};
 }
 
+/* The traceback with its first line, the message, in red. */
+static json_t *coloured_traceback(const pl_outcome *outcome) {
+  static const char red[] = "\x1b[1;31m", plain[] = "\x1b[0m";
+  const json_t *message = json_array_get(outcome->traceback, 0);
+  json_t *lines = json_copy(outcome->traceback);
+  pl_text coloured = {0};
+  pl_text_append(&coloured, red, sizeof red - 1);
+  pl_text_append(&coloured, json_string_value(message), json_string_length(message));
+  pl_text_append(&coloured, plain, sizeof plain - 1);
+  json_array_set_new(lines, 0, json_stringn_nocheck(coloured.data, coloured.length));
+  pl_text_release(&coloured);
+  return lines;
+}
+
 json_t *pl_outcome_error(const pl_outcome *outcome) {
-  return json_pack("{s:O, s:O, s:O}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
-                   outcome->traceback);
+  return json_pack("{s:O, s:O, s:o}", "ename", outcome->ename, "evalue", outcome->evalue, "traceback",
+                   coloured_traceback(outcome));
 }
 
 static const char locals_key;

@@ -49,7 +49,8 @@ typedef struct {
   json_t *traceback;       /* array of strings, when not ok */
 } pl_outcome;
 void pl_outcome_release(pl_outcome *outcome);
-/* The content of the message that tells of an outcome that is not ok. */
+/* The content of the message that tells of an outcome that is not ok; the first line of its traceback is red, by a
+ * terminal's escape sequences. */
 json_t *pl_outcome_error(const pl_outcome *outcome);
 
 /* The version of Lua, "5.4.4". */

@@ -12,6 +12,7 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@ struct pl_capture {
   pl_capture_sink sink;
   int pipes[STREAMS]; /* ends to read from; -1 once nobody can write any more */
   int before[STREAMS];
+  int ready; /* of epoll: both pipes, which nearly always are empty when somebody asks */
   int wake;
   atomic_bool stopping;
   pthread_t thread;
@@ -49,11 +51,9 @@ static void take_stream(pl_capture *c, int stream) {
 
 /* With the lock held. One system call when there is nothing, for every print asks. */
 static void take_all(pl_capture *c) {
-  struct pollfd ends[STREAMS];
-  for (int i = 0; i < STREAMS; i++) ends[i] = (struct pollfd){.fd = c->pipes[i], .events = POLLIN};
-  if (poll(ends, STREAMS, 0) <= 0) return;
-  for (int i = 0; i < STREAMS; i++)
-    if (ends[i].revents) take_stream(c, i);
+  struct epoll_event ready[STREAMS];
+  int count = epoll_wait(c->ready, ready, STREAMS, 0);
+  for (int i = 0; i < count; i++) take_stream(c, (int)ready[i].data.u32);
 }
 
 void pl_capture_drain(pl_capture *c) {
@@ -69,9 +69,8 @@ static void *follow(void *data) {
   pl_capture *c = data;
   while (!atomic_load(&c->stopping)) {
     bool full = c->sink.full && c->sink.full(c->sink.context);
-    struct pollfd ends[1 + STREAMS] = {{.fd = c->wake, .events = POLLIN}};
-    for (int i = 0; i < STREAMS; i++) ends[1 + i] = (struct pollfd){.fd = full ? -1 : c->pipes[i], .events = POLLIN};
-    if (poll(ends, 1 + STREAMS, full ? FULL_POLL_MS : -1) <= 0 || full) continue;
+    struct pollfd ends[] = {{.fd = c->wake, .events = POLLIN}, {.fd = full ? -1 : c->ready, .events = POLLIN}};
+    if (poll(ends, 2, full ? FULL_POLL_MS : -1) <= 0 || full) continue;
     pthread_mutex_lock(&c->lock);
     take_all(c);
     pthread_mutex_unlock(&c->lock);
@@ -87,7 +86,9 @@ static pl_status redirect(pl_capture *c, int stream) {
   fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES); /* where that is not allowed, writers only wait sooner */
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   c->before[stream] = fcntl(descriptors[stream], F_DUPFD_CLOEXEC, 0);
-  bool placed = c->before[stream] >= 0 && dup2(ends[1], descriptors[stream]) >= 0;
+  struct epoll_event readable = {.events = EPOLLIN, .data.u32 = (uint32_t)stream};
+  bool placed = c->before[stream] >= 0 && dup2(ends[1], descriptors[stream]) >= 0 &&
+                epoll_ctl(c->ready, EPOLL_CTL_ADD, ends[0], &readable) == 0;
   int error = errno;
   close(ends[1]);
   c->pipes[stream] = ends[0];
@@ -106,13 +107,14 @@ static void restore(pl_capture *c) {
 static void release(pl_capture *c) {
   for (int i = 0; i < STREAMS; i++)
     if (c->pipes[i] >= 0) close(c->pipes[i]);
+  if (c->ready >= 0) close(c->ready);
   if (c->wake >= 0) close(c->wake);
   pthread_mutex_destroy(&c->lock);
   free(c);
 }
 
 static pl_status start(pl_capture *c) {
-  PL_REQUIRE(c->wake >= 0, "cannot make an event for the standard streams: %s", strerror(errno));
+  PL_REQUIRE(c->wake >= 0 && c->ready >= 0, "cannot make an event for the standard streams: %s", strerror(errno));
   for (int i = 0; i < STREAMS; i++) PL_TRY(redirect(c, i));
   setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* a pipe's lines are to be seen as soon as a terminal's */
   return pl_thread_start(&c->thread, follow, c);
@@ -120,7 +122,11 @@ static pl_status start(pl_capture *c) {
 
 pl_status pl_capture_start(const pl_capture_sink *sink, pl_capture **capture) {
   pl_capture *c = pl_allocate(sizeof *c);
-  *c = (pl_capture){.sink = *sink, .pipes = {-1, -1}, .before = {-1, -1}, .wake = eventfd(0, EFD_CLOEXEC)};
+  *c = (pl_capture){.sink = *sink,
+                    .pipes = {-1, -1},
+                    .before = {-1, -1},
+                    .ready = epoll_create1(EPOLL_CLOEXEC),
+                    .wake = eventfd(0, EFD_CLOEXEC)};
   pthread_mutex_init(&c->lock, NULL);
   fflush(stdout);
   pl_status status = start(c);

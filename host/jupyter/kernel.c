@@ -60,7 +60,7 @@ void pl_kernel_publish(pl_kernel *k, const char *type, const json_t *content) {
 /* Messages that are on their way when the error happens were sent without knowing of it, like those that have arrived.
  * The error's reply goes out only after this, so that no later one can be among them. Who never stops sending cannot
  * keep it back for ever. */
-enum { ON_THEIR_WAY_MS = 5, TAKING_MS_MAX = 1000 };
+enum { ON_THEIR_WAY_MS = 2, TAKING_MS_MAX = 1000 };
 
 void pl_kernel_take_waiting(pl_kernel *k) {
   zmq_pollitem_t item = {.socket = k->shell, .events = ZMQ_POLLIN};
@@ -124,14 +124,14 @@ static void attend(void *context, bool wait) {
 /* ---- a step of the loop ---- */
 
 void pl_kernel_step(pl_kernel *k, long patience_ms) {
-  zmq_pollitem_t items[] = {{.socket = k->shell, .events = ZMQ_POLLIN},
-                            {.fd = k->wake, .events = ZMQ_POLLIN},
-                            {.fd = pl_debug_asked_file(k->debug), .events = ZMQ_POLLIN}};
-  if (zmq_poll(items, 3, patience_ms) <= 0) return; /* a signal */
-  if (items[2].revents) attend(k, false);
-  if (!items[0].revents) return;
+  if (pl_debug_pending(k->debug)) attend(k, false);
   pl_request request;
-  if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) return;
+  pl_reception reception = pl_wire_receive(k->wire, k->shell, &request);
+  if (reception == PL_NOTHING) {
+    pl_wire_wait(k->shell, k->wake, pl_debug_asked_file(k->debug), patience_ms);
+    reception = pl_wire_receive(k->wire, k->shell, &request);
+  }
+  if (reception != PL_RECEIVED) return; /* a signal, or only `stopping` changed, or what came was dropped */
   handle_shell(k, &request);
   handle_waiting(k);
 }
@@ -261,8 +261,10 @@ static pl_status bind_socket(pl_kernel *k, pl_channel channel, int type, void **
     zmq_setsockopt(*socket, ZMQ_XPUB_NODROP, &on, sizeof on);  /* a lost `idle` would hang a front end */
   }
   if (type == ZMQ_ROUTER) zmq_setsockopt(*socket, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
-  PL_REQUIRE(zmq_bind(*socket, k->connection.address[channel]) == 0, "cannot bind to %s: %s",
-             k->connection.address[channel], zmq_strerror(errno));
+  int bound;
+  do bound = zmq_bind(*socket, k->connection.address[channel]);
+  while (bound < 0 && errno == EINTR); /* a SIGTERM already: the loop heeds it */
+  PL_REQUIRE(bound == 0, "cannot bind to %s: %s", k->connection.address[channel], zmq_strerror(errno));
   return PL_OK;
 }
 
@@ -284,10 +286,10 @@ static pl_status open_session(pl_kernel *k) {
                           .display = display,
                           .payload = payload,
                           .comm = comm,
-                           .message_id = message_id,
-                           .input = input,
-                           .debug_event = debug_event,
-                           .attend = attend};
+                          .message_id = message_id,
+                          .input = input,
+                          .debug_event = debug_event,
+                          .attend = attend};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
   pl_status status = pl_capture_start(&sink, &k->capture);

@@ -42,9 +42,9 @@ struct pl_publisher {
   pthread_cond_t room;  /* signalled when it is no longer full */
   publication *queue;
   size_t count, capacity, bytes; /* bytes: of all that is queued and not yet sent */
-  bool stopping;
-  const char *stream;   /* name of the stream being gathered */
-  pl_text text, parent; /* what it says, and the request that output belongs to */
+  bool stopping, asleep;         /* asleep: the thread waits, and looks at all this only when it is woken */
+  const char *stream;            /* name of the stream being gathered */
+  pl_text text, parent;          /* what it says, and the request that output belongs to */
   int64_t deadline_ms, last_ms;
 };
 
@@ -54,12 +54,14 @@ static int64_t now_ms(void) {
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* ---- with the lock held ---- */
+
 static void wake(pl_publisher *p) {
   uint64_t one = 1;
+  if (!p->asleep) return;
+  p->asleep = false;
   while (write(p->wake, &one, sizeof one) < 0 && errno == EINTR) continue;
 }
-
-/* ---- with the lock held ---- */
 
 /* Appends an empty message. */
 static publication *enqueue(pl_publisher *p) {
@@ -107,8 +109,8 @@ void pl_publisher_send(pl_publisher *p, const char *type, const pl_text *parent,
                        const pl_attachment *attached) {
   pthread_mutex_lock(&p->lock);
   enqueue_message(p, type, parent, content, attached);
-  pthread_mutex_unlock(&p->lock);
   wake(p);
+  pthread_mutex_unlock(&p->lock);
 }
 
 void pl_publisher_begin(pl_publisher *p, const pl_text *parent) {
@@ -123,8 +125,8 @@ void pl_publisher_publish(pl_publisher *p, const char *type, const json_t *conte
   pthread_mutex_lock(&p->lock);
   if (p->text.length) end_stream(p, true);
   enqueue_message(p, type, &p->parent, content, attached);
-  pthread_mutex_unlock(&p->lock);
   wake(p);
+  pthread_mutex_unlock(&p->lock);
 }
 
 void pl_publisher_stream(pl_publisher *p, const char *name, const char *data, size_t length) {
@@ -140,8 +142,8 @@ void pl_publisher_stream(pl_publisher *p, const char *name, const char *data, si
   pl_text_append(&p->text, data, length);
   bool full = p->text.length >= STREAM_BYTES_MAX;
   if (full) end_stream(p, false);
-  pthread_mutex_unlock(&p->lock);
   if (first || full) wake(p);
+  pthread_mutex_unlock(&p->lock);
 }
 
 void pl_publisher_flush(pl_publisher *p) {
@@ -234,18 +236,28 @@ static void welcome(pl_publisher *p) {
   }
 }
 
-/* How long the thread may sleep: until the gathered text is due. */
+/* How long the thread is to sleep: until the gathered text is due, not at all when there is something to do. */
 static long sleep_ms(pl_publisher *p) {
   pthread_mutex_lock(&p->lock);
   int64_t left = p->text.length ? p->deadline_ms - now_ms() : -1;
-  if (p->text.length && left < 0) left = 0;
+  if (p->count || p->stopping || (p->text.length && left < 0)) left = 0;
+  p->asleep = left != 0;
   pthread_mutex_unlock(&p->lock);
   return (long)left;
+}
+
+/* Waits for something to do. A wake that came too late to be read ends the next wait, and does no harm. */
+static void rest(pl_publisher *p) {
+  uint64_t woken;
+  long patience_ms = sleep_ms(p);
+  if (patience_ms == 0 || !pl_wire_wait(p->socket, p->wake, -1, patience_ms)) return;
+  while (read(p->wake, &woken, sizeof woken) < 0 && errno == EINTR) continue;
 }
 
 /* Sends everything queued, and text that is due. Returns false when the thread is to end. */
 static bool send_queue(pl_publisher *p) {
   pthread_mutex_lock(&p->lock);
+  p->asleep = false;
   if (p->text.length && (p->stopping || now_ms() >= p->deadline_ms)) end_stream(p, p->stopping);
   publication *queue = p->queue;
   size_t count = p->count;
@@ -269,11 +281,9 @@ static bool send_queue(pl_publisher *p) {
 
 static void *publish(void *data) {
   pl_publisher *p = data;
-  zmq_pollitem_t items[] = {{.socket = p->socket, .events = ZMQ_POLLIN}, {.fd = p->wake, .events = ZMQ_POLLIN}};
   do {
-    uint64_t woken;
-    zmq_poll(items, 2, sleep_ms(p));
-    if (items[1].revents && read(p->wake, &woken, sizeof woken) < 0) continue;
+    welcome(p); /* who came while messages were sent */
+    rest(p);
     welcome(p); /* first, so that a new subscriber sees what is queued */
   } while (send_queue(p));
   return NULL;
@@ -304,8 +314,8 @@ void pl_publisher_stop(pl_publisher *p) {
   if (!p) return;
   pthread_mutex_lock(&p->lock);
   p->stopping = true;
-  pthread_mutex_unlock(&p->lock);
   wake(p);
+  pthread_mutex_unlock(&p->lock);
   pthread_join(p->thread, NULL);
   zmq_close(p->socket);
   close(p->wake);

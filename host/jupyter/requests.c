@@ -1,6 +1,7 @@
 /* Answers to requests. To know another message type: one function and one row in the table at the end. */
 #include "host/jupyter/kernel.h"
 #include "host/jupyter/language.h"
+#include "host/jupyter/outputs.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -4,6 +4,7 @@
 #include "host/base/uuid.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdint.h>
@@ -163,6 +164,15 @@ pl_reception pl_wire_receive(pl_wire *wire, void *socket, pl_request *request) {
   release_texts(f.list, f.count);
   if (!valid) pl_request_release(request);
   return valid ? PL_RECEIVED : got ? PL_DROPPED : PL_NOTHING;
+}
+
+bool pl_wire_wait(void *socket, int wake, int other, long patience_ms) {
+  int arrivals;
+  size_t size = sizeof arrivals;
+  zmq_getsockopt(socket, ZMQ_FD, &arrivals, &size);
+  struct pollfd files[] = {
+      {.fd = arrivals, .events = POLLIN}, {.fd = wake, .events = POLLIN}, {.fd = other, .events = POLLIN}};
+  return poll(files, 3, (int)patience_ms) > 0 && files[1].revents;
 }
 
 void pl_request_release(pl_request *request) {

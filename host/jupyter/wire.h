@@ -30,6 +30,10 @@ typedef enum { PL_RECEIVED, PL_DROPPED, PL_NOTHING } pl_reception;
 /* Takes one message from the socket without waiting. PL_DROPPED: it was malformed, not signed with the key or a signed
  * message that came before, and has vanished; PL_NOTHING: there is none. */
 pl_reception pl_wire_receive(pl_wire *wire, void *socket, pl_request *request);
+/* Sleeps until the socket may have a message, the file `wake` (then true) or `other` (-1: none) is readable, a signal
+ * comes or patience_ms are over (-1: never). Only where a receive has just found nothing: ZeroMQ tells of an arrival
+ * once. With zmq_poll, which allows more, each message would cost twice the system calls. */
+bool pl_wire_wait(void *socket, int wake, int other, long patience_ms);
 
 /* The signed frames of an outgoing message, from the signature on. */
 enum { PL_SIGNATURE, PL_HEADER, PL_PARENT, PL_METADATA, PL_CONTENT, PL_FRAMES };

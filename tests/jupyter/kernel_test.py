@@ -339,6 +339,7 @@ class Execution(KernelTest):
         self.assertEqual(errors[0]["evalue"], reply["evalue"])
         self.assertRegex(reply["evalue"], r"^In \[\d+\]:2: deep$")
         text = "\n".join(reply["traceback"])
+        self.assertRegex(text, r"^\x1b\[1;31mIn \[\d+\]:2: deep\x1b\[0m\nstack traceback:\n")
         self.assertRegex(text, r"In \[\d+\]:3: in main chunk")
         self.assertNotIn("[C]: in ?", text)
         self.assertNotIn("inspect", text)

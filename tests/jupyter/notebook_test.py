@@ -5,6 +5,7 @@ Usage: notebook_test.py PROGRAM. Skipped (exit status 77) where nbclient is not 
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -206,7 +207,8 @@ class Notebooks(unittest.TestCase):
         self.assertEqual(status, 1)
         with self.assertRaises(CellExecutionError) as raised:
             self.run_nbclient(text)
-        self.assertIn("CellExecutionError: " + str(raised.exception).rstrip("\n"), errors)
+        plain = re.sub("\x1b\\[[0-9;]*m", "", str(raised.exception))
+        self.assertIn("CellExecutionError: " + plain.rstrip("\n"), errors)
         cells = json.loads(own)["cells"]
         self.assertEqual(cells[1]["outputs"][0]["ename"], raised.exception.ename)
         self.assertEqual(cells[2]["outputs"][0]["text"], ["stale\n"])
