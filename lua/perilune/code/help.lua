@@ -11,12 +11,13 @@ local document = require "perilune.code.document"
 local expression = require "perilune.code.expression"
 local peek = require "perilune.code.peek"
 local source = require "perilune.code.source"
+local statistics = require "perilune.code.statistics"
 local text = require "perilune.code.text"
 
 -- Cells may give other values to these names.
 local type, next, rawget, rawlen, tostring, pcall, ipairs, setmetatable, getmetatable = type, next, rawget, rawlen,
   tostring, pcall, ipairs, setmetatable, debug.getmetatable
-local math_type, min, max, sqrt, huge = math.type, math.min, math.max, math.sqrt, math.huge
+local math_type, min, max = math.type, math.min, math.max
 local byte, sub, find, match, gsub, gmatch, rep, format = string.byte, string.sub, string.find, string.match,
   string.gsub, string.gmatch, string.rep, string.format
 local concat, sort = table.concat, table.sort
@@ -99,45 +100,6 @@ local function in_words(value)
 end
 
 -- Tensors -------------------------------------------------------------------------------------------------------------
-
--- Statistics look at no more elements than this, so that an answer comes at once; of a tensor that has more, at the
--- first ones.
-local ELEMENTS_MAX <const> = 1 << 22
-
-local function beginning(t)
-  while t:numel() > ELEMENTS_MAX do
-    local rows = t.shape[1]
-    local kept = max(1, ELEMENTS_MAX // (t:numel() // rows))
-    t = kept < rows and t:narrow(1, 1, kept) or t:select(1, 1)
-  end
-  return t
-end
-
--- Rows of what the elements that are numbers come to.
-local function statistics(t)
-  local scope <close> = core.scope() -- luacheck: ignore scope
-  local x = beginning(t:detach())
-  local seen, rows = x:numel(), {}
-  if seen == 0 then return {} end
-  x = x:to "float64"
-  local lacking = core.ne(x, x)
-  local nans = lacking:sum():item()
-  local count = seen - nans
-  local function without_nans(y, instead) return nans > 0 and core.where(lacking, instead, y) or y end
-  if count > 0 then
-    local mean = without_nans(x, 0):sum():item() / count
-    local squares = without_nans(core.square(x - mean), 0):sum():item()
-    rows = {
-      { "mean", format("%.6g", mean) },
-      { "std", count > 1 and format("%.6g", sqrt(squares / (count - 1))) or "nan" },
-      { "min", format("%.6g", without_nans(x, huge):min():item()) },
-      { "max", format("%.6g", without_nans(x, -huge):max():item()) },
-    }
-  end
-  rows[#rows + 1] = { "NaN", format("%d", nans) }
-  if seen < t:numel() then rows[#rows + 1] = { "of", format("the first %d of %d elements", seen, t:numel()) } end
-  return rows
-end
 
 local function add_tensor(page, t)
   local dropped = core.dropped(t)
