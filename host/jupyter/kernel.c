@@ -28,13 +28,16 @@ void pl_kernel_finish(pl_kernel *k, void *socket, const pl_request *request, con
 
 void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, pl_request *request) {
   const pl_handler *handler = pl_handler_find(request->type, channel);
+  bool speaks = handler && handler->channels & PL_SPEAKS;
+  if (speaks) pl_session_await(k->session, true); /* who sees `busy` may interrupt */
   publish_state(k, request, "busy");
   if (handler && handler->channels & PL_LATER) {
     pl_debug_ask(k->debug, request);
     return;
   }
-  if (handler && handler->channels & PL_SPEAKS) pl_publisher_begin(k->publisher, &request->header_bytes);
+  if (speaks) pl_publisher_begin(k->publisher, &request->header_bytes);
   json_t *content = handler ? handler->run(k, request) : NULL;
+  if (speaks) pl_session_await(k->session, false);
   if (channel == PL_SHELL) {
     pl_capture_drain(k->capture);
     pl_publisher_flush(k->publisher);

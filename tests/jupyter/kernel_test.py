@@ -3,6 +3,7 @@
 Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is not installed.
 """
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -1464,6 +1465,19 @@ class Interrupts(KernelTest):
         self.assertEqual(self.kernel.reply(message_id, "control")["content"]["status"], "ok")
         self.kernel.process.send_signal(signal.SIGINT)
         time.sleep(0.1)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_between_busy_and_the_code(self):
+        self.run_code("1")
+        with open(os.path.join(self.kernel.folder.name, "perilune", "history.jsonl"), "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX) # the cell waits here before it runs
+            message_id = self.kernel.client.execute("while true do end")
+            while self.kernel.client.get_iopub_msg(timeout=TIMEOUT)["parent_header"].get("msg_id") != message_id:
+                pass
+            self.kernel.reply(self.kernel.ask("interrupt_request", {}, "control"), "control")
+            time.sleep(0.1)
+        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+        self.kernel.iopub(message_id)
         self.assertEqual(self.result("1 + 1"), ["2"])
 
     def test_suspended_coroutines_survive(self):
