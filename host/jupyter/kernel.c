@@ -126,13 +126,16 @@ static void attend(void *context, bool wait) {
 
 /* ---- a step of the loop ---- */
 
+/* While front ends do not read what there is, no request makes more of it. */
 void pl_kernel_step(pl_kernel *k, long patience_ms) {
-  zmq_pollitem_t items[] = {{.socket = k->shell, .events = ZMQ_POLLIN},
-                            {.fd = k->wake, .events = ZMQ_POLLIN},
-                            {.fd = pl_debug_asked_file(k->debug), .events = ZMQ_POLLIN}};
-  if (zmq_poll(items, 3, patience_ms) <= 0) return; /* a signal */
-  if (items[2].revents) attend(k, false);
-  if (!items[0].revents) return;
+  enum { WAKE, ASKED, REQUESTS, ALL, FULL_POLL_MS = 5 };
+  zmq_pollitem_t items[] = {[WAKE] = {.fd = k->wake, .events = ZMQ_POLLIN},
+                            [ASKED] = {.fd = pl_debug_asked_file(k->debug), .events = ZMQ_POLLIN},
+                            [REQUESTS] = {.socket = k->shell, .events = ZMQ_POLLIN}};
+  bool full = pl_publisher_full(k->publisher);
+  if (zmq_poll(items, full ? REQUESTS : ALL, full ? FULL_POLL_MS : patience_ms) <= 0) return; /* or a signal */
+  if (items[ASKED].revents) attend(k, false);
+  if (!items[REQUESTS].revents) return;
   pl_request request;
   if (pl_wire_receive(k->wire, k->shell, &request) != PL_RECEIVED) return;
   handle_shell(k, &request);
@@ -141,11 +144,16 @@ void pl_kernel_step(pl_kernel *k, long patience_ms) {
 
 /* ---- the session's front end: who shows more than front ends read waits for them ---- */
 
+/* A long text goes in pieces: each is copied several times on its way, and the next one waits. */
 static void stream(void *context, const char *name, const char *data, size_t length) {
+  enum { PIECE_BYTES = 1 << 20 };
   pl_kernel *k = context;
   pl_capture_drain(k->capture);
-  pl_publisher_stream(k->publisher, name, data, length);
-  pl_publisher_wait(k->publisher);
+  for (size_t piece; length > 0 && !pl_interrupt_pending(); data += piece, length -= piece) {
+    piece = length < PIECE_BYTES ? length : PIECE_BYTES;
+    pl_publisher_stream(k->publisher, name, data, piece);
+    pl_publisher_wait(k->publisher);
+  }
 }
 
 static void display(void *context, const char *type, json_t *content) {
@@ -239,9 +247,14 @@ static void on_termination(int number) {
   errno = error;
 }
 
-/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. */
+/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. Who
+ * started this process may have blocked signals, or ignored the ends of children, which commands of cells wait for. */
 static void heed_signals(pl_kernel *k) {
   struct sigaction action = {.sa_handler = on_termination};
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  signal(SIGCHLD, SIG_DFL);
   atomic_store(&stopped_by_signal, k);
   sigaction(SIGTERM, &action, NULL);
   if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup wants it ignored */
@@ -287,10 +300,10 @@ static pl_status open_session(pl_kernel *k) {
                           .display = display,
                           .payload = payload,
                           .comm = comm,
-                           .message_id = message_id,
-                           .input = input,
-                           .debug_event = debug_event,
-                           .attend = attend};
+                          .message_id = message_id,
+                          .input = input,
+                          .debug_event = debug_event,
+                          .attend = attend};
   PL_TRY(pl_session_new(&frontend, &k->session));
   pl_capture_sink sink = {.context = k->publisher, .take = take_captured, .full = is_full};
   pl_status status = pl_capture_start(&sink, &k->capture);

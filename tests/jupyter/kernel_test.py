@@ -1467,6 +1467,15 @@ class Interrupts(KernelTest):
         time.sleep(0.1)
         self.assertEqual(self.result("1 + 1"), ["2"])
 
+    def test_questions(self):
+        code = "print?\n" * 20000 # takes minutes
+        for kind in "is_complete_request", "inspect_request":
+            message_id = self.kernel.ask(kind, {"code": code, "cursor_pos": len(code)})
+            time.sleep(0.15)
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.kernel.reply(message_id)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
     def test_between_busy_and_the_code(self):
         self.run_code("1")
         with open(os.path.join(self.kernel.folder.name, "perilune", "history.jsonl"), "a") as file:
@@ -1546,6 +1555,22 @@ class SlowFrontEnd(unittest.TestCase):
         self.assertEqual(length, self.MEGABYTES * 1000000)
         self.assertLess(peak_mb - self.start_mb, 128)
 
+    def test_one_long_text_waits(self):
+        message_id = self.kernel.client.execute(f"io.write(('x'):rep({self.MEGABYTES}000000))")
+        time.sleep(1)
+        length, peak_mb = self.read_all(message_id)
+        self.assertEqual(length, self.MEGABYTES * 1000000)
+        self.assertLess(peak_mb - self.start_mb, self.MEGABYTES * 2 + 128) # Lua itself makes it of two copies
+
+    def test_results_wait(self):
+        client = self.kernel.client
+        client.execute("big = setmetatable({}, {__mime = function() return {['text/plain'] = ('x'):rep(1000000)} end})")
+        ids = [client.execute("big") for _ in range(self.MEGABYTES)]
+        time.sleep(1)
+        _, peak_mb = self.read_all(ids[-1])
+        self.assertEqual(self.kernel.reply(ids[-1])["content"]["status"], "ok")
+        self.assertLess(peak_mb - self.start_mb, 64)
+
     def test_an_interrupt_ends_the_wait(self):
         for code in "while true do print(('x'):rep(99)) end", "os.execute('yes')":
             message_id = self.kernel.client.execute(code)
@@ -1605,6 +1630,11 @@ class Robustness(KernelTest):
         reply = self.kernel.reply(message["header"]["msg_id"])
         self.assertEqual(reply["parent_header"]["big"], 9007199254740993)
         self.assertEqual(reply["parent_header"]["unknown"], {"ü": [None]})
+
+    def test_large_numbers(self):
+        message_id = self.kernel.ask("execute_request", {"code": "6 * 7", "unknown": 10 ** 30})
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        self.assertEqual(result_of(self.kernel.iopub(message_id)), ["42"])
 
     def test_many_pipelined_requests(self):
         client = self.kernel.client
@@ -1896,6 +1926,19 @@ class LifeCycle(unittest.TestCase):
         self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
         kernel.ask("shutdown_request", {"restart": False}, "control")
         self.assertEqual(kernel.process.wait(5), 0)
+
+    def test_signals_of_who_starts_it(self):
+        change = ("import os, signal as s, sys; s.signal(s.SIGCHLD, s.SIG_IGN);"
+                  " s.pthread_sigmask(s.SIG_BLOCK, [s.SIGUSR1, s.SIGINT, s.SIGTERM]); os.execv(sys.argv[1], sys.argv[1:])")
+        with contextlib.closing(Kernel(before=[sys.executable, "-c", change])) as kernel:
+            _, messages = kernel.run("return os.execute('exit 3')")
+            self.assertEqual(result_of(messages), ['nil\t"exit"\t3'])
+            message_id = kernel.client.execute("while true do end")
+            time.sleep(0.1)
+            kernel.ask("interrupt_request", {}, "control")
+            self.assertEqual(kernel.reply(message_id)["content"]["ename"], "Interrupted")
+            kernel.process.terminate()
+            self.assertEqual(kernel.process.wait(5), 0)
 
     def test_closed_files(self):
         for closing in "<&-", ">&-", "2>&-", "<&- >&- 2>&-":
