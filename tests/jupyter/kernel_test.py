@@ -535,16 +535,27 @@ class Output(KernelTest):
 
     def test_streams_during_the_run(self):
         client = self.kernel.client
-        message_id = client.execute("print('early') local t = os.clock() while os.clock() - t < 1 do end")
-        start = time.time()
-        while True:
-            message = client.get_iopub_msg(timeout=TIMEOUT)
-            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
-                break
-        self.assertLess(time.time() - start, 0.5)
-        self.assertEqual(message["content"]["text"], "early\n")
-        self.kernel.reply(message_id)
-        self.kernel.iopub(message_id)
+
+        def seconds_until_seen(code):
+            message_id = client.execute(code + " while true do end")
+            start = time.time()
+            while True:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
+                    break
+            seconds = time.time() - start
+            self.assertEqual(message["content"]["text"], "early\n")
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.kernel.reply(message_id)
+            self.kernel.iopub(message_id)
+            return seconds
+
+        for code in ("print 'early'", "io.write 'early\\n'", "io.stderr:write 'early\\n'", "os.execute 'echo early'",
+                     "local file <close> = io.open('/dev/fd/1', 'w') file:write('early\\n'):flush()",
+                     "os.execute 'echo early; sleep 10'", "io.popen('echo early >&2; sleep 10'):read('a')"):
+            with self.subTest(code):
+                # Other processes may keep it from being prompt, but not every time.
+                self.assertTrue(any(seconds_until_seen(code) < 0.05 for _ in range(20)))
 
     def test_many_lines_arrive_whole_in_few_messages(self):
         _, messages = self.run_code("for i = 1, 100000 do print(('x'):rep(99)) end")
@@ -1422,17 +1433,23 @@ class Interrupts(KernelTest):
         start = time.time()
         how()
         reply = self.kernel.reply(message_id)["content"]
-        self.assertLess(time.time() - start, 1)
+        seconds = time.time() - start
+        self.assertLess(seconds, 1)
         self.kernel.iopub(message_id)
         self.assertEqual(reply["status"], "error")
         self.assertEqual(reply["ename"], "Interrupted")
         _, messages = self.run_code("local n = 0 for i = 1, 1000 do pcall(error) n = n + 1 end return n")
         self.assertEqual(result_of(messages), ["1000"])
+        return seconds
 
     def test_message(self):
         for name, code in self.LOOPS.items():
             with self.subTest(name):
-                self.interrupted(code, lambda: self.kernel.ask("interrupt_request", {}, "control"))
+                for _ in range(20): # other processes may keep it from being prompt, but not every time
+                    seconds = self.interrupted(code, lambda: self.kernel.ask("interrupt_request", {}, "control"))
+                    if seconds < 0.1:
+                        break
+                self.assertLess(seconds, 0.1)
 
     def test_nothing_is_left_behind(self):
         def files():
