@@ -371,6 +371,7 @@ json_t *pl_debugger_answer(lua_State *L, const json_t *request) {
     json_object_set_new(response, "body", e.body);
     return response;
   }
+  json_decref(e.body); /* an interrupt may come when it is made already */
   const char *message = lua_tostring(D, -1), *trace = pl_traceback_find(message);
   refuse(response, message, trace ? (size_t)(trace - message) : strlen(message));
   lua_pop(D, 1);

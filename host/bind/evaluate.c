@@ -284,7 +284,7 @@ pl_completeness pl_evaluate_is_complete(lua_State *L, const char *code, size_t l
   int top = lua_gettop(L);
   lua_pushcfunction(L, judge);
   lua_pushlightuserdata(L, &q);
-  lua_pcall(L, 1, 0, 0); /* only memory can run out: then the code is not worth waiting for */
+  pl_interrupt_call_unwatched(L, 1, 0); /* only memory can run out: then the code is not worth waiting for */
   lua_settop(L, top);
   return q.answer;
 }

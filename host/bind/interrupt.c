@@ -12,6 +12,7 @@
 
 static pthread_t owner;
 static bool owned, ends_on_second;
+static atomic_bool awaited;
 static _Atomic(const pl_running *) running; /* NULL while no protected call is open */
 static lua_State *abandoned;                /* the coroutine that the hook has just left */
 static pl_watch watch;                      /* the debugger's */
@@ -64,7 +65,10 @@ static void on_signal(int number) {
     return;
   }
   const pl_running *now = atomic_load(&running);
-  if (!now) return;
+  if (!now) {
+    if (atomic_load(&awaited)) pl_interrupt_set(1);
+    return;
+  }
   if (number == SIGINT && ends_on_second && pl_interrupt_pending()) {
     signal(SIGINT, SIG_DFL);
     raise(SIGINT);
@@ -106,6 +110,11 @@ void pl_interrupt_install(bool script) {
 
 void pl_interrupt_request(void) {
   if (owned) pthread_kill(owner, SIGUSR1);
+}
+
+void pl_interrupt_await(bool on) {
+  atomic_store(&awaited, on);
+  if (!on) pl_interrupt_set(0);
 }
 
 /* From now on signals reach the state. A hook that a coroutine kept from an earlier time, or inherited from the one
@@ -164,7 +173,7 @@ int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupte
   lua_pushcfunction(L, tell_uncaught);
   lua_insert(L, function);
   const pl_running *outer = atomic_load(&running), now = {L, outer};
-  if (!outer) pl_interrupt_set(0);
+  if (!outer && !atomic_load(&awaited)) pl_interrupt_set(0);
   enter(&now);
   int status = lua_pcall(L, arguments, results, function);
   if (interrupted) *interrupted = pl_interrupt_pending() != 0;
@@ -173,7 +182,7 @@ int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupte
   if (outer)
     enter(outer);
   else
-    pl_interrupt_set(0);
+    pl_interrupt_await(false);
   lua_remove(L, function);
   return status;
 }

@@ -24,6 +24,9 @@ int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupte
 
 /* Asks the owning thread to stop what it runs; from any thread. */
 void pl_interrupt_request(void);
+/* While it is awaited, an interrupt that comes between calls ends the next one, which is on its way: the user may
+ * already have seen that it is. Otherwise it is too late, and nothing happens. */
+void pl_interrupt_await(bool on);
 
 /* ---- one that watches what runs: the debugger ---- */
 

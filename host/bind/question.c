@@ -2,6 +2,7 @@
  * those of lua/perilune/code; no user code runs for them, and no hook of the user's either. */
 #include "host/bind/evaluate.h"
 #include "host/bind/display.h"
+#include "host/bind/interrupt.h"
 #include "host/bind/json.h"
 
 #include <lauxlib.h>
@@ -49,7 +50,7 @@ static void answer(lua_State *L, question *q) {
   lua_sethook(L, NULL, 0, 0);
   lua_pushcfunction(L, ask);
   lua_pushlightuserdata(L, q);
-  lua_pcall(L, 1, 0, 0);
+  pl_interrupt_call_unwatched(L, 1, 0);
   lua_settop(L, top);
   lua_sethook(L, hook, mask, count);
 }

@@ -117,3 +117,8 @@ void pl_session_interrupt(pl_session *session) {
   (void)session; /* one session per process: the thread that owns it is known to the signal handler */
   pl_interrupt_request();
 }
+
+void pl_session_await(pl_session *session, bool on) {
+  (void)session;
+  pl_interrupt_await(on);
+}

@@ -94,7 +94,9 @@ void pl_session_attend(pl_session *session);
 json_t *pl_session_gpus(void);
 
 /* Stops the running code soon, from any thread or a signal handler: it ends with the error "interrupted". Without
- * running code it does nothing. */
+ * running code it does nothing, unless code is awaited: then it ends that. */
 void pl_session_interrupt(pl_session *session);
+/* Says that code is about to come, or, with false, that none has. What runs it ends the waiting. */
+void pl_session_await(pl_session *session, bool on);
 
 #endif

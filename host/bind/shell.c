@@ -53,7 +53,7 @@ static int spawn(const char *text, const int ends[STREAMS], pid_t *process) {
 static const struct {
   double after_ms;
   int number;
-} urgency[] = {{0, SIGINT}, {40, SIGTERM}, {80, SIGKILL}};
+} urgency[] = {{0, SIGINT}, {25, SIGTERM}, {50, SIGKILL}};
 
 /* How far the ending of a command has come. */
 typedef struct {

@@ -28,13 +28,16 @@ void pl_kernel_finish(pl_kernel *k, void *socket, const pl_request *request, con
 
 void pl_kernel_handle(pl_kernel *k, pl_channel channel, void *socket, pl_request *request) {
   const pl_handler *handler = pl_handler_find(request->type, channel);
+  bool speaks = handler && handler->channels & PL_SPEAKS;
+  if (speaks) pl_session_await(k->session, true); /* who sees `busy` may interrupt */
   publish_state(k, request, "busy");
   if (handler && handler->channels & PL_LATER) {
     pl_debug_ask(k->debug, request);
     return;
   }
-  if (handler && handler->channels & PL_SPEAKS) pl_publisher_begin(k->publisher, &request->header_bytes);
+  if (speaks) pl_publisher_begin(k->publisher, &request->header_bytes);
   json_t *content = handler ? handler->run(k, request) : NULL;
+  if (speaks) pl_session_await(k->session, false);
   if (channel == PL_SHELL) {
     pl_capture_drain(k->capture);
     pl_publisher_flush(k->publisher);
@@ -123,14 +126,22 @@ static void attend(void *context, bool wait) {
 
 /* ---- a step of the loop ---- */
 
+/* While front ends do not read what there is, no request makes more of it. */
 void pl_kernel_step(pl_kernel *k, long patience_ms) {
-  if (pl_debug_pending(k->debug)) attend(k, false);
+  enum { FULL_POLL_MS = 5 };
+  struct pollfd others[] = {{.fd = k->wake, .events = POLLIN}, {.fd = pl_debug_asked_file(k->debug), .events = POLLIN}};
+  if (pl_publisher_full(k->publisher)) {
+    poll(others, 2, FULL_POLL_MS);
+    if (pl_debug_pending(k->debug)) attend(k, false);
+    return;
+  }
   pl_request request;
   pl_reception reception = pl_wire_receive(k->wire, k->shell, &request);
   if (reception == PL_NOTHING) {
     pl_wire_wait(k->shell, k->wake, pl_debug_asked_file(k->debug), patience_ms);
     reception = pl_wire_receive(k->wire, k->shell, &request);
   }
+  if (pl_debug_pending(k->debug)) attend(k, false);
   if (reception != PL_RECEIVED) return; /* a signal, or only `stopping` changed, or what came was dropped */
   handle_shell(k, &request);
   handle_waiting(k);
@@ -138,11 +149,16 @@ void pl_kernel_step(pl_kernel *k, long patience_ms) {
 
 /* ---- the session's front end: who shows more than front ends read waits for them ---- */
 
+/* A long text goes in pieces: each is copied several times on its way, and the next one waits. */
 static void stream(void *context, const char *name, const char *data, size_t length) {
+  enum { PIECE_BYTES = 1 << 20 };
   pl_kernel *k = context;
   pl_capture_drain(k->capture);
-  pl_publisher_stream(k->publisher, name, data, length);
-  pl_publisher_wait(k->publisher);
+  for (size_t piece; length > 0 && !pl_interrupt_pending(); data += piece, length -= piece) {
+    piece = length < PIECE_BYTES ? length : PIECE_BYTES;
+    pl_publisher_stream(k->publisher, name, data, piece);
+    pl_publisher_wait(k->publisher);
+  }
 }
 
 static void display(void *context, const char *type, json_t *content) {
@@ -236,9 +252,14 @@ static void on_termination(int number) {
   errno = error;
 }
 
-/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. */
+/* Front ends that lost patience send SIGTERM, a terminal that closes SIGHUP: what cells started ends then, too. Who
+ * started this process may have blocked signals, or ignored the ends of children, which commands of cells wait for. */
 static void heed_signals(pl_kernel *k) {
   struct sigaction action = {.sa_handler = on_termination};
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  signal(SIGCHLD, SIG_DFL);
   atomic_store(&stopped_by_signal, k);
   sigaction(SIGTERM, &action, NULL);
   if (signal(SIGHUP, SIG_IGN) != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* nohup wants it ignored */

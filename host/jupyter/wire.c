@@ -116,8 +116,12 @@ static bool is_genuine(pl_wire *wire, const pl_text *signature, const pl_text si
          !is_replayed(wire, digest);
 }
 
+/* Integers are exact, except in a frame with one that needs more than 64 bits: there all become reals. */
 static json_t *load_object(const pl_text *text) {
-  json_t *value = json_loadb(text->data, text->length, JSON_ALLOW_NUL, NULL);
+  json_error_t error;
+  json_t *value = json_loadb(text->data, text->length, JSON_ALLOW_NUL, &error);
+  if (!value && json_error_code(&error) == json_error_numeric_overflow)
+    value = json_loadb(text->data, text->length, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
   if (json_is_object(value)) return value;
   json_decref(value);
   return NULL;

@@ -3,6 +3,7 @@
 Usage: kernel_test.py PROGRAM. Skipped (exit status 77) where jupyter_client is not installed.
 """
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -535,16 +536,27 @@ class Output(KernelTest):
 
     def test_streams_during_the_run(self):
         client = self.kernel.client
-        message_id = client.execute("print('early') local t = os.clock() while os.clock() - t < 1 do end")
-        start = time.time()
-        while True:
-            message = client.get_iopub_msg(timeout=TIMEOUT)
-            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
-                break
-        self.assertLess(time.time() - start, 0.5)
-        self.assertEqual(message["content"]["text"], "early\n")
-        self.kernel.reply(message_id)
-        self.kernel.iopub(message_id)
+
+        def seconds_until_seen(code):
+            message_id = client.execute(code + " while true do end")
+            start = time.time()
+            while True:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == message_id:
+                    break
+            seconds = time.time() - start
+            self.assertEqual(message["content"]["text"], "early\n")
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.kernel.reply(message_id)
+            self.kernel.iopub(message_id)
+            return seconds
+
+        for code in ("print 'early'", "io.write 'early\\n'", "io.stderr:write 'early\\n'", "os.execute 'echo early'",
+                     "local file <close> = io.open('/dev/fd/1', 'w') file:write('early\\n'):flush()",
+                     "os.execute 'echo early; sleep 10'", "io.popen('echo early >&2; sleep 10'):read('a')"):
+            with self.subTest(code):
+                # Other processes may keep it from being prompt, but not every time.
+                self.assertTrue(any(seconds_until_seen(code) < 0.05 for _ in range(20)))
 
     def test_many_lines_arrive_whole_in_few_messages(self):
         _, messages = self.run_code("for i = 1, 100000 do print(('x'):rep(99)) end")
@@ -1422,17 +1434,23 @@ class Interrupts(KernelTest):
         start = time.time()
         how()
         reply = self.kernel.reply(message_id)["content"]
-        self.assertLess(time.time() - start, 1)
+        seconds = time.time() - start
+        self.assertLess(seconds, 1)
         self.kernel.iopub(message_id)
         self.assertEqual(reply["status"], "error")
         self.assertEqual(reply["ename"], "Interrupted")
         _, messages = self.run_code("local n = 0 for i = 1, 1000 do pcall(error) n = n + 1 end return n")
         self.assertEqual(result_of(messages), ["1000"])
+        return seconds
 
     def test_message(self):
         for name, code in self.LOOPS.items():
             with self.subTest(name):
-                self.interrupted(code, lambda: self.kernel.ask("interrupt_request", {}, "control"))
+                for _ in range(20): # other processes may keep it from being prompt, but not every time
+                    seconds = self.interrupted(code, lambda: self.kernel.ask("interrupt_request", {}, "control"))
+                    if seconds < 0.1:
+                        break
+                self.assertLess(seconds, 0.1)
 
     def test_nothing_is_left_behind(self):
         def files():
@@ -1465,6 +1483,28 @@ class Interrupts(KernelTest):
         self.assertEqual(self.kernel.reply(message_id, "control")["content"]["status"], "ok")
         self.kernel.process.send_signal(signal.SIGINT)
         time.sleep(0.1)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_questions(self):
+        code = "print?\n" * 20000 # takes minutes
+        for kind in "is_complete_request", "inspect_request":
+            message_id = self.kernel.ask(kind, {"code": code, "cursor_pos": len(code)})
+            time.sleep(0.15)
+            self.kernel.ask("interrupt_request", {}, "control")
+            self.kernel.reply(message_id)
+        self.assertEqual(self.result("1 + 1"), ["2"])
+
+    def test_between_busy_and_the_code(self):
+        self.run_code("1")
+        with open(os.path.join(self.kernel.folder.name, "perilune", "history.jsonl"), "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX) # the cell waits here before it runs
+            message_id = self.kernel.client.execute("while true do end")
+            while self.kernel.client.get_iopub_msg(timeout=TIMEOUT)["parent_header"].get("msg_id") != message_id:
+                pass
+            self.kernel.reply(self.kernel.ask("interrupt_request", {}, "control"), "control")
+            time.sleep(0.1)
+        self.assertEqual(self.kernel.reply(message_id)["content"]["ename"], "Interrupted")
+        self.kernel.iopub(message_id)
         self.assertEqual(self.result("1 + 1"), ["2"])
 
     def test_suspended_coroutines_survive(self):
@@ -1533,6 +1573,22 @@ class SlowFrontEnd(unittest.TestCase):
         self.assertEqual(length, self.MEGABYTES * 1000000)
         self.assertLess(peak_mb - self.start_mb, 128)
 
+    def test_one_long_text_waits(self):
+        message_id = self.kernel.client.execute(f"io.write(('x'):rep({self.MEGABYTES}000000))")
+        time.sleep(1)
+        length, peak_mb = self.read_all(message_id)
+        self.assertEqual(length, self.MEGABYTES * 1000000)
+        self.assertLess(peak_mb - self.start_mb, self.MEGABYTES * 2 + 128) # Lua itself makes it of two copies
+
+    def test_results_wait(self):
+        client = self.kernel.client
+        client.execute("big = setmetatable({}, {__mime = function() return {['text/plain'] = ('x'):rep(1000000)} end})")
+        ids = [client.execute("big") for _ in range(self.MEGABYTES)]
+        time.sleep(1)
+        _, peak_mb = self.read_all(ids[-1])
+        self.assertEqual(self.kernel.reply(ids[-1])["content"]["status"], "ok")
+        self.assertLess(peak_mb - self.start_mb, 64)
+
     def test_an_interrupt_ends_the_wait(self):
         for code in "while true do print(('x'):rep(99)) end", "os.execute('yes')":
             message_id = self.kernel.client.execute(code)
@@ -1592,6 +1648,11 @@ class Robustness(KernelTest):
         reply = self.kernel.reply(message["header"]["msg_id"])
         self.assertEqual(reply["parent_header"]["big"], 9007199254740993)
         self.assertEqual(reply["parent_header"]["unknown"], {"ü": [None]})
+
+    def test_large_numbers(self):
+        message_id = self.kernel.ask("execute_request", {"code": "6 * 7", "unknown": 10 ** 30})
+        self.assertEqual(self.kernel.reply(message_id)["content"]["status"], "ok")
+        self.assertEqual(result_of(self.kernel.iopub(message_id)), ["42"])
 
     def test_many_pipelined_requests(self):
         client = self.kernel.client
@@ -1883,6 +1944,19 @@ class LifeCycle(unittest.TestCase):
         self.assertEqual(result_of(kernel.run("1 + 1")[1]), ["2"])
         kernel.ask("shutdown_request", {"restart": False}, "control")
         self.assertEqual(kernel.process.wait(5), 0)
+
+    def test_signals_of_who_starts_it(self):
+        change = ("import os, signal as s, sys; s.signal(s.SIGCHLD, s.SIG_IGN);"
+                  " s.pthread_sigmask(s.SIG_BLOCK, [s.SIGUSR1, s.SIGINT, s.SIGTERM]); os.execv(sys.argv[1], sys.argv[1:])")
+        with contextlib.closing(Kernel(before=[sys.executable, "-c", change])) as kernel:
+            _, messages = kernel.run("return os.execute('exit 3')")
+            self.assertEqual(result_of(messages), ['nil\t"exit"\t3'])
+            message_id = kernel.client.execute("while true do end")
+            time.sleep(0.1)
+            kernel.ask("interrupt_request", {}, "control")
+            self.assertEqual(kernel.reply(message_id)["content"]["ename"], "Interrupted")
+            kernel.process.terminate()
+            self.assertEqual(kernel.process.wait(5), 0)
 
     def test_closed_files(self):
         for closing in "<&-", ">&-", "2>&-", "<&- >&- 2>&-":

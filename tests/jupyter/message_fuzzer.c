@@ -8,7 +8,9 @@
  *     $J/{requests,kernel,control,wire,publisher,history,usage,connection,thread}.c host/base/{text,json,file}.c \
  *     $B/{source,comm,json,session,evaluate}.c build/libhost.a $(pkg-config --libs $P) -lgomp -lmvec -lm \
  *     -o message_fuzzer
- *   ./message_fuzzer -detect_leaks=0 -max_len=2000 -max_total_time=300 corpus
+ *   ./message_fuzzer -detect_leaks=0 -close_fd_mask=2 -max_len=2000 -max_total_time=300 corpus
+ *
+ * -close_fd_mask=2 has it write to another copy of standard error, for the kernel captures the one that is there.
  */
 #include "tests/jupyter/front_end.h"
 
