@@ -3,6 +3,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/json.h"
+#include "host/base/json_text.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -109,6 +110,7 @@ static void become_kernel(const client *c, const char *connection_file) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   setenv("HOME", c->folder, 1); /* nobody's history is to hold what is measured */
   setenv("XDG_DATA_HOME", c->folder, 1);
+  if (!freopen("/dev/null", "w", stdout)) _exit(1); /* the table's place */
   execvp(argv[0], argv);
   fprintf(stderr, "kernel_latency: cannot start %s: %s\n", argv[0], strerror(errno));
   _exit(1);
@@ -154,6 +156,7 @@ void client_stop(client *c) {
   if (c->context) zmq_ctx_term(c->context);
   if (c->wire) pl_wire_free(c->wire);
   pl_connection_release(&c->connection);
+  pl_text_release(&c->header), pl_text_release(&c->content);
   pl_text command = {0};
   pl_text_print(&command, "rm -rf '%s'", c->folder);
   if (*c->folder && system(command.data) != 0) fprintf(stderr, "kernel_latency: '%s' stays behind\n", c->folder);
@@ -187,30 +190,64 @@ void client_interrupt(client *c) {
   json_decref(nothing);
 }
 
-bool client_receive(client *c, pl_channel channel, long patience_ms, pl_request *message) {
-  zmq_pollitem_t item = {.socket = c->sockets[channel], .events = ZMQ_POLLIN};
-  for (;;) {
-    pl_reception reception = pl_wire_receive(c->wire, c->sockets[channel], message);
-    if (reception == PL_RECEIVED) return true;
-    if (reception == PL_NOTHING && zmq_poll(&item, 1, patience_ms) <= 0) return false;
-  }
-}
-
-bool client_wait(client *c, pl_channel channel, const char *type, const char *state, size_t *text_bytes) {
-  pl_request message;
-  for (bool found = false; !found; pl_request_release(&message)) {
-    if (!client_receive(c, channel, PATIENCE_MS, &message)) return false;
-    const char *says = json_string_value(json_object_get(message.content, "execution_state"));
-    found = strcmp(message.type, type) == 0 && (!state || (says && strcmp(says, state) == 0));
-    if (text_bytes && strcmp(message.type, "stream") == 0)
-      *text_bytes += json_string_length(json_object_get(message.content, "text"));
+/* Whether a socket had a message. */
+static bool take_message(client *c, void *socket) {
+  enum { SIGNATURE = 1, HEADER, PARENT, METADATA, CONTENT }; /* behind the delimiter */
+  int place = 0, more = 1;
+  while (more) {
+    zmq_msg_t part;
+    zmq_msg_init(&part);
+    if (zmq_msg_recv(&part, socket, ZMQ_DONTWAIT) < 0) return false;
+    const char *data = zmq_msg_data(&part);
+    size_t length = zmq_msg_size(&part);
+    bool delimits = place == 0 && length == 9 && memcmp(data, "<IDS|MSG>", 9) == 0;
+    pl_text *kept = place == HEADER ? &c->header : place == CONTENT ? &c->content : NULL;
+    if (kept) pl_text_clear(kept), pl_text_append(kept, data, length);
+    place += delimits || place > 0;
+    more = zmq_msg_more(&part);
+    zmq_msg_close(&part);
   }
   return true;
 }
 
+bool client_receive(client *c, pl_channel channel, long patience_ms) {
+  zmq_pollitem_t item = {.socket = c->sockets[channel], .events = ZMQ_POLLIN};
+  while (!take_message(c, c->sockets[channel]))
+    if (zmq_poll(&item, 1, patience_ms) <= 0) return false;
+  return true;
+}
+
+/* The string that is the member `name` of a JSON object, as it is written there, without its quotes. */
+static pl_json_span string_in(const pl_text *object, const char *name) {
+  pl_json_span value = {0, 0};
+  if (!pl_json_find(object, (pl_json_span){0, object->length}, name, &value)) return (pl_json_span){0, 0};
+  return (pl_json_span){value.begin + 1, value.end - 1};
+}
+
+static bool says(const pl_text *object, const char *name, const char *word) {
+  pl_json_span string = string_in(object, name);
+  return string.end - string.begin == strlen(word) && memcmp(object->data + string.begin, word, strlen(word)) == 0;
+}
+
+/* Bytes that a string stands for, where each escape is one of a single character, such as \n. */
+static size_t count_bytes(const pl_text *object, pl_json_span string) {
+  const char *at = object->data + string.begin, *end = object->data + string.end;
+  size_t bytes = (size_t)(end - at);
+  while (at < end && (at = memchr(at, '\\', (size_t)(end - at)))) bytes--, at += 2;
+  return bytes;
+}
+
+bool client_wait(client *c, pl_channel channel, const char *type, const char *state, size_t *text_bytes) {
+  for (;;) {
+    if (!client_receive(c, channel, PATIENCE_MS)) return false;
+    if (says(&c->header, "msg_type", type) && (!state || says(&c->content, "execution_state", state))) return true;
+    if (text_bytes && says(&c->header, "msg_type", "stream"))
+      *text_bytes += count_bytes(&c->content, string_in(&c->content, "text"));
+  }
+}
+
 void client_drain(client *c) {
-  pl_request message;
-  while (client_receive(c, PL_IOPUB, QUIET_MS, &message)) pl_request_release(&message);
+  while (client_receive(c, PL_IOPUB, QUIET_MS)) continue;
 }
 
 bool client_run(client *c, const char *code) {

@@ -1,4 +1,5 @@
-/* A kernel in a process of its own, and a front end's sockets to it. */
+/* A kernel in a process of its own, and a front end's sockets to it. What comes is read without checking signatures or
+ * all of the JSON, which tests do: the kernel is to be measured, not its client. */
 #ifndef EXPERIMENTS_KERNEL_LATENCY_CLIENT_H
 #define EXPERIMENTS_KERNEL_LATENCY_CLIENT_H
 
@@ -22,7 +23,8 @@ typedef struct {
   pl_connection connection;
   void *context, *sockets[PL_CHANNELS];
   pid_t process;
-  char folder[64]; /* of the connection file; also the kernel's home */
+  char folder[64];         /* of the connection file; also the kernel's home */
+  pl_text header, content; /* of the message that came last */
 } client;
 
 /* Starts the kernel and waits for its first answer to kernel_info_request, then for its idle. *ms is the time up to the
@@ -35,8 +37,8 @@ void client_send(client *c, pl_channel channel, const char *type, const json_t *
 void client_execute(client *c, const char *code);
 void client_interrupt(client *c);
 
-/* Takes the next message of a channel; false when none comes for so long. */
-bool client_receive(client *c, pl_channel channel, long patience_ms, pl_request *message);
+/* Takes the next message of a channel into c->header and c->content; false when none comes for so long. */
+bool client_receive(client *c, pl_channel channel, long patience_ms);
 /* Waits for a message of this type, where `state` is not NULL with this execution_state; false when none comes. What
  * comes before is passed over; the text of streams among it is counted in *text_bytes unless that is NULL. */
 bool client_wait(client *c, pl_channel channel, const char *type, const char *state, size_t *text_bytes);
