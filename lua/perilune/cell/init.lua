@@ -113,7 +113,8 @@ local function build(given)
 end
 
 --- Makes a cell of { name =, states =, gates =, params =, constants =, step = }. The fields name, states, gates,
--- params, constants, initial (numbers) and parts (per gate: input, recurrent, bias) can be read, not changed.
+-- params, constants, initial (numbers), parts (per gate: input, recurrent, bias) and starts (per param, where it has
+-- one: the number or { low, high } that layers start it with) can be read, not changed.
 function module.new(given)
   local ok, result = pcall(build, given)
   if not ok then error(result, type(result) == "string" and 2 or 0) end
