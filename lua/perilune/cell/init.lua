@@ -80,6 +80,9 @@ function Cell:compile(options)
   return known
 end
 
+--- What the cell declares, and its equations as traced, as text: how `explain` begins.
+function Cell:equations() return explain.equations(self, programs(self, nil)) end
+
 --- The equations, their gradient, what is saved, the programs and what is generated from them for a GPU, as text.
 -- options.forward_clip as in spec.
 function Cell:explain(options)
