@@ -1,7 +1,7 @@
 -- Cells for the tests: those of pl.cells and some more, which between them use every feature of pl.cell. Each entry:
 -- { cell = object, name = its name, smooth = whether central differences apply, decides = whether a rounding, or the
 -- range of a type, may turn a value into quite another one }. tests/cuda/fused_text_test.c takes the first eleven by
--- number.
+-- number; the first fourteen have every feature between them (tests/cuda/recurrence_text_test.c).
 
 local pl = require "perilune"
 
