@@ -93,10 +93,13 @@ add(pl.cell {
   end,
 })
 
+-- relu, after a product that 16 bits round, and a memory that leaves the range of a type.
+local decides = { intersection_rnn = true, leaky_integrator = true, exponential_lstm = true }
+
 for name, cell in pairs(pl.cells) do
   local there = false
   for _, entry in ipairs(zoo) do there = there or entry.cell == cell end
-  if not there then add(cell, { decides = name == "exponential_lstm" }) end
+  if not there then add(cell, { decides = decides[name] }) end
 end
 
 return zoo
