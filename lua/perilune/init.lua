@@ -27,6 +27,7 @@ local modules <const> = {
 -- Functions, and the module and name under which each is found.
 local from_module <const> = {
   cell = { "perilune.cell", "new" },
+  check_cell = { "perilune.check_cell", "check_cell" },
   rnn = { "perilune.rnn", "rnn" },
   rnn_plan = { "perilune.rnn", "rnn_plan" },
   tuning = { "perilune.rnn.tune", "tuning" },

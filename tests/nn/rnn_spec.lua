@@ -112,6 +112,22 @@ describe("nn.RNN", function()
     assert.is_not_nil(r.layer1.param_leak.grad)
   end)
 
+  it("starts a cell's params as the cell says, or as it is told", function()
+    local cell = pl.cell {
+      name = "starts", states = { "h" }, gates = { "g" }, params = { { "a", init = 2 }, { "u", init = { 3, 4 } }, "w" },
+      step = function(gate, state, k) return { h = k.a * gate.g + k.u * pl.tanh(k.w * state.h) } end,
+    }
+    local declared = nn.RNN { input_size = I, hidden_size = 4, cell = cell }.layer1
+    near({ { 2, 2, 2, 2 } }, declared.param_a:totable(), 0)
+    for _, value in ipairs(declared.param_u:totable()[1]) do assert.is_true(value >= 3 and value < 4) end
+    for _, value in ipairs(declared.param_w:totable()[1]) do assert.is_true(math.abs(value) <= 0.5) end
+    local told = nn.RNN { input_size = I, hidden_size = 4, cell = cell, params = { a = { -2, -1 }, u = 0 } }.layer1
+    for _, value in ipairs(told.param_a:totable()[1]) do assert.is_true(value >= -2 and value < -1) end
+    near({ { 0, 0, 0, 0 } }, told.param_u:totable(), 0)
+    assert.matches("nn.RNN: params.a: expected a number or { low, high }, got a table",
+      message_of(nn.RNN, { input_size = I, hidden_size = 4, cell = cell, params = { a = {} } }))
+  end)
+
   it("takes cells without a recurrent part or a bias", function()
     local cell = pl.cell {
       name = "average", states = { "h" }, gates = { { "g", recurrent = false, bias = false } },

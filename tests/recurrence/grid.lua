@@ -100,12 +100,14 @@ function grid.cover(axes, pairwise)
 end
 
 --- The axes with types, and with both forget biases for a cell that has a biased gate "f" and no params: with random
--- ones such a gate may stay open for good, and gradients grow past what float32 can tell.
+-- ones such a gate may stay open for good, and gradients grow past what float32 can tell. An exponential one that is
+-- open grows past any type.
 function grid.axes_of(cell, types)
   local axes = { type = types, bias = { 0 } }
   for name, values in pairs(grid.axes) do axes[name] = values end
   for i, gate in ipairs(cell.gates) do
-    if #cell.params == 0 and gate == "f" and cell.parts[i].bias then axes.bias = { 0, 3 } end
+    local opens = gate == "f" and cell.parts[i].bias and cell ~= pl.cells.exponential_lstm
+    if #cell.params == 0 and opens then axes.bias = { 0, 3 } end
   end
   return axes
 end

@@ -1,6 +1,7 @@
--- Cells for the tests: the four built-in ones and nine further ones, which between them use every feature of pl.cell.
--- Each entry: { cell = object, name = its name, smooth = whether central differences apply, decides = whether a
--- rounding may turn a value into quite another one }.
+-- Cells for the tests: those of pl.cells and some more, which between them use every feature of pl.cell. Each entry:
+-- { cell = object, name = its name, smooth = whether central differences apply, decides = whether a rounding, or the
+-- range of a type, may turn a value into quite another one }. tests/cuda/fused_text_test.c takes the first eleven by
+-- number; the first fourteen have every feature between them (tests/cuda/recurrence_text_test.c).
 
 local pl = require "perilune"
 
@@ -16,51 +17,7 @@ add(pl.cells.gru)
 add(pl.cells.lstm)
 add(pl.cells.slstm, { smooth = false }) -- m is frozen, and the default initial state is a kink
 
--- Gers and Schmidhuber's connections from the memory to the gates, one weight per unit.
-add(pl.cell {
-  name = "peephole lstm",
-  states = { "h", "c" },
-  gates = { "i", "f", "z", "o" },
-  params = { "pi", "pf", "po" },
-  step = function(gate, state, k)
-    local i = pl.sigmoid(gate.i + k.pi * state.c)
-    local f = pl.sigmoid(gate.f + k.pf * state.c)
-    local c = f * state.c + i * pl.tanh(gate.z)
-    return { h = pl.sigmoid(gate.o + k.po * c) * pl.tanh(c), c = c }
-  end,
-})
-
--- Greff et al.'s coupled gates: what is forgotten is what is written.
-add(pl.cell {
-  name = "coupled lstm",
-  states = { "h", { name = "c", init = 0.5 } },
-  gates = { "f", "z", "o" },
-  step = function(gate, state)
-    local f = gate.f:sigmoid()
-    local c = f * state.c + (1 - f) * gate.z:tanh()
-    return { h = gate.o:sigmoid() * c:tanh(), c = c }
-  end,
-})
-
--- Zhou et al.'s gated unit with one gate, applied after the product.
-add(pl.cell {
-  name = "minimal gated unit",
-  states = { "h" },
-  gates = { "f", { "u", recurrent = false }, { "g", input = false, bias = false } },
-  step = function(gate, state)
-    local f = pl.sigmoid(gate.f)
-    return { h = (1 - f) * state.h + f * pl.tanh(gate.u + f * gate.g) }
-  end,
-})
-
--- A membrane that leaks: the state moves a fixed part of the way to its drive.
-add(pl.cell {
-  name = "leaky integrator",
-  states = { { "v", init = -0.25 } },
-  gates = { { "drive", bias = false } },
-  constants = { leak = 0.1 },
-  step = function(gate, state, k) return { v = (1 - k.leak) * state.v + k.leak * pl.softplus(gate.drive) } end,
-})
+for _, name in ipairs { "peephole_lstm", "cifg", "mgu", "leaky_esn" } do add(pl.cells[name]) end
 
 -- Kinks and choices. Away from them (where random numbers are) it has a derivative.
 add(pl.cell {
@@ -122,5 +79,27 @@ add(pl.cell {
     return { h = pl.where(pl.gt(gate.x, k.limit), pl.tanh(gate.x), 0.5 * state.h) }
   end,
 }, { smooth = false, decides = true })
+
+-- Methods in place of functions, and initial values that are not 0.
+add(pl.cell {
+  name = "methods",
+  states = { { "v", init = -0.25 }, { name = "c", init = 0.5 } },
+  gates = { { "drive", bias = false }, "f" },
+  constants = { leak = 0.1 },
+  step = function(gate, state, k)
+    local f = gate.f:sigmoid()
+    local c = f * state.c + (1 - f) * gate.drive:softplus()
+    return { v = (1 - k.leak) * state.v + k.leak * c:tanh(), c = c }
+  end,
+})
+
+-- relu, after a product that 16 bits round, and a memory that leaves the range of a type.
+local decides = { intersection_rnn = true, leaky_integrator = true, exponential_lstm = true }
+
+for name, cell in pairs(pl.cells) do
+  local there = false
+  for _, entry in ipairs(zoo) do there = there or entry.cell == cell end
+  if not there then add(cell, { decides = decides[name] }) end
+end
 
 return zoo

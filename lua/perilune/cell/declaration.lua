@@ -102,17 +102,30 @@ local function check_gates(fail, given, result)
   if not has_input then fail("gates", "at least one gate with an input part (it gives Wx its shape)", "none") end
 end
 
+local function is_finite(x) return type(x) == "number" and x - x == 0 end
+
+-- What a layer starts a param with: a number, or { low, high }, between which it draws.
+local function check_start(fail, field, init)
+  if init == nil or is_finite(init) then return init end
+  if type(init) ~= "table" or #init ~= 2 or not (is_finite(init[1]) and is_finite(init[2]) and init[1] < init[2]) then
+    fail(field, "a number or { low, high }", init)
+  end
+  return { init[1], init[2] }
+end
+
+local function check_params(fail, params, seen, result)
+  check_list(fail, "params", params, "names")
+  for i, entry in ipairs(params) do
+    local field = ("params[%d]"):format(i)
+    local name, options = check_entry(fail, field, entry, { init = true })
+    check_unique(fail, field, seen, name)
+    result.params[i], result.starts[name] = name, check_start(fail, field .. ".init", options.init)
+  end
+end
+
 local function check_k(fail, params, constants, result)
   local seen = {}
-  if params ~= nil then
-    check_list(fail, "params", params, "names")
-    for i, name in ipairs(params) do
-      local field = ("params[%d]"):format(i)
-      if not is_name(name) then fail(field, "a name of letters, digits and _", name) end
-      check_unique(fail, field, seen, name)
-      result.params[i] = name
-    end
-  end
+  if params ~= nil then check_params(fail, params, seen, result) end
   if constants == nil then return end
   if type(constants) ~= "table" then fail("constants", "a table of numbers by name", constants) end
   for name, value in pairs(constants) do
@@ -124,7 +137,8 @@ local function check_k(fail, params, constants, result)
   end
 end
 
---- Returns { name, owner, states, initial, gates, parts, params, constants, step }; `given` is left as it was.
+--- Returns { name, owner, states, initial, gates, parts, params, starts (of params, by name), constants, step };
+-- `given` is left as it was.
 function declaration.check(given)
   if type(given) ~= "table" then
     error("pl.cell: expected a table { name =, states =, gates =, step = }, got " .. got(given), 0)
@@ -138,7 +152,7 @@ function declaration.check(given)
   end
   local result = {
     name = given.name, owner = owner, step = given.step,
-    states = {}, initial = {}, gates = {}, parts = {}, params = {}, constants = {},
+    states = {}, initial = {}, gates = {}, parts = {}, params = {}, starts = {}, constants = {},
   }
   check_states(fail, given.states, result)
   check_gates(fail, given.gates, result)

@@ -83,9 +83,8 @@ local function gate_text(cell, i)
   return ("  gate.%s = %s"):format(cell.gates[i], table.concat(has, " + "))
 end
 
---- The text. `cell` is a cell object, `compiled` what program.compile made of it, `generated` the text that devices
--- compile.
-function explain.text(cell, compiled, generated)
+-- What the cell declares and its equations, as lines; and the names of expressions in them.
+local function beginning(cell, compiled)
   local lines = { "cell " .. cell.name }
   for i in ipairs(cell.gates) do lines[#lines + 1] = gate_text(cell, i) end
   for i, name in ipairs(cell.states) do
@@ -99,13 +98,22 @@ function explain.text(cell, compiled, generated)
   end
   table.sort(constants)
   lines = join(lines, constants)
-
   local names = {}
+  lines[#lines + 1] = "equations"
+  equations(lines, compiled.new, prefixed("new.", cell.states), names, "v")
+  return lines, names
+end
+
+--- What the cell declares, and its equations, as text. `cell` is a cell object, `compiled` what program.compile made of
+-- it.
+function explain.equations(cell, compiled) return table.concat(beginning(cell, compiled), "\n") end
+
+--- The whole text; `generated` is the text that devices compile.
+function explain.text(cell, compiled, generated)
+  local lines, names = beginning(cell, compiled)
   local new = prefixed("new.", cell.states)
   local inputs = join(prefixed("gate.", cell.gates), prefixed("state.", cell.states), prefixed("k.", cell.params))
   local gradients = prefixed("gradient.", inputs)
-  lines[#lines + 1] = "equations"
-  equations(lines, compiled.new, new, names, "v")
   lines[#lines + 1] = "gradient (gradient.new.X is what arrives at the new state X)"
   equations(lines, compiled.gradients, gradients, names, "w")
 

@@ -80,6 +80,9 @@ function Cell:compile(options)
   return known
 end
 
+--- What the cell declares, and its equations as traced, as text: how `explain` begins.
+function Cell:equations() return explain.equations(self, programs(self, nil)) end
+
 --- The equations, their gradient, what is saved, the programs and what is generated from them for a GPU, as text.
 -- options.forward_clip as in spec.
 function Cell:explain(options)
@@ -113,7 +116,8 @@ local function build(given)
 end
 
 --- Makes a cell of { name =, states =, gates =, params =, constants =, step = }. The fields name, states, gates,
--- params, constants, initial (numbers) and parts (per gate: input, recurrent, bias) can be read, not changed.
+-- params, constants, initial (numbers), parts (per gate: input, recurrent, bias) and starts (per param, where it has
+-- one: the number or { low, high } that layers start it with) can be read, not changed.
 function module.new(given)
   local ok, result = pcall(build, given)
   if not ok then error(result, type(result) == "string" and 2 or 0) end

@@ -2,7 +2,11 @@
 
 local declared = require "perilune.code.declared"
 
-local names = { "elman", "gru", "lstm", "slstm" }
+local names = {
+  "elman", "gru", "lstm", "slstm",
+  "cfn", "cifg", "exponential_lstm", "indrnn", "intersection_rnn", "janet", "leaky_esn", "leaky_integrator", "mgu",
+  "mi_lstm", "peephole_lstm", "qrnn", "rg_lru", "sru", "ugrnn", "unicornn",
+}
 
 local load_cell = declared.safe_index(function(cells, name)
   for _, known in ipairs(names) do

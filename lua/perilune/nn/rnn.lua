@@ -37,13 +37,25 @@ local function set_forget_bias(self, value)
 end
 
 local function check_params(cell, values)
-  for name in pairs(check.kind("nn.RNN", "params", values, "table")) do
+  for name, value in pairs(check.kind("nn.RNN", "params", values, "table")) do
     local found = false
     for _, one in ipairs(cell.params) do found = found or one == name end
     if not found then
       check.fail("nn.RNN: params: the cell '%s' declares no param '%s'", cell.name, tostring(name))
     end
+    local low, high = value, value
+    if type(value) == "table" then low, high = value[1], value[2] end
+    if type(low) ~= "number" or type(high) ~= "number" then
+      check.fail("nn.RNN: params.%s: expected a number or { low, high }, got %s", name, check.shown(value))
+    end
   end
+end
+
+-- A param of a cell: it starts as told here, as the cell says, or as weights do.
+local function param(cell, name, told, heads, dim)
+  local start = told == nil and cell.starts[name] or told
+  if type(start) == "table" then return initial.between({ heads, dim }, start[1], start[2]) end
+  return start and initial.constant({ heads, dim }, start) or initial.uniform({ heads, dim }, 1 / math.sqrt(dim))
 end
 
 -- inputs: features of x; option: the options of nn.RNN, filled in.
@@ -57,9 +69,7 @@ function Layer:init(inputs, option)
   if biases > 0 then self.bias = initial.uniform({ biases, heads, dim }, 1 / math.sqrt(dim)) end
   check_params(cell, option.params)
   for _, name in ipairs(cell.params) do
-    local value = option.params[name]
-    self["param_" .. name] = value and initial.constant({ heads, dim }, value)
-      or initial.uniform({ heads, dim }, 1 / math.sqrt(dim))
+    self["param_" .. name] = param(cell, name, option.params[name], heads, dim)
   end
   if option.forget_bias then set_forget_bias(self, check.number("nn.RNN", "forget_bias", option.forget_bias)) end
 end
@@ -142,8 +152,9 @@ local function read_sizes(option)
 end
 
 --- nn.RNN{ input_size =, hidden_size = or head_dim =, cell = "lstm", heads = 1, layers = 1, bidirectional = false,
--- dropout = 0 (between layers), forget_bias = (start of the bias of the gate f), params = { name = start of a cell's
--- parameter }, and pl.rnn's backend, plan, dtype, recurrent_grad_cut, recurrent_grad_clip, forward_clip }.
+-- dropout = 0 (between layers), forget_bias = (start of the bias of the gate f), params = { name = number or
+-- { low, high }, with which a cell's param starts in place of what the cell declares }, and pl.rnn's backend, plan,
+-- dtype, recurrent_grad_cut, recurrent_grad_clip, forward_clip }.
 --
 --   local output, last = rnn(x [, states [, lengths]])
 --
