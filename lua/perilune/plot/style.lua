@@ -12,6 +12,9 @@ function style.cycle(list, i)
   return list[(i - 1) % #list + 1]
 end
 
+--- The colour of the i-th series.
+function style.colour_of(series, i) return style.cycle(style.colours, series.colour or i) end
+
 --- A value of an axis, NaN where a logarithmic axis has no place for it.
 function style.placed(value, logarithm)
   return logarithm and value <= 0 and 0 / 0 or value
