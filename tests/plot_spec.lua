@@ -122,6 +122,8 @@ describe("a plot", function()
     local svg = figure:svg()
     for _, text in ipairs { "All", "panel 2", "panel 3" } do assert.matches(">" .. text, svg, 1, true) end
     assert.are.equal(1, select(2, svg:gsub(">curve<", "")))
+    assert.matches(">panel 2", plot.panels { false, plot.heatmap { { { 1, 2 }, { 3, 4 } } }, one(2) }:svg(), 1, true)
+    assert.matches("<svg", plot.panels { false, plot.heatmap { { { 1, 2 }, { 3, 4 } } }, false }:svg())
     assert.are.equal(2, select(2, plot.panels { one(2), one(3) }:svg():gsub(">curve<", "")))
     assert.matches("no figures", message_of(plot.panels, { false }))
     assert.matches("figure 2: expected what plot.line and its like return, or false, got 3",

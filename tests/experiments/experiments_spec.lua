@@ -103,6 +103,10 @@ describe("experiments", function()
       { "speed", "--sizes 1x4", "sizes: expected BATCHxTIMExUNITS, got '1x4'" },
       { "speed", "--sizes 1x4x0", "sizes: expected BATCHxTIMExUNITS, got '1x4x0'" },
       { "speed", "--out " .. file .. "/below", "out: cannot write the results" },
+      { "numerics", "--sizes 4x32", "sizes: expected BATCHxHEADSxUNITS, got '4x32'" },
+      { "numerics", "--dtypes tf32", "dtypes: tf32 is a type of a GPU's products" },
+      { "numerics", "--backends reference,fused", "backends: 'fused' runs on cuda only" },
+      { "numerics", "--cells foo", "cells: expected one of elman, gru, lstm, slstm, with commas, got 'foo'" },
       { "bandwidth", "--matrices foo", "matrices: expected integers separated by commas, got 'foo'" },
       { "bandwidth", "--matrices 8,0", "matrices: expected a number of at least 1 separated by commas, got '8,0'" },
       { "bandwidth", "--dtypes float32,int8", "dtypes: expected one of float32, .*, got 'float32,int8'" },
@@ -119,7 +123,7 @@ describe("experiments", function()
   end)
 
   it("list their options and refuse others", function()
-    for _, name in ipairs { "parity", "speed", "bandwidth", "constrint" } do
+    for _, name in ipairs { "parity", "speed", "bandwidth", "constrint", "numerics" } do
       local status, text = run(name, "--help")
       assert.are.equal(0, status)
       assert.matches("usage: perilune experiments/" .. name, text)
@@ -139,6 +143,48 @@ describe("experiments", function()
     assert.are.equal(7, #families)
     assert.are.same({ shapes[1].feasible, 0 }, { families[1].plans, families[1].refused })
     for _, row in ipairs(families) do assert.is_true(row.plans >= families[1].plans, row.without) end
+  end)
+
+  it("numerics finds errors of the size of each type's rounding, and sums several files up in one table", function()
+    local path = folder .. "/numerics.jsonl"
+    local status, text = run("numerics", "--cells elman,slstm --lengths 4,24 --vanilla-most 4 --sizes 2x1x16 --out "
+      .. path)
+    assert.are.equal(0, status, text)
+    local device, rows = records(path, "run")[1].device, records(path, "errors")
+    assert.are.equal(18, #rows) -- three types and two backends of an Elman cell and of an sLSTM with two forget biases
+    local rounding <const> = { float32 = 2 ^ -24, float16 = 2 ^ -11, bfloat16 = 2 ^ -8 }
+    for _, row in ipairs(rows) do
+      local lengths = row.backend == "vanilla" and { 4 } or { 4, 24 }
+      assert.are.same({ device, lengths }, { row.device, row.lengths })
+      local size = rounding[row.dtype]
+      for name, state in pairs(row.states) do
+        local message = ("%s of %s %s %s"):format(name, row.cell, row.dtype, row.backend)
+        assert.are.same({ #lengths, #row.steps }, { #state.median, #state.per_step }, message)
+        for i, middle in ipairs(state.median) do
+          assert.is_true(middle > size / 100 and middle <= state.largest[i] and state.largest[i] < 20 * size, message)
+        end
+        assert.is_true(state.per_step[1] == state.per_step[1] and state.last[1] < 20 * size, message)
+      end
+      for _, name in ipairs { "Wx", "R", "b", "states" } do
+        local of = row.gradients[name]
+        assert.is_true(#of == #lengths and of[1] > 0 and of[1] < 20 * size, name)
+      end
+    end
+    assert.are.same({ 1, 2, 3, 4, 6, 8, 11, 16, 23, 24 }, rows[1].steps)
+    assert.matches("float32%s+vanilla over reference, T = 4%s", text)
+    assert.matches("T = 24 over 4, forget bias 3", text)
+    local elsewhere = folder .. "/elsewhere.jsonl" -- as if of another device
+    program.write(elsewhere, (program.read(path):gsub('"device": "cpu: ', '"device": "cuda:0: ')))
+    status, text = run("numerics", ("--plot %s,%s"):format(path, elsewhere))
+    assert.are.equal(0, status, text)
+    assert.are.equal(36, select(2, text:gsub("\n[12] +%l+ +[03] +%l+%d+ +%l+ +2x1x16 ", "")))
+    assert.matches("device 2 is cuda:0: ", text, 1, true)
+    for _, what in ipairs { "h", "c", "gradient" } do
+      local picture = program.read(("%s/numerics-%s-2x1x16.svg"):format(folder, what))
+      assert.matches("slstm, forget bias 3", picture)
+      assert.matches(">bfloat16 vanilla, device 2<", picture)
+      assert.are.equal(what == "c", not picture:find "elman")
+    end
   end)
 
   it("speed prints a row per size, work and pass, and writes them", function()

@@ -7,9 +7,9 @@
 -- The array part holds the series; x and y are tables or tensors of equal length, x defaults to 1, 2, ... Points that
 -- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Series take their looks in turn; colour = 2 and,
 -- of curves, dash = 2 (dashes and marker) give one those that the second would have. Options: title, xlabel, ylabel,
--- logx, logy (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a
--- place such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one in
--- which people zoom and move). What is wrong with data or options is an error when the figure is made.
+-- logx, logy (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or
+-- a place such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one
+-- in which people zoom and move). What is wrong with data or options is an error when the figure is made.
 local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
@@ -28,7 +28,7 @@ local plot = {}
 local dashes <const> = { "1", "2", "4", "5", "3" }
 local markers <const> = { 7, 5, 9, 13, 11, 6, 4 }
 
-local ink <const> = "#333333"
+local ink <const> = style.ink
 local terminals <const> = {
   svg = "svg size %d,%d noenhanced font 'DejaVu Sans,Helvetica,Arial,sans-serif,13' background '#ffffff'",
   png = "pngcairo size %d,%d noenhanced font 'DejaVu Sans,11' background '#ffffff'",
@@ -109,7 +109,8 @@ local function preamble(options)
   for _, axis in ipairs { "x", "y" } do
     if options["log" .. axis] then
       local base = options["log" .. axis]
-      script[#script + 1] = ("set logscale %s %g"):format(axis, type(base) == "number" and base or 10)
+      script[#script + 1] = ("set logscale %s %g\nset format %s '%%g'"):format(axis,
+        type(base) == "number" and base or 10, axis) -- gnuplot's own format gives every label the longest one's digits
     end
     local limits = options[axis .. "range"]
     if limits then

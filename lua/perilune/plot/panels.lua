@@ -1,6 +1,7 @@
 -- plot.panels: several figures side by side, as one picture.
 local check = require "perilune.nn.check"
 local read = require "perilune.plot.read"
+local style = require "perilune.plot.style"
 
 local PANEL_WIDTH <const>, PANEL_HEIGHT <const>, TITLE_HEIGHT <const> = 380, 310, 40 -- pixels
 
@@ -18,30 +19,37 @@ local function read_figures(spec)
   return figures
 end
 
--- The places are filled row by row. A key stands in the first empty one, and every figure has its own where none is.
+-- A plot that fills its place and has nothing but the key of a figure: the last line of its script, without its values.
+local function key_of(script)
+  return {
+    "unset border\nunset tics\nset margins 0, 0, 0, 0\nset xrange [0:1]\nset yrange [0:1]",
+    ("set key at graph 0.08, 0.95 left top vertical reverse Left textcolor rgb '%s' font ',11' samplen 3")
+      :format(style.ink),
+    (script[#script]:gsub("%$data%d+ using [%d:]+", "NaN")),
+  }
+end
+
+-- The places are filled row by row. In the first empty one stands the key of the first figure that has one, and then no
+-- figure has its own.
 local function script_of(figures, columns, title, quoted)
-  local rows = math.ceil(#figures / columns)
-  local script = { ("set multiplot layout %d,%d%s"):format(rows, columns,
-    title and (" title %s font ',17'"):format(quoted(title)) or "") }
-  local key
-  for i, figure in ipairs(figures) do
-    if not figure and not key then
-      local row, column = (i - 1) // columns, (i - 1) % columns
-      key = ("set key at screen %.4f, %.4f left top vertical"):format((column + 0.15) / columns,
-        0.95 - (row + 0.1) / rows)
-    end
-  end
-  local keyed = false
+  local script = { ("set multiplot layout %d,%d%s"):format(math.ceil(#figures / columns), columns,
+    title and (" title %s textcolor rgb '%s' font ',17'"):format(quoted(title), style.ink) or "") }
+  local first, shared
   for _, figure in ipairs(figures) do
-    local body = figure and figure.script() or { "set multiplot next" }
-    script[#script + 1] = "reset"
-    local last = #body
-    table.move(body, 1, last - 1, #script + 1, script)
-    if figure and key then
-      script[#script + 1] = keyed and "unset key" or key
-      keyed = true
+    first = first or figure and figure.kind ~= "heatmap" and figure
+    shared = shared or not figure
+  end
+  local key = shared and first and key_of(first.script())
+  for _, figure in ipairs(figures) do
+    local body = { "set multiplot next" }
+    if figure then
+      body = figure.script()
+      if shared then table.insert(body, #body, "unset key") end
+    elseif key then
+      body, key = key, nil
     end
-    script[#script + 1] = body[last]
+    script[#script + 1] = "reset"
+    table.move(body, 1, #body, #script + 1, script)
   end
   script[#script + 1] = "unset multiplot"
   return script

@@ -4,6 +4,9 @@ local style = {}
 -- Okabe and Ito's palette, distinct for the colour-blind.
 style.colours = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000" }
 
+-- Text and axes.
+style.ink = "#333333"
+
 -- Curves of so many points at most carry markers, so that single measurements can be seen.
 style.marked_max = 40
 
