@@ -63,6 +63,22 @@ describe("experiments on a GPU", function()
     assert.is_true(row.batch_ms > 0 and row.ms > row.batch_ms)
   end)
 
+  it("heads measures heads, and fused against alternating", function()
+    local path = folder .. "/heads.jsonl"
+    run(("experiments/heads.lua --device %s --widths 128 --heads 1,2 --steps 16 --repeats 2 --batches 2,8 "
+      .. "--head-dims 32,36 --out %s"):format(device, path))
+    local rows, pairs_of = records(path, "heads"), records(path, "break_even")
+    assert.same({ 4, 2, 4 }, { #rows, #records(path, "limit"), #pairs_of })
+    for _, row in ipairs(rows) do
+      assert.is_true(row.forward_us > 0 and row.both_us > row.forward_us and row.both_bytes > 0)
+      assert.equal("measured", row.how)
+    end
+    for _, row in ipairs(pairs_of) do
+      assert.is_true(row.alternating_us > 0)
+      assert.equal(row.head_dim == 32, row.fused_us ~= nil)
+    end
+  end)
+
   it("numerics finds errors of the size of each type's rounding", function()
     local path = folder .. "/numerics.jsonl"
     run(("experiments/numerics.lua --device %s --cells lstm,slstm --lengths 8,33 --sizes 2x2x32 --out %s")
