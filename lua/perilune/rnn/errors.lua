@@ -57,7 +57,7 @@ function errors.run(cell, problem, steps, opts)
   for _, name in ipairs { "Wx", "R", "b", "states" } do
     local t = problem[name]
     if t and name == "Wx" then t = t:narrow(2, 1, steps):contiguous() end
-    leaves[name] = t and t:detach():requires_grad(opts.gradients)
+    leaves[name] = t and t:detach():requires_grad(opts.gradients or false)
   end
   local all, last = rnn.rnn(leaves.Wx, leaves.R, leaves.b,
     { cell = cell, states = leaves.states, backend = opts.backend, plan = opts.plan })
