@@ -44,30 +44,10 @@ option.backend = option.backend or (on_cpu and "reference" or "auto")
 local results -- opened when all options are known to be good
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Time
+-- Time and memory
 
-local function quantile(sorted, share)
-  return sorted[math.max(1, math.min(#sorted, math.floor(share * (#sorted - 1) + 1.5)))]
-end
-
-local function quantiles(times)
-  table.sort(times)
-  return quantile(times, 0.5), quantile(times, 0.1), quantile(times, 0.9)
-end
-
--- Runs f in a scope of its own, twice unmeasured; returns median, 10 % and 90 % quantile in ms of the device's time.
--- Nothing waits in between: a GPU has work while the script prepares the next call, as in a training loop.
-local function measure(f, device)
-  local timers, times = {}, {}
-  for i = -1, option.repeats do
-    local _ <close> = pl.scope()
-    timers[i] = pl.timer(device):start()
-    f()
-    timers[i]:mark()
-  end
-  for i, timer in ipairs(timers) do times[i] = timer:stop() end
-  return quantiles(times)
-end
+local quantiles <const> = experiment.quantiles
+local function measure(f, device) return experiment.measure(f, device, option.repeats) end
 
 -- Operations per second, in 1e9, of the best large product.
 local function peak()

@@ -96,6 +96,46 @@ describe("a plot", function()
     assert.matches("<svg", plot.heatmap { pl.randn { 3, 4 } }:svg())
   end)
 
+  it("gives series that belong together one colour, and one kind of dashes", function()
+    local looks = { y = { 1, 2, 3 }, colour = 1, dash = 2 }
+    local svg = plot.line { { y = { 3, 2, 1 } }, looks }:svg()
+    assert.are.equal(2, (pieces_of(svg, blue)))
+    assert.is_nil(svg:find("213,  94,   0", 1, true)) -- the second colour
+    assert.matches("stroke%-dasharray", svg)
+    local layers = plot.line({ { y = { 3, 2, 1 } }, { y = { 1, 2, 3 }, colour = 3, dash = 1 } }):vegalite().layer
+    assert.are.same({ "#0072B2", "#009E73" }, { layers[1].mark.color, layers[2].mark.color })
+    assert.are.same(layers[1].mark.strokeDash, layers[2].mark.strokeDash)
+    for _, kind in ipairs { "scatter", "bar" } do
+      assert.matches("213,  94,   0", plot[kind]({ { y = { 1, 2 }, colour = 2 } }):svg(), 1, true)
+      assert.matches("series 1: unknown field 'dash'", message_of(plot[kind], { { y = { 1 }, dash = 2 } }))
+    end
+    assert.matches("series 1.colour: expected an integer of at least 1, got 'red'",
+      message_of(plot.line, { { y = { 1 }, colour = "red" } }))
+  end)
+
+  it("puts figures side by side, and their key in an empty place", function()
+    local function one(i)
+      return plot.line { { y = { 1, i }, label = "curve" }, title = "panel " .. i, logy = true, logx = 2 }
+    end
+    local figure = plot.panels { one(2), plot.bar { { y = { 1, 2 } } }, one(3), false, title = "All" }
+    assert.are.same({ 760, 660 }, figure.size)
+    local svg = figure:svg()
+    for _, text in ipairs { "All", "panel 2", "panel 3" } do assert.matches(">" .. text, svg, 1, true) end
+    assert.are.equal(1, select(2, svg:gsub(">curve<", "")))
+    assert.matches(">panel 2", plot.panels { false, plot.heatmap { { { 1, 2 }, { 3, 4 } } }, one(2) }:svg(), 1, true)
+    assert.matches("<svg", plot.panels { false, plot.heatmap { { { 1, 2 }, { 3, 4 } } }, false }:svg())
+    assert.are.equal(2, select(2, plot.panels { one(2), one(3) }:svg():gsub(">curve<", "")))
+    assert.matches("no figures", message_of(plot.panels, { false }))
+    assert.matches("figure 2: expected what plot.line and its like return, or false, got 3",
+      message_of(plot.panels, { one(2), 3 }))
+    assert.matches("unknown option 'logx'; expected columns, size, title",
+      message_of(plot.panels, { one(2), logx = 2 }))
+    assert.matches("columns: expected an integer of at least 1, got 0",
+      message_of(plot.panels, { one(2), columns = 0 }))
+    assert.matches("unknown option 'columns'", message_of(plot.line, { { y = { 1 } }, columns = 2 }))
+    assert.matches("expected a figure of one kind, got panels", message_of(figure.vegalite, figure))
+  end)
+
   it("names what is wrong with the data", function()
     assert.matches("no series", message_of(plot.line, { title = "nothing" }))
     assert.matches("series 1.y is missing", message_of(plot.line, { { x = { 1 } } }))
@@ -129,7 +169,7 @@ describe("when a figure is made", function()
     assert.matches("series 1.x%[1%]: expected a number or a string, got a table",
       refused("bar", { { x = { {} }, y = { 1 } } }))
     assert.matches("series 2.y: expected 3 values, one per group, got 2", refused("bar", { data, { y = { 1, 2 } } }))
-    assert.matches("series 1: unknown field 'lable'; expected label, x, y",
+    assert.matches("series 1: unknown field 'lable'; expected colour, dash, label, x, y",
       refused("line", { { y = { 1 }, lable = "a" } }))
     assert.matches("series 1.label: expected a string, got a table", refused("line", { { y = { 1 }, label = {} } }))
     assert.matches("expected one matrix or { z = matrix } in the table, got 0", refused("heatmap", {}))

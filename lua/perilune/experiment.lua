@@ -1,4 +1,5 @@
--- What experiments share: the folder of the results, their file of JSON lines, and the line that says where they ran.
+-- What experiments share: the folder of the results, their file of JSON lines, the line that says where they ran, and
+-- how they take time.
 local core = require "perilune.core"
 local tune = require "perilune.rnn.tune"
 
@@ -58,8 +59,8 @@ function Results:close()
 end
 Results.__close = Results.close
 
---- The records of one kind in a file of JSON lines.
-function experiment.read(path, kind)
+--- The records of one kind in a file of JSON lines. That there is none is an error, unless they `may_lack`.
+function experiment.read(path, kind, may_lack)
   local records = {}
   local file, message = io.open(path)
   if not file then error(message, 0) end
@@ -68,8 +69,33 @@ function experiment.read(path, kind)
     if record.kind == kind then records[#records + 1] = record end
   end
   file:close()
-  if #records == 0 then error(("%s holds no record of kind '%s'"):format(path, kind), 0) end
+  if #records == 0 and not may_lack then error(("%s holds no record of kind '%s'"):format(path, kind), 0) end
   return records
+end
+
+local function quantile(sorted, share)
+  return sorted[math.max(1, math.min(#sorted, math.floor(share * (#sorted - 1) + 1.5)))]
+end
+
+--- Sorts a list of numbers and returns its median, 10 % and 90 % quantile.
+function experiment.quantiles(list)
+  table.sort(list)
+  return quantile(list, 0.5), quantile(list, 0.1), quantile(list, 0.9)
+end
+
+--- Runs f `repeats` times, each in a scope of its own, after two unmeasured runs; returns median, 10 % and 90 %
+-- quantile in ms of the device's time. Nothing waits in between: a GPU has work while the script prepares the next
+-- call, as in a training loop.
+function experiment.measure(f, device, repeats)
+  local timers, times = {}, {}
+  for i = -1, repeats do
+    local _ <close> = core.scope()
+    timers[i] = core.timer(device):start()
+    f()
+    timers[i]:mark()
+  end
+  for i, timer in ipairs(timers) do times[i] = timer:stop() end
+  return experiment.quantiles(times)
 end
 
 return experiment

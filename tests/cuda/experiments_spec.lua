@@ -63,6 +63,40 @@ describe("experiments on a GPU", function()
     assert.is_true(row.batch_ms > 0 and row.ms > row.batch_ms)
   end)
 
+  it("heads measures heads, and fused against alternating", function()
+    local path = folder .. "/heads.jsonl"
+    run(("experiments/heads.lua --device %s --widths 128 --heads 1,2 --steps 16 --repeats 2 --batches 2,8 "
+      .. "--head-dims 32,36 --out %s"):format(device, path))
+    local rows, pairs_of = records(path, "heads"), records(path, "break_even")
+    assert.same({ 4, 2, 4 }, { #rows, #records(path, "limit"), #pairs_of })
+    for _, row in ipairs(rows) do
+      assert.is_true(row.forward_us > 0 and row.both_us > row.forward_us and row.both_bytes > 0)
+      assert.equal("measured", row.how)
+    end
+    for _, row in ipairs(pairs_of) do
+      assert.is_true(row.alternating_us > 0)
+      assert.equal(row.head_dim == 32, row.fused_us ~= nil)
+    end
+  end)
+
+  it("numerics finds errors of the size of each type's rounding", function()
+    local path = folder .. "/numerics.jsonl"
+    run(("experiments/numerics.lua --device %s --cells lstm,slstm --lengths 8,33 --sizes 2x2x32 --out %s")
+      :format(device, path))
+    assert.equal(2, #records(path, "exact"))
+    for _, row in ipairs(records(path, "exact")) do assert.is_true(row.h < 1e-12 and row.gradient < 1e-11) end
+    local rounding <const> = { float32 = 2 ^ -24, tf32 = 2 ^ -11, float16 = 2 ^ -11, bfloat16 = 2 ^ -8 }
+    local rows = records(path, "errors")
+    assert.equal(32, #rows) -- two cells, two forget biases, four types, two backends
+    for _, row in ipairs(rows) do
+      local size, words = rounding[row.dtype], ("%s %s %s"):format(row.cell, row.dtype, row.backend)
+      assert.equal(row.backend == "fused", row.scope ~= nil)
+      for _, of in ipairs { row.states.h.largest, row.states.c.largest, row.gradients.Wx, row.gradients.R } do
+        assert.is_true(of[2] > size / 100 and of[2] < 50 * size, ("%s: %g"):format(words, of[2]))
+      end
+    end
+  end)
+
   it("the notebook runs from end to end", function()
     local short, out = folder .. "/short.ipynb", folder .. "/out.ipynb"
     local text, found = program.read("notebooks/01-parity.ipynb"):gsub("steps = 3000", "steps = 20")

@@ -1,4 +1,5 @@
 -- The experiments as programs: short runs, their files, their errors, the same numbers from the same seed.
+local pl = require "perilune"
 local program = require "bind.program"
 local records = require "perilune.experiment".read
 local new_folder = require "tests.new_folder"
@@ -103,6 +104,14 @@ describe("experiments", function()
       { "speed", "--sizes 1x4", "sizes: expected BATCHxTIMExUNITS, got '1x4'" },
       { "speed", "--sizes 1x4x0", "sizes: expected BATCHxTIMExUNITS, got '1x4x0'" },
       { "speed", "--out " .. file .. "/below", "out: cannot write the results" },
+      { "numerics", "--sizes 4x32", "sizes: expected BATCHxHEADSxUNITS, got '4x32'" },
+      { "numerics", "--dtypes tf32", "dtypes: tf32 is a type of a GPU's products" },
+      { "numerics", "--backends reference,fused", "backends: 'fused' runs on cuda only" },
+      { "numerics", "--cells foo", "cells: expected one of elman, gru, lstm, slstm, with commas, got 'foo'" },
+      { "heads", "--widths 64 --heads 1,3", "heads: expected divisors of the width 64, got 3" },
+      { "heads", "--chip A10", "chip: expected one of A100, .*, got A10" },
+      { "heads", "--cell foo", "cell: no cell 'foo'; there are elman" },
+      { "heads", "--device typo", "device: there is no 'typo' here" },
       { "bandwidth", "--matrices foo", "matrices: expected integers separated by commas, got 'foo'" },
       { "bandwidth", "--matrices 8,0", "matrices: expected a number of at least 1 separated by commas, got '8,0'" },
       { "bandwidth", "--dtypes float32,int8", "dtypes: expected one of float32, .*, got 'float32,int8'" },
@@ -119,7 +128,7 @@ describe("experiments", function()
   end)
 
   it("list their options and refuse others", function()
-    for _, name in ipairs { "parity", "speed", "bandwidth", "constrint" } do
+    for _, name in ipairs { "parity", "speed", "bandwidth", "constrint", "numerics", "heads" } do
       local status, text = run(name, "--help")
       assert.are.equal(0, status)
       assert.matches("usage: perilune experiments/" .. name, text)
@@ -139,6 +148,101 @@ describe("experiments", function()
     assert.are.equal(7, #families)
     assert.are.same({ shapes[1].feasible, 0 }, { families[1].plans, families[1].refused })
     for _, row in ipairs(families) do assert.is_true(row.plans >= families[1].plans, row.without) end
+  end)
+
+  it("heads plans for a chip that is not here: times, the largest width, and where alternating is quicker", function()
+    local path = folder .. "/heads.jsonl"
+    local status, text = run("heads", "--chip H200 --widths 768 --heads 1,12 --batches 256,16 --head-dims 60,64,768 "
+      .. "--out " .. path)
+    assert.are.equal(0, status, text)
+    local rows, limits, pairs_of = records(path, "heads"), records(path, "limit"), records(path, "break_even")
+    assert.are.same({ 4, 2, 6 }, { #rows, #limits, #pairs_of })
+    local one, other, many = rows[1], rows[2], rows[3]
+    assert.are.same({ "fused", "alternating", "fused" }, { one.backend, other.backend, many.backend })
+    assert.are.same({ "planned for H200", "predicted", true, false }, { one.device, one.how, one.auto, other.auto })
+    assert.are.same({ 4 * 768 * 768 + 4 * 768, 4 * 768 * 64 + 4 * 768 }, { one.parameters, many.parameters })
+    assert.are.same({ "block", 64 }, { many.scope, many.head_dim })
+    for _, row in ipairs(rows) do assert.is_true(row.forward_us > 0 and row.both_us > row.forward_us) end
+    assert.is_true(one.both_us > many.both_us and one.both_us < other.both_us)
+    local function backend_of(row, head_dim)
+      return pcall(pl.rnn_plan, { cell = "lstm", batch = 16, heads = row.heads, head_dim = head_dim, chip = "H200",
+                                  dtype = "bfloat16", backend = "fused" })
+    end
+    for _, row in ipairs(limits) do -- the last that is planned: the next one is not
+      assert.are.same({ true, false }, { (backend_of(row, row.head_dim)), (backend_of(row, row.head_dim + 8)) })
+      assert.are.equal(row.heads * row.head_dim, row.width)
+      local _, at_once = backend_of(row, row.head_dim_at_once)
+      local _, later = backend_of(row, row.head_dim_at_once + 64)
+      assert.is_true(at_once.details.launches == 1 and later.details.launches > 1)
+    end
+    for _, row in ipairs(pairs_of) do assert.are.equal(row.head_dim == 60, row.fused_us == nil) end
+    for head_dim, first in pairs { [60] = "16", [64] = "none of these", [768] = "256" } do
+      assert.matches(("\n +%d +%%d+ [^\n]*  %s\n"):format(head_dim, first), text)
+    end
+    status, text = run("heads", "--plot " .. path)
+    assert.are.same({ 0, folder .. "/heads.svg\n" }, { status, text })
+    local picture = program.read(folder .. "/heads.svg")
+    for _, words in ipairs { "768 units, fused", "head_dim 768, heads 1", "as quick", "planned for H200" } do
+      assert.is_truthy(picture:find(words, 1, true), words)
+    end
+  end)
+
+  it("heads measures what the CPU offers", function()
+    local path = folder .. "/heads.jsonl"
+    local status, text = run("heads", "--widths 24 --heads 1,3 --steps 4 --repeats 2 --out " .. path)
+    assert.are.equal(0, status, text)
+    local rows = records(path, "heads")
+    assert.are.equal(2, #rows)
+    for _, row in ipairs(rows) do
+      assert.are.same({ "reference", "measured", true }, { row.backend, row.how, row.auto })
+      assert.is_true(row.forward_us_p10 <= row.forward_us and row.forward_us <= row.forward_us_p90)
+      assert.is_true(row.forward_bytes > 4 * 16 * 4 * 4 * 24 and row.both_bytes > row.forward_bytes)
+    end
+    assert.matches("Fused and alternating run on GPUs only", text)
+    assert.are.equal(0, (run("heads", "--plot " .. path)))
+    assert.is_true(exists(folder .. "/heads.svg"))
+  end)
+
+  it("numerics finds errors of the size of each type's rounding, and sums several files up in one table", function()
+    local path = folder .. "/numerics.jsonl"
+    local status, text = run("numerics", "--cells elman,slstm --lengths 4,24 --vanilla-most 4 --sizes 2x1x16 --out "
+      .. path)
+    assert.are.equal(0, status, text)
+    local device, rows = records(path, "run")[1].device, records(path, "errors")
+    assert.are.equal(18, #rows) -- three types and two backends of an Elman cell and of an sLSTM with two forget biases
+    local rounding <const> = { float32 = 2 ^ -24, float16 = 2 ^ -11, bfloat16 = 2 ^ -8 }
+    for _, row in ipairs(rows) do
+      local lengths = row.backend == "vanilla" and { 4 } or { 4, 24 }
+      assert.are.same({ device, lengths }, { row.device, row.lengths })
+      local size = rounding[row.dtype]
+      for name, state in pairs(row.states) do
+        local message = ("%s of %s %s %s"):format(name, row.cell, row.dtype, row.backend)
+        assert.are.same({ #lengths, #row.steps }, { #state.median, #state.per_step }, message)
+        for i, middle in ipairs(state.median) do
+          assert.is_true(middle > size / 100 and middle <= state.largest[i] and state.largest[i] < 20 * size, message)
+        end
+        assert.is_true(state.per_step[1] == state.per_step[1] and state.last[1] < 20 * size, message)
+      end
+      for _, name in ipairs { "Wx", "R", "b", "states" } do
+        local of = row.gradients[name]
+        assert.is_true(#of == #lengths and of[1] > 0 and of[1] < 20 * size, name)
+      end
+    end
+    assert.are.same({ 1, 2, 3, 4, 6, 8, 11, 16, 23, 24 }, rows[1].steps)
+    assert.matches("float32%s+vanilla over reference, T = 4%s", text)
+    assert.matches("T = 24 over 4, forget bias 3", text)
+    local elsewhere = folder .. "/elsewhere.jsonl" -- as if of another device
+    program.write(elsewhere, (program.read(path):gsub('"device": "cpu: ', '"device": "cuda:0: ')))
+    status, text = run("numerics", ("--plot %s,%s"):format(path, elsewhere))
+    assert.are.equal(0, status, text)
+    assert.are.equal(36, select(2, text:gsub("\n[12] +%l+ +[03] +%l+%d+ +%l+ +2x1x16 ", "")))
+    assert.matches("device 2 is cuda:0: ", text, 1, true)
+    for _, what in ipairs { "h", "c", "gradient" } do
+      local picture = program.read(("%s/numerics-%s-2x1x16.svg"):format(folder, what))
+      assert.matches("slstm, forget bias 3", picture)
+      assert.matches(">bfloat16 vanilla, device 2<", picture)
+      assert.are.equal(what == "c", not picture:find "elman")
+    end
   end)
 
   it("speed prints a row per size, work and pass, and writes them", function()

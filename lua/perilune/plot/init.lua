@@ -1,33 +1,34 @@
--- Pictures of data, drawn by gnuplot in a child process: line, scatter, bar, heatmap and band. A figure shows itself
--- in a notebook (SVG) and saves itself as SVG, PNG or PDF.
+-- Pictures of data, drawn by gnuplot in a child process: line, scatter, bar, heatmap and band, and panels of these. A
+-- figure shows itself in a notebook (SVG) and saves itself as SVG, PNG or PDF.
 --
 --   local plot = require "perilune.plot"
 --   plot.line{ { x = lengths, y = accuracy, label = "lstm" }, title = "Parity", xlabel = "length", logx = true }
 --
 -- The array part holds the series; x and y are tables or tensors of equal length, x defaults to 1, 2, ... Points that
--- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Options: title, xlabel, ylabel, logx, logy
--- (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or a place
--- such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one in which
--- people zoom and move). What is wrong with data or options is an error when the figure is made.
+-- are NaN or infinite, or not above 0 on a logarithmic axis, are gaps. Series take their looks in turn; colour = 2 and,
+-- of curves, dash = 2 (dashes and marker) give one those that the second would have. Options: title, xlabel, ylabel,
+-- logx, logy (true, or the base), xrange and yrange ({low, high}), size ({width, height} in pixels), legend (false, or
+-- a place such as "bottom right"), interactive (true: where the front end knows Vega-Lite, it shows the figure as one
+-- in which people zoom and move). What is wrong with data or options is an error when the figure is made.
 local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local display = require "perilune.display"
+local panels = require "perilune.plot.panels"
 local read = require "perilune.plot.read"
 local style = require "perilune.plot.style"
 local vegalite = require "perilune.plot.vegalite"
 
 local fail, finite = read.fail, read.finite
-local cycle, placed = style.cycle, style.placed
+local cycle, placed, colour_of = style.cycle, style.placed, style.colour_of
 
 local plot = {}
 
 -- Dash and marker differ from series to series as the colour does, for print without colour.
-local colours <const> = style.colours
 local dashes <const> = { "1", "2", "4", "5", "3" }
 local markers <const> = { 7, 5, 9, 13, 11, 6, 4 }
 
-local ink <const> = "#333333"
+local ink <const> = style.ink
 local terminals <const> = {
   svg = "svg size %d,%d noenhanced font 'DejaVu Sans,Helvetica,Arial,sans-serif,13' background '#ffffff'",
   png = "pngcairo size %d,%d noenhanced font 'DejaVu Sans,11' background '#ffffff'",
@@ -108,7 +109,8 @@ local function preamble(options)
   for _, axis in ipairs { "x", "y" } do
     if options["log" .. axis] then
       local base = options["log" .. axis]
-      script[#script + 1] = ("set logscale %s %g"):format(axis, type(base) == "number" and base or 10)
+      script[#script + 1] = ("set logscale %s %g\nset format %s '%%g'"):format(axis,
+        type(base) == "number" and base or 10, axis) -- gnuplot's own format gives every label the longest one's digits
     end
     local limits = options[axis .. "range"]
     if limits then
@@ -152,6 +154,7 @@ local options_of <const> = {
   line = read.known {}, scatter = read.known {}, band = read.known {},
   bar = read.known { logx = true, xrange = true },
   heatmap = read.known { logx = true, logy = true, xrange = true, yrange = true, legend = true },
+  panels = { title = true, size = true, columns = true },
 }
 
 -- Each kind reads a specification and returns its options, a function that writes the script, and the series or matrix.
@@ -160,44 +163,44 @@ local kinds = {}
 --- plot.line{ { x =, y =, label = }, .., title =, .. }: curves through points; up to 40 points carry markers, so
 -- that single measurements can be seen.
 function kinds.line(spec)
-  local series = read.series(spec, { "y" }, read.numbers)
+  local series = read.series(spec, { "y" }, { "colour", "dash" }, read.numbers)
   local options = read.options(spec, options_of.line)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one, rows)
       local marked = #rows <= style.marked_max
-      local with = marked and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, i)) or "lines"
+      local with = marked and "linespoints pointsize 0.7 pointtype " .. cycle(markers, one.dash or i) or "lines"
       return { ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
-        :format(i, with, cycle(colours, i), cycle(dashes, i), title_of(one)) }
+        :format(i, with, colour_of(one, i), cycle(dashes, one.dash or i), title_of(one)) }
     end)
   end, series
 end
 
 --- plot.scatter{ { x =, y =, label = }, .., title =, .. }: points.
 function kinds.scatter(spec)
-  local series = read.series(spec, { "y" }, read.numbers)
+  local series = read.series(spec, { "y" }, { "colour" }, read.numbers)
   local options = read.options(spec, options_of.scatter)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one)
       return { ("$data%d using 1:2 with points pointtype %d pointsize 0.7 linecolor rgb '%s' %s")
-        :format(i, cycle(markers, i), cycle(colours, i), title_of(one)) }
+        :format(i, cycle(markers, i), colour_of(one, i), title_of(one)) }
     end)
   end, series
 end
 
 --- plot.band{ { x =, y =, low =, high =, label = }, .., title =, .. }: curves y between low and high.
 function kinds.band(spec)
-  local series = read.series(spec, { "y", "low", "high" }, read.numbers)
+  local series = read.series(spec, { "y", "low", "high" }, { "colour", "dash" }, read.numbers)
   local options = read.options(spec, options_of.band)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y", "low", "high" }, function(i, one)
-      local colour = cycle(colours, i)
+      local colour = colour_of(one, i)
       return {
         ("$data%d using 1:3:4 with filledcurves linecolor rgb '%s' notitle"):format(i, colour),
         ("$data%d using 1:2 with lines linewidth 2 linecolor rgb '%s' dashtype %s %s")
-          :format(i, colour, cycle(dashes, i), title_of(one)),
+          :format(i, colour, cycle(dashes, one.dash or i), title_of(one)),
       }
     end, "set style fill transparent solid 0.2 noborder")
   end, series
@@ -215,7 +218,7 @@ end
 --- plot.bar{ { x =, y =, label = }, .., title =, .. }: groups of bars; the x of the first series (numbers or
 -- words) names the groups; every series has a bar in each.
 function kinds.bar(spec)
-  local series = read.series(spec, { "y" }, read.words)
+  local series = read.series(spec, { "y" }, { "colour" }, read.words)
   for i, one in ipairs(series) do
     if #one.y ~= #series[1].y then
       fail("series %d.y: expected %d values, one per group, got %d", i, #series[1].y, #one.y)
@@ -235,7 +238,7 @@ function kinds.bar(spec)
       if any_finite(rows) then
         block(script, "data" .. i, rows)
         elements[#elements + 1] = ("$data%d using 1:2:3 with boxes linecolor rgb '%s' %s")
-          :format(i, cycle(colours, i), title_of(one))
+          :format(i, colour_of(one, i), title_of(one))
       end
     end
     tics(script, "x", series[1].x)
@@ -270,6 +273,8 @@ function kinds.heatmap(spec)
     return script
   end, matrix
 end
+
+function kinds.panels(spec) return panels(spec, options_of.panels, quoted) end
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Running gnuplot
@@ -322,7 +327,9 @@ function Figure:svg()
 end
 
 --- The figure as a Vega-Lite specification: a table that holds the data, for pl.json_encode or display.vegalite.
+-- Panels have none.
 function Figure:vegalite()
+  if self.kind == "panels" then fail("vegalite: expected a figure of one kind, got panels") end
   return vegalite(self.kind, self.options, self.data, self.size)
 end
 
@@ -352,7 +359,7 @@ for kind, make in pairs(kinds) do
     }, Figure)
   end
   declared.options(draw, options_of[kind])
-  plot[kind] = declared.document(draw, make)
+  plot[kind] = declared.document(draw, kind == "panels" and panels or make)
 end
 
 return plot

@@ -59,6 +59,7 @@ local known_options <const> = {
   xrange = range_option, yrange = range_option,
   interactive = { function(value) return type(value) == "boolean" end, "true or false" },
   size = { is_size, "{ width, height } in pixels, from 50 to 20000" },
+  columns = { function(value) return math.type(value) == "integer" and value >= 1 end, "an integer of at least 1" },
   legend = { is_place, "false or a place, words of left right center top bottom inside outside" },
 }
 
@@ -69,11 +70,11 @@ local function sorted(names)
   return table.concat(list, ", ")
 end
 
---- The names of the options of a kind of figure; `refused` names those that it has no use for.
+--- The names of the options of a kind of figure with axes; `refused` names those that it has no use for.
 function read.known(refused)
   local known = {}
   for name in pairs(known_options) do
-    if not refused[name] then known[name] = true end
+    if not refused[name] and name ~= "columns" then known[name] = true end
   end
   return known
 end
@@ -144,13 +145,23 @@ local function require_figure(spec)
   if type(spec) ~= "table" then fail("expected a table of series and options, got %s", check.shown(spec)) end
 end
 
---- The series of a figure with the columns that its kind needs, as new tables of equal length; read_x(value, name)
--- reads their x.
-function read.series(spec, columns, read_x)
+-- Where series that belong together shall look alike: the place of their colour, or of their dashes and marker, among
+-- those that a figure has.
+local function read_look(value, name)
+  if value ~= nil and (math.type(value) ~= "integer" or value < 1) then
+    fail("%s: expected an integer of at least 1, got %s", name, check.shown(value))
+  end
+  return value
+end
+
+--- The series of a figure with the columns and looks ("colour", "dash") that its kind has, as new tables of equal
+-- length; read_x(value, name) reads their x.
+function read.series(spec, columns, looks, read_x)
   require_figure(spec)
   if #spec == 0 then fail("no series: expected at least one { x =, y = } in the table") end
   local known = { x = true, label = true }
   for _, column in ipairs(columns) do known[column] = true end
+  for _, look in ipairs(looks) do known[look] = true end
   local series = {}
   for i, given in ipairs(spec) do
     local name = "series " .. i
@@ -160,6 +171,7 @@ function read.series(spec, columns, read_x)
       fail("%s.label: expected a string, got %s", name, check.shown(given.label))
     end
     local one = { label = given.label and tostring(given.label) }
+    for _, look in ipairs(looks) do one[look] = read_look(given[look], name .. "." .. look) end
     local n
     for _, column in ipairs(columns) do
       local path = name .. "." .. column

@@ -4,6 +4,9 @@ local style = {}
 -- Okabe and Ito's palette, distinct for the colour-blind.
 style.colours = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000" }
 
+-- Text and axes.
+style.ink = "#333333"
+
 -- Curves of so many points at most carry markers, so that single measurements can be seen.
 style.marked_max = 40
 
@@ -11,6 +14,9 @@ style.marked_max = 40
 function style.cycle(list, i)
   return list[(i - 1) % #list + 1]
 end
+
+--- The colour of the i-th series.
+function style.colour_of(series, i) return style.cycle(style.colours, series.colour or i) end
 
 --- A value of an axis, NaN where a logarithmic axis has no place for it.
 function style.placed(value, logarithm)

@@ -3,7 +3,7 @@ local core = require "perilune.core"
 local style = require "perilune.plot.style"
 
 local null <const> = core.null
-local colours <const>, cycle, placed = style.colours, style.cycle, style.placed
+local cycle, placed, colour_of = style.cycle, style.placed, style.colour_of
 
 local dashes <const> = { { 1, 0 }, { 8, 3 }, { 2, 2 }, { 8, 3, 2, 3 }, { 5, 2 } }
 local shapes <const> = { "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right" }
@@ -59,7 +59,7 @@ local function colour_scale(series)
   local domain, range = {}, {}
   for i, one in ipairs(series) do
     if one.label then
-      domain[#domain + 1], range[#range + 1] = one.label, cycle(colours, i)
+      domain[#domain + 1], range[#range + 1] = one.label, colour_of(one, i)
     end
   end
   return { domain = domain, range = range }
@@ -74,7 +74,7 @@ local function layered(options, series, draw)
         layer.transform = { { calculate = core.json_encode(one.label), as = "series" } }
         layer.encoding.color = { field = "series", type = "nominal", scale = scale, legend = legend_of(options) }
       else
-        layer.mark.color = cycle(colours, i)
+        layer.mark.color = colour_of(one, i)
         if layer.mark.point then layer.mark.point.color = layer.mark.color end
       end
       layer.mark.clip = true
@@ -87,7 +87,7 @@ end
 
 local function curve(options, i, one, columns)
   return { data = values_of(options, one, columns), encoding = { y = channel(options, "y") },
-    mark = { type = "line", strokeWidth = 2, strokeDash = cycle(dashes, i), tooltip = true } }
+    mark = { type = "line", strokeWidth = 2, strokeDash = cycle(dashes, one.dash or i), tooltip = true } }
 end
 
 local level_max <const> = 90 -- letters that stand side by side below an axis
@@ -109,7 +109,7 @@ function kinds.line(options, series)
   return layered(options, series, function(i, one)
     local layer = curve(options, i, one, { "x", "y" })
     local marked = #one.y <= style.marked_max
-    layer.mark.point = marked and { filled = true, size = point_area, shape = cycle(shapes, i) } or nil
+    layer.mark.point = marked and { filled = true, size = point_area, shape = cycle(shapes, one.dash or i) } or nil
     return { layer }
   end)
 end
@@ -135,7 +135,7 @@ end
 function kinds.bar(options, series)
   local rows, names, range, labelled = {}, {}, {}, false
   for i, one in ipairs(series) do
-    names[i], range[i] = one.label or tostring(i), cycle(colours, i)
+    names[i], range[i] = one.label or tostring(i), colour_of(one, i)
     labelled = labelled or one.label ~= nil
     for group, height in ipairs(one.y) do
       rows[#rows + 1] = { group = group, y = placed(height, options.logy), place = i, series = names[i] }
