@@ -16,8 +16,8 @@
 -- What a row measures, and what its fields mean, perilune.speed says; perilune.speed.floor says what "of floor" is a
 -- share of. Rows "recurrence" are given Wx, rows "with input" make it from x. A sweep varies the width of heads, the
 -- batch or the length (perilune.speed.sweeps has the sizes); a size that a backend cannot run, or for which memory is
--- too small, is passed over with a word. On a GPU a sweep also shows the first call of each shape, both ways, in a
--- process of its own with an empty and with a full cache of kernels.
+-- too small, is passed over with a word. On a GPU a sweep also shows the first call for each size of heads, both ways,
+-- in a process of its own with an empty and with a full cache of kernels.
 local pl = require "perilune"
 local compare = require "perilune.speed.compare"
 local experiment = require "perilune.experiment"
@@ -176,14 +176,14 @@ local function show_plans(group, sizes)
   end
 end
 
--- The first call of each shape, which is compiled for any number of steps.
+-- The first call for each size of heads; about as much is compiled for any batch and any number of steps.
 local function first_calls(group, sizes)
   local seen = {}
   print(("%-14s %9s %9s %9s %14s"):format("first call", "cold ms", "warm ms", "kernels", "compiling ms"))
   for _, size in ipairs(sizes) do
-    local shape = ("%d %d %d"):format(size.batch, size.heads, size.head_dim)
-    if group.plans[size] and not seen[shape] then
-      seen[shape] = true
+    local heads = ("%d %d"):format(size.heads, size.head_dim)
+    if group.plans[size] and not seen[heads] then
+      seen[heads] = true
       local row = process.first(setting(group, size, false, "f+b"))
       print(("%-14s %9.1f %9.1f %9d %14.1f"):format(size.text, row.cold_ms, row.warm_ms, row.kernels, row.compile_ms))
       row.kind, row.size, row.cell, row.dtype = "first call", size.text, group.cell, group.dtype

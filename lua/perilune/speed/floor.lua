@@ -103,9 +103,8 @@ end
 function floor.of(s, peaks)
   local problem = problem_of(s)
   local q = sizes.problem(problem)
-  local least = { operations = operations_of(s, q), bytes = bytes_of(s, q), ms = 0 }
-  local step_us = 0
-  if s.device ~= "cpu" then step_us = floor.step_us(problem, tune.scaled(core.fused_chip(s.device)), s.pass) end
+  local least, step_us = { operations = operations_of(s, q), bytes = bytes_of(s, q), ms = 0 }, 0
+  if s.device ~= "cpu" then step_us = floor.step_us(problem, tune.scaled(core.fused_chip(problem.device)), s.pass) end
   for _, limit in ipairs {
     { "products", least.operations / peaks.gflops / 1e6 }, { "memory", least.bytes / peaks.gbytes_per_s / 1e6 },
     { "steps", s.steps * step_us / 1000 },
