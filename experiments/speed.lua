@@ -72,6 +72,8 @@ if option.plot then
   options.attempt("plot", draw, option.plot)
   return
 end
+if option.peers then options.fail("option --peers: it is for --plot FILE") end
+if option.compare and option.what ~= "rnn" then options.fail("option --compare: it is for --what rnn") end
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Recurrences

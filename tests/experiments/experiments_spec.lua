@@ -107,6 +107,8 @@ describe("experiments", function()
       { "speed", "--sweep heads --backend alternating", "backend: 'alternating' runs on cuda only" },
       { "speed", "--what training --cell lstm,gru", "cell: expected one for %-%-what training, got 2" },
       { "speed", "--compare " .. file, "compare: .*file holds no measured recurrence" },
+      { "speed", "--what startup --compare " .. file, "compare: it is for %-%-what rnn" },
+      { "speed", "--peers " .. file, "peers: it is for %-%-plot FILE" },
       { "speed", "--plot " .. file, "plot: .*file holds no measured recurrence" },
       { "speed", "--plot experiments/results/speed-cpu.jsonl --peers " .. file .. "/no", "peers: " },
       { "bandwidth", "--matrices foo", "matrices: expected integers separated by commas, got 'foo'" },
