@@ -41,7 +41,8 @@ local function before(a, b)
   return rank_a < 3 and a < b
 end
 
-local function sorted_keys(value, length)
+--- The keys of a table behind its sequence of that length, in that order unless there are more than 10,000.
+function inspect.keys(value, length)
   local keys = {}
   for key in next, value do
     local in_sequence = math_type(key) == "integer" and key >= 1 and key <= length
@@ -65,7 +66,7 @@ local function items(value, depth, shown)
     in_sequence = in_sequence + 1
     add(format(rawget(value, in_sequence), depth + 1, shown))
   end
-  local keys = sorted_keys(value, length)
+  local keys = inspect.keys(value, length)
   while in_keys < min(#keys, ITEMS_MAX) and shown.count < TOTAL_MAX do
     in_keys = in_keys + 1
     local key = keys[in_keys]

@@ -97,13 +97,19 @@ class Notebook(unittest.TestCase):
     def show(self, selector):
         """The text of the first such element that is on the page, once there is one."""
         element = f"document.querySelector({json.dumps(selector)})"
-        self.page.wait(f"!!{element} && {element}.getClientRects().length > 0 && getComputedStyle({element}).opacity == 1")
+        self.page.wait(f"!!{element} && {element}.getClientRects().length > 0"
+                       f" && getComputedStyle({element}).opacity == 1")
         return self.page.evaluate(f"{element}.textContent")
+
+    def write(self, code):
+        """Types into the cell with the cursor. The editor takes it in a little later than the page does."""
+        self.page.type(code)
+        self.page.wait(f"Jupyter.notebook.get_selected_cell().code_mirror.getValue().endsWith({json.dumps(code)})")
 
     def start(self, code):
         """Runs code in the last cell, behind what it holds; another follows it then."""
         self.page.click(".code_cell:last-child .CodeMirror")
-        self.page.type(code)
+        self.write(code)
         self.page.press("Enter", SHIFT)
 
     def outputs(self, code):
@@ -146,7 +152,7 @@ class Notebook(unittest.TestCase):
         self.show(".output_latex .MathJax")
 
     def test_completion(self):
-        self.page.type("string.re")
+        self.write("string.re")
         self.page.press("Tab")
         self.assertEqual(self.show("#complete"), "repreverse")
         self.page.screenshot(os.path.join(ARTIFACTS, "test_completion_menu.png"))
@@ -154,7 +160,7 @@ class Notebook(unittest.TestCase):
         self.assertIn("olleh", self.outputs("('hello', 1) == 'hello' and ('hello'):reverse()"))
 
     def test_tooltip(self):
-        self.page.type("string.rep(")
+        self.write("string.rep(")
         self.page.press("Tab", SHIFT)
         self.assertIn("string.rep", self.show("#tooltip .tooltiptext"))
 

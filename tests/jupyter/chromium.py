@@ -12,8 +12,8 @@ import urllib.request
 from tornado.websocket import websocket_connect
 
 PATIENCE_S = 20
-ALT, CONTROL, META, SHIFT = 1, 2, 4, 8
-KEYS = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37}  # and their virtual key codes
+SHIFT = 8  # of DevTools' modifiers
+KEYS = {"Enter": 13, "Tab": 9, "ArrowRight": 39}  # and their virtual key codes
 
 
 def wait_for(what, look, patience_s=PATIENCE_S):
@@ -35,7 +35,8 @@ class Chromium:
         self.process = subprocess.Popen(
             [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--force-color-profile=srgb", "--window-size=1100,1400", "--remote-debugging-port=0",
-             f"--user-data-dir={self.folder.name}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+             f"--user-data-dir={self.folder.name}", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port = os.path.join(self.folder.name, "DevToolsActivePort")
         wait_for("Chromium's port", lambda: os.path.exists(port) and os.path.getsize(port))
         with open(port) as file:
@@ -73,6 +74,7 @@ class Page:
         self.complaints = []
         for domain in "Page", "Runtime":
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as if its window were the one in front
 
     def _wait(self, begin):
         async def answer():

@@ -2,6 +2,7 @@
 -- can be asked for. Types of plain values are called "int", "float", "bool" and "str", by which JupyterLab knows that
 -- it can show the value itself. Lists values without running the user's code.
 local core = require "perilune.core"
+local sorted_keys = require("perilune.inspect").keys
 local source = require "perilune.code.source"
 
 -- Cells may give other values to these names.
@@ -11,16 +12,15 @@ local setmetatable, getmetatable, ipairs, error = setmetatable, debug.getmetatab
 local getupvalue, setupvalue, getinfo, getlocal = debug.getupvalue, debug.setupvalue, debug.getinfo, debug.getlocal
 local getuservalue, status = debug.getuservalue, coroutine.status
 local math_type, min, max = math.type, math.min, math.max
-local find, sub, gsub, format, byte, concat, sort = string.find, string.sub, string.gsub, string.format, string.byte,
-  table.concat, table.sort
+local find, sub, gsub, format, byte, concat = string.find, string.sub, string.gsub, string.format, string.byte,
+  table.concat
 local array, tensor_metatable = core.json_array, core.tensor_metatable
 local tensor_field, select, item = tensor_metatable.__index, core.methods.select, core.methods.item
 
 local values = {}
 
--- Children of one list before the rest is put into another, bytes of a line, items of a table in it, keys that are
--- looked at for an order.
-local PAGE <const>, WIDTH <const>, ITEMS <const>, SORTED_MAX <const> = 500, 120, 8, 50000
+-- Children of one list before the rest is put into another, bytes of a line, items of a table in it.
+local PAGE <const>, WIDTH <const>, ITEMS <const> = 500, 120, 8
 
 -- Text --------------------------------------------------------------------------------------------------------------
 
@@ -157,23 +157,6 @@ end
 
 -- What is inside ----------------------------------------------------------------------------------------------------
 
-local RANK <const> = { number = 1, string = 2 }
-local function before(a, b)
-  local rank_a, rank_b = RANK[type(a)] or 3, RANK[type(b)] or 3
-  if rank_a ~= rank_b then return rank_a < rank_b end
-  return rank_a < 3 and a < b
-end
-
--- The keys behind the sequence, in order unless there are too many.
-local function named_keys(value, length)
-  local keys = {}
-  for key in next, value do
-    if not (math_type(key) == "integer" and key >= 1 and key <= length) and key == key then keys[#keys + 1] = key end
-  end
-  if #keys <= SORTED_MAX then sort(keys, before) end
-  return keys
-end
-
 local function child_expression(name, key)
   if not name then return nil end
   if type(key) == "string" and find(key, "^[%a_][%w_]*$") then return name .. "." .. key end
@@ -184,7 +167,7 @@ end
 -- besides it.
 local function children_of_table(value, name)
   local length = rawlen(value)
-  local keys, meta = named_keys(value, length), getmetatable(value)
+  local keys, meta = sorted_keys(value, length), getmetatable(value)
   if meta ~= nil then keys[#keys + 1] = meta end
   return function(i)
     local key = i <= length and i or keys[i - length]
