@@ -22,6 +22,7 @@ local experiment = require "perilune.experiment"
 local fused = require "perilune.rnn.fused"
 local options = require "perilune.options"
 local plan = require "perilune.rnn.plan"
+local speed = require "perilune.speed"
 local steps = require "perilune.rnn.steps"
 local tune = require "perilune.rnn.tune"
 
@@ -198,9 +199,10 @@ local function measure(row, problem, way)
   for _, way_through in ipairs { { "forward", function() forward "all" end }, { "both", both } } do
     local name = way_through[1]
     pl.reset_peak_memory(option.device)
-    local ms, low, high = experiment.measure(way_through[2], option.device, option.repeats)
+    local times = speed.times(way_through[2], option.device, { repeats = option.repeats })
+    local ms, low, high = experiment.quantiles(times)
     row[name .. "_us"], row[name .. "_us_p10"], row[name .. "_us_p90"] = 1000 * ms / T, 1000 * low / T, 1000 * high / T
-    row[name .. "_bytes"] = pl.memory()[option.device == "cuda" and "cuda:0" or option.device].peak
+    row[name .. "_bytes"] = speed.memory(option.device).peak
   end
 end
 

@@ -292,6 +292,7 @@ describe("a Vega-Lite figure", function()
       { x = { 3, 4 }, y = { 1, 2 }, low = { 0, 1 }, high = { 2, 4 } }, logy = true })
     local area, curve = band.layer[1], band.layer[2]
     assert.are.same({ "area", "line" }, { area.mark.type, curve.mark.type })
+    assert.are.same({ nil, "circle", n = 2 }, table.pack(area.mark.point, curve.mark.point.shape))
     assert.are.same({ "low", "high" }, { area.encoding.y.field, area.encoding.y2.field })
     assert.are.same({ { core.null, 1 }, { 2, 4 }, { 1, 2 }, { 3, 4 } },
       { column(area, "low"), column(area, "high"), column(curve, "y"), column(curve, "x") })

@@ -1,5 +1,5 @@
 -- What experiments share: the folder of the results, their file of JSON lines, the line that says where they ran, and
--- how they take time.
+-- how they sum up measurements (perilune.speed takes them).
 local core = require "perilune.core"
 local tune = require "perilune.rnn.tune"
 
@@ -81,21 +81,6 @@ end
 function experiment.quantiles(list)
   table.sort(list)
   return quantile(list, 0.5), quantile(list, 0.1), quantile(list, 0.9)
-end
-
---- Runs f `repeats` times, each in a scope of its own, after two unmeasured runs; returns median, 10 % and 90 %
--- quantile in ms of the device's time. Nothing waits in between: a GPU has work while the script prepares the next
--- call, as in a training loop.
-function experiment.measure(f, device, repeats)
-  local timers, times = {}, {}
-  for i = -1, repeats do
-    local _ <close> = core.scope()
-    timers[i] = core.timer(device):start()
-    f()
-    timers[i]:mark()
-  end
-  for i, timer in ipairs(timers) do times[i] = timer:stop() end
-  return experiment.quantiles(times)
 end
 
 return experiment

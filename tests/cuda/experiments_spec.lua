@@ -56,6 +56,28 @@ describe("experiments on a GPU", function()
     end
   end)
 
+  it("speed knows the least time, and what the first call takes with and without compiled kernels", function()
+    local setting = { cell = "lstm", batch = 16, steps = 64, heads = 2, head_dim = 64, dtype = "bfloat16",
+                      device = device, backend = "fused" }
+    local row = require("perilune.speed").measure(setting, { repeats = 3 })
+    assert.equal("steps", row.floor_by)
+    assert.is_true(row.of_floor > 0.01 and row.of_floor < 1)
+    local first = require("perilune.speed.process").first(setting)
+    assert.is_true(first.kernels >= 2 and first.compile_ms > 0 and first.cold_ms > first.compile_ms)
+    assert.is_true(first.warm_ms < first.cold_ms)
+  end)
+
+  it("speed sweeps", function()
+    local path = folder .. "/sweep.jsonl"
+    run(("experiments/speed.lua --device %s --dtype bfloat16 --sweep heads --work recurrence --repeats 1 --out %s")
+      :format(device, path))
+    local ran = {}
+    for _, row in ipairs(records(path, "rnn")) do ran[row.backend] = (ran[row.backend] or 0) + 1 end
+    assert.equal(30, ran.alternating)
+    assert.is_true(ran.fused >= 27)
+    assert.equal(#records(path, "rnn") // 3, #records(path, "first call"))
+  end)
+
   it("speed measures a training step", function()
     local path = folder .. "/training.jsonl"
     run(("experiments/speed.lua --what training --device %s --repeats 1 --out %s"):format(device, path))

@@ -112,6 +112,14 @@ describe("experiments", function()
       { "heads", "--chip A10", "chip: expected one of A100, .*, got A10" },
       { "heads", "--cell foo", "cell: no cell 'foo'; there are elman" },
       { "heads", "--device typo", "device: there is no 'typo' here" },
+      { "speed", "--sweep foo", "sweep: expected one of heads, batch, length" },
+      { "speed", "--sweep heads --backend alternating", "backend: 'alternating' runs on cuda only" },
+      { "speed", "--what training --cell lstm,gru", "cell: expected one for %-%-what training, got 2" },
+      { "speed", "--compare " .. file, "compare: .*file holds no measured recurrence" },
+      { "speed", "--what startup --compare " .. file, "compare: it is for %-%-what rnn" },
+      { "speed", "--peers " .. file, "peers: it is for %-%-plot FILE" },
+      { "speed", "--plot " .. file, "plot: .*file holds no measured recurrence" },
+      { "speed", "--plot experiments/results/speed-cpu.jsonl --peers " .. file .. "/no", "peers: " },
       { "bandwidth", "--matrices foo", "matrices: expected integers separated by commas, got 'foo'" },
       { "bandwidth", "--matrices 8,0", "matrices: expected a number of at least 1 separated by commas, got '8,0'" },
       { "bandwidth", "--dtypes float32,int8", "dtypes: expected one of float32, .*, got 'float32,int8'" },
@@ -263,6 +271,26 @@ describe("experiments", function()
       assert.is_true(row.peak_bytes > 0 and row.us_per_step == row.ms * 1000 / steps)
       assert.is_true(math.abs(row.gflops - operations / row.ms / 1e6) < 1e-9 * row.gflops + 1e-12)
     end
+  end)
+
+  it("speed sweeps, compares with an earlier run, and draws", function()
+    local path, again = folder .. "/speed.jsonl", folder .. "/again.jsonl"
+    local status, text = run("speed", "--sweep heads --work recurrence --repeats 1 --out " .. path)
+    assert.are.equal(0, status, text)
+    local rows = records(path, "rnn")
+    assert.are.equal(18, #rows)
+    assert.matches("16x64x1x512%s+recurrence f%+b", text)
+    assert.is_nil(text:find("with input", 1, true))
+    local compared = "--cell lstm,gru --sizes 16x64x16x16 --work recurrence --repeats 1 --compare "
+    status, text = run("speed", compared .. path .. " --out " .. again)
+    assert.are.equal(0, status, text)
+    local ratio = records(again, "rnn")[1].ms / rows[1].ms
+    assert.matches(("\n *%.3f .*lstm reference float32 16x64x16x16 recurrence inf\n"):format(ratio), text)
+    assert.matches("median ratio %d+%.%d+ of 3 settings", text)
+    assert.matches("3 settings are not in", text)
+    status, text = run("speed", ("--plot %s --peers experiments/peers.csv"):format(path))
+    assert.are.equal(0, status, text)
+    assert.is_true(exists(folder .. "/speed-heads-lstm-16x64-f+b.svg"))
   end)
 
   it("speed measures a training step, its products in a 16-bit type", function()

@@ -160,6 +160,14 @@ local options_of <const> = {
 -- Each kind reads a specification and returns its options, a function that writes the script, and the series or matrix.
 local kinds = {}
 
+-- The element of the i-th curve, through `count` points.
+local function curve_element(i, one, count)
+  local marked = count <= style.marked_max
+  local with = marked and ("linespoints pointtype %d pointsize 0.7"):format(cycle(markers, one.dash or i)) or "lines"
+  return ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
+    :format(i, with, colour_of(one, i), cycle(dashes, one.dash or i), title_of(one))
+end
+
 --- plot.line{ { x =, y =, label = }, .., title =, .. }: curves through points; up to 40 points carry markers, so
 -- that single measurements can be seen.
 function kinds.line(spec)
@@ -168,10 +176,7 @@ function kinds.line(spec)
   read.require_visible(options, series)
   return options, function()
     return script_of(options, series, { "x", "y" }, function(i, one, rows)
-      local marked = #rows <= style.marked_max
-      local with = marked and "linespoints pointsize 0.7 pointtype " .. cycle(markers, one.dash or i) or "lines"
-      return { ("$data%d using 1:2 with %s linewidth 2 linecolor rgb '%s' dashtype %s %s")
-        :format(i, with, colour_of(one, i), cycle(dashes, one.dash or i), title_of(one)) }
+      return { curve_element(i, one, #rows) }
     end)
   end, series
 end
@@ -189,18 +194,17 @@ function kinds.scatter(spec)
   end, series
 end
 
---- plot.band{ { x =, y =, low =, high =, label = }, .., title =, .. }: curves y between low and high.
+--- plot.band{ { x =, y =, low =, high =, label = }, .., title =, .. }: curves y, marked as those of plot.line, between
+-- low and high.
 function kinds.band(spec)
   local series = read.series(spec, { "y", "low", "high" }, { "colour", "dash" }, read.numbers)
   local options = read.options(spec, options_of.band)
   read.require_visible(options, series)
   return options, function()
-    return script_of(options, series, { "x", "y", "low", "high" }, function(i, one)
-      local colour = colour_of(one, i)
+    return script_of(options, series, { "x", "y", "low", "high" }, function(i, one, rows)
       return {
-        ("$data%d using 1:3:4 with filledcurves linecolor rgb '%s' notitle"):format(i, colour),
-        ("$data%d using 1:2 with lines linewidth 2 linecolor rgb '%s' dashtype %s %s")
-          :format(i, colour, cycle(dashes, one.dash or i), title_of(one)),
+        ("$data%d using 1:3:4 with filledcurves linecolor rgb '%s' notitle"):format(i, colour_of(one, i)),
+        curve_element(i, one, #rows),
       }
     end, "set style fill transparent solid 0.2 noborder")
   end, series

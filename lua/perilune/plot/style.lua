@@ -1,8 +1,9 @@
 -- What figures look like, however they are drawn: colours, which points are marked and which labels are written.
 local style = {}
 
--- Okabe and Ito's palette, distinct for the colour-blind.
-style.colours = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000" }
+-- Okabe and Ito's palette, distinct for the colour-blind, with a grey for its yellow, which white paper swallows. One
+-- more than there are markers, so that a curve with the colour of an earlier one has another marker.
+style.colours = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888" }
 
 -- Text and axes.
 style.ink = "#333333"

@@ -86,8 +86,10 @@ local function layered(options, series, draw)
 end
 
 local function curve(options, i, one, columns)
+  local marked = #one.y <= style.marked_max
   return { data = values_of(options, one, columns), encoding = { y = channel(options, "y") },
-    mark = { type = "line", strokeWidth = 2, strokeDash = cycle(dashes, one.dash or i), tooltip = true } }
+    mark = { type = "line", strokeWidth = 2, strokeDash = cycle(dashes, one.dash or i), tooltip = true,
+             point = marked and { filled = true, size = point_area, shape = cycle(shapes, one.dash or i) } or nil } }
 end
 
 local level_max <const> = 90 -- letters that stand side by side below an axis
@@ -106,12 +108,7 @@ end
 local kinds = {}
 
 function kinds.line(options, series)
-  return layered(options, series, function(i, one)
-    local layer = curve(options, i, one, { "x", "y" })
-    local marked = #one.y <= style.marked_max
-    layer.mark.point = marked and { filled = true, size = point_area, shape = cycle(shapes, one.dash or i) } or nil
-    return { layer }
-  end)
+  return layered(options, series, function(i, one) return { curve(options, i, one, { "x", "y" }) } end)
 end
 
 function kinds.scatter(options, series)

@@ -104,7 +104,8 @@ local function search(q, chip, given, most)
   local list, feasible, passed, numbers = {}, 0, {}, numbers_of(given)
   for _, scope in ipairs(given.scope and { given.scope } or in_order) do
     local scale, quickest = chip.scale and chip.scale[scope] or 1, nil
-    local least = scale * model.least_us(scope)
+    local least_forward_us, least_backward_us = model.least_us(scope)
+    local least = scale * (least_forward_us + least_backward_us)
     local place = #passed + 1
     if #list == most and list[most].predicted_us <= least then
       passed[place] = { scope, function() return ("no step of it is predicted below %.2f us"):format(least) end }

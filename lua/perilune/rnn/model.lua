@@ -96,8 +96,8 @@ local weights <const> = {
   },
 }
 
---- No step of the scope, both ways, is predicted to take less, in us.
-function model.least_us(scope) return weights[scope][1].chain[1][2] + weights[scope][2].chain[1][2] end
+--- No step of the scope is predicted to take less, in us: forward, backward.
+function model.least_us(scope) return weights[scope][1].chain[1][2], weights[scope][2].chain[1][2] end
 
 --- The predicted us of a step of training, forward and backward, for what perilune.rnn.sizes has.
 function model.step_us(q, s, plan, scope, chip)
