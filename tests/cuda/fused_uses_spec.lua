@@ -32,7 +32,7 @@ local function fused(cell, sizes, dtype, forced, chosen)
 end
 
 local function within(found, expected, dtype, room)
-  local worst, where = grid.errors(grid.back(found), expected)
+  local worst, where = grid.errors(grid.back(found), expected, dtype)
   for kind, limit in ipairs(grid.limits[dtype][0]) do
     limit = limit * (room or 1)
     assert(worst[kind] <= limit, ("%s: error %g, limit %g"):format(where[kind], worst[kind], limit))

@@ -85,7 +85,7 @@ describe("alternating agrees with reference", function()
           for _, x in ipairs { cpu, gpu } do x.weights.states = x.weights.states:narrow(1, 1, count) end
           local expected = run(cpu, entry.cell, with(chosen, { backend = "reference" }))
           local found = back(run(gpu, entry.cell, with(chosen, { backend = "alternating" })))
-          local worst, where = grid.errors(found, expected)
+          local worst, where = grid.errors(found, expected, dtype)
           for kind, limit in ipairs(grid.limits[dtype][0]) do
             assert(worst[kind] <= limit, ("%s: error %g, limit %g"):format(where[kind], worst[kind], limit))
           end

@@ -200,7 +200,7 @@ local function spoiled(cell, dtype, value)
   local found = grid.back(grid.run(gpu, cell, { backend = "alternating" }))
   local touched
   touched, found, expected = grid.finite_alike(found, expected)
-  local worst, where = grid.errors(found, expected)
+  local worst, where = grid.errors(found, expected, dtype)
   for kind, limit in ipairs(grid.limits[dtype][0]) do
     assert(worst[kind] <= limit, ("%s: error %g, limit %g"):format(where[kind], worst[kind], limit))
   end

@@ -71,6 +71,13 @@ describe("the limits", function()
     assert.equal(math.huge, grid.errors({ last = expected.last }, expected)[2])
   end)
 
+  it("do not count what float16 has no digits for", function()
+    local tiny = { ["d states"] = pl.full({ 4 }, 2 ^ -27, { dtype = "float64" }) }
+    local none = { ["d states"] = pl.zeros { 4, dtype = "float64" } }
+    assert.same({ 0, 0 }, (grid.errors(none, tiny, "float16")))
+    assert.same({ 0, 1 }, (grid.errors(none, tiny, "bfloat16")))
+  end)
+
   it("see NaN and infinity in other places", function()
     local nan, t = 0 / 0, pl.tensor { 1, 0 / 0, 1 / 0, 2 }
     local touched, found, wanted = grid.finite_alike({ t = pl.tensor { 1, -1 / 0, nan, 2 } }, { t = t })

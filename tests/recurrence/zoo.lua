@@ -93,8 +93,8 @@ add(pl.cell {
   end,
 })
 
--- relu, after a product that 16 bits round, and a memory that leaves the range of a type.
-local decides = { intersection_rnn = true, leaky_integrator = true, exponential_lstm = true }
+-- relu, of a product or a state that 16 bits round, and a memory that leaves the range of a type.
+local decides = { indrnn = true, intersection_rnn = true, leaky_integrator = true, exponential_lstm = true }
 
 for name, cell in pairs(pl.cells) do
   local there = false
