@@ -230,6 +230,16 @@ static int base64(lua_State *L) {
   return 1;
 }
 
+/* bundle(data) -> the same as messages have it: files in base64 */
+static int bundle(lua_State *L) {
+  char problem[200];
+  json_t **box = pl_json_box(L);
+  *box = pl_display_bundle(L, 1, problem);
+  if (!*box) return luaL_argerror(L, 1, problem);
+  pl_json_to_lua(L, *box);
+  return 1;
+}
+
 static int uuid(lua_State *L) {
   char text[PL_UUID_BYTES];
   pl_uuid(text);
@@ -238,8 +248,8 @@ static int uuid(lua_State *L) {
 }
 
 void pl_register_display(lua_State *L) {
-  static const luaL_Reg functions[] = {{"publish", publish},       {"payload", payload}, {"frontend", frontend_kind},
-                                       {"input", input},           {"base64", base64},   {"uuid", uuid},
-                                       {"message_id", message_id}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"publish", publish}, {"payload", payload},       {"frontend", frontend_kind},
+                                       {"input", input},     {"base64", base64},         {"bundle", bundle},
+                                       {"uuid", uuid},       {"message_id", message_id}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

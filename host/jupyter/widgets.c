@@ -10,6 +10,7 @@ struct pl_output_widget {
   json_t *id;
   pl_outputs outputs;
   bool changed;            /* since the kernel was told */
+  bool took;               /* output, since the kernel said what the widget shows */
   pl_output_widget *next;  /* of all */
   pl_output_widget *outer; /* who took the cell's output before, while this one does */
   bool taking;
@@ -63,7 +64,7 @@ static void heed_message_id(pl_widgets *w, pl_output_widget *o, const char *id, 
 
 pl_outputs *pl_widgets_taker(pl_widgets *w) {
   if (!w->taking) return NULL;
-  w->taking->changed = true;
+  w->taking->changed = w->taking->took = true;
   return &w->taking->outputs;
 }
 
@@ -119,6 +120,7 @@ void pl_widgets_comm(pl_widgets *w, const pl_comm_message *message, const char *
   bool opens = strcmp(message->type, "comm_open") == 0;
   if (opens && model && strcmp(model, "OutputModel") == 0) add_output(w, id);
   pl_output_widget *o = find_output(w, id);
+  if (o && json_object_get(state, "outputs")) o->took = false;
   const char *message_id = json_string_value(json_object_get(state, "msg_id"));
   if (o && message_id) heed_message_id(w, o, message_id, running);
 }
@@ -126,8 +128,9 @@ void pl_widgets_comm(pl_widgets *w, const pl_comm_message *message, const char *
 json_t *pl_widgets_metadata(const pl_widgets *w) {
   if (json_object_size(w->states) == 0) return NULL;
   for (const pl_output_widget *o = w->first; o; o = o->next)
-    json_object_set_new(json_object_get(w->states, json_string_value(o->id)), "outputs",
-                        pl_outputs_joined(&o->outputs));
+    if (o->took)
+      json_object_set_new(json_object_get(w->states, json_string_value(o->id)), "outputs",
+                          pl_outputs_joined(&o->outputs));
   json_t *models = json_object(), *state, *buffer;
   const char *id, *path;
   json_object_foreach(w->states, id, state) {

@@ -19,11 +19,18 @@ local function plain_text(bundle)
   return "<" .. table.concat(types, ", ") .. ">"
 end
 
+-- What shows displays with an id inside Output widgets, once a program has loaded these.
+local function inside() return package.loaded["perilune.widgets.inside"] end
+
 local function send(message, bundle, id, metadata)
   local data = {}
   for mime, content in pairs(bundle) do data[mime] = content end
   data["text/plain"] = plain_text(bundle)
   local content = { data = data, metadata = metadata, transient = { display_id = id } }
+  if id and inside() then
+    if message == "display_data" and inside().show(content) then return end
+    if message == "update_display_data" then inside().update(content) end
+  end
   if not core.publish(message, content) then print(data["text/plain"]) end
 end
 
@@ -119,6 +126,9 @@ define("bundle", "bundle", forms, function(bundle, name)
 end)
 
 -- Takes away what the cell has shown so far; with { wait = true } only when something new comes.
-function display.clear(options) core.publish("clear_output", { wait = options ~= nil and options.wait == true }) end
+function display.clear(options)
+  if inside() then inside().clear() end
+  core.publish("clear_output", { wait = options ~= nil and options.wait == true })
+end
 
 return display

@@ -1235,6 +1235,34 @@ class Widgets(KernelTest):
         self.update(out, outputs=[{"output_type": "stream", "name": "stdout", "text": "t"}])
         self.assertEqual(self.result("out.outputs[1].text"), ['"t"'])
 
+    def test_updates_inside_an_output(self):
+        """JupyterLab's view of an Output leaves updates out: what they change is a widget of its own in it."""
+        states, _ = self.make("out = w.Output() display = require 'perilune.display'")
+        out = self.model(states, "OutputModel")
+        _, messages = self.run_code("out:capture(function() h = display.html('one', { id = true })"
+                                    " display.html 'plain' end) h:update 'two'")
+        opened = {c["comm_id"]: c["data"]["state"] for c in content_of(messages, "comm_open")}
+        own = self.model(opened, "OutputModel")
+        self.assertEqual([o["data"]["text/html"] for o in opened[own]["outputs"]], ["one"])
+        shown, plain = content_of(messages, "display_data")
+        self.assertEqual((shown["data"][self.VIEW]["model_id"], plain["data"]["text/html"]), (own, "plain"))
+        told = [c["data"]["state"]["outputs"] for c in content_of(messages, "comm_msg")
+                if c["comm_id"] == own and "outputs" in c["data"]["state"]]
+        self.assertEqual([(o["output_type"], o["data"]["text/html"]) for o, in told], [("display_data", "two")])
+        _, messages = self.run_code("out:capture(function() display.clear { wait = true } print 'new' end)"
+                                    " h:update 'three'")
+        kinds = [m["msg_type"] for m in messages if m["msg_type"] != "status"]
+        self.assertLess(kinds.index("stream"), kinds.index("comm_close"))  # seen until something new came
+        self.assertIn(own, [c["comm_id"] for c in content_of(messages, "comm_close")])
+        _, messages = self.run_code("out:capture(function() display.png('\\x89PNG-', { id = 'of two' }) end) out:close()"
+                                    " display.html('cell', { id = 'of two' })")
+        opened = [c["data"]["state"] for c in content_of(messages, "comm_open")]
+        picture, = [s["outputs"] for s in opened if s["_model_name"] == "OutputModel"]
+        self.assertEqual(picture[0]["data"]["image/png"], "iVBORy0=")
+        self.assertIn(out, [c["comm_id"] for c in content_of(messages, "comm_close")])
+        self.assertEqual(len(content_of(messages, "comm_close")), 2 * len(opened))
+        self.assertEqual([c["data"].get("text/html") for c in content_of(messages, "display_data")][1:], ["cell"])
+
     def test_interrupt_of_a_capture(self):
         states, _ = self.make("out = w.Output()")
         message_id = self.kernel.client.execute("out:capture(function() while true do end end) print 'never'")

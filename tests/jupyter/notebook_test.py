@@ -96,7 +96,8 @@ WIDGETS = notebook(
     "print 'a' out:capture(function() print 'gone' d = require 'perilune.display' d.clear { wait = true } print 'new'"
     " end) print 'b'",
     "out:capture(function() error 'failed' end) print 'goes on'",
-    "out2 = w.Output() out:capture(function() out2:capture(function() print 'inner' d.html('h\\ni', { id = 'i' }) end) end)",
+    "out2 = w.Output() out:capture(function() out2:capture(function() print 'inner'"
+    " d.html('h\\ni', { id = 'i' }):update 'new' end) end)",
     "#out.outputs, out.outputs[1].text, out.msg_id == ''",
     "require 'perilune'.interact(function(x) print('x is', x) return { x } end, { x = { 0, 10 } })",
     "box = w.HBox { slider, w.Label { value = 'ü' } } box:close()",
@@ -245,8 +246,10 @@ class Notebooks(unittest.TestCase):
         image, = (model for model in saved["state"].values() if model["model_name"] == "ImageModel")
         self.assertEqual(image["buffers"], [{"data": "//4=", "encoding": "base64", "path": ["value"]}])
         outputs = [[output.get("text", output["output_type"]) for output in s["outputs"]] for s in states if "outputs" in s]
-        self.assertCountEqual(outputs, [["new\n", "error"], ["inner\n", "display_data"],
+        self.assertCountEqual(outputs, [["new\n", "error"], ["inner\n", "display_data"], ["display_data"],
                                         ["x is\t5\n", "display_data"]])
+        updated, = (s["outputs"][0]["data"] for s in states if len(s.get("outputs", ())) == 1)
+        self.assertEqual(updated["text/html"], "new")
 
     def test_widgets_of_an_earlier_run_stay_without_new_ones(self):
         book = notebook("1")

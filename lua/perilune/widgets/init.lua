@@ -11,6 +11,7 @@ local button = require "perilune.widgets.button"
 local class = require "perilune.widgets.class"
 local comm = require "perilune.comm"
 local declared = require "perilune.code.declared"
+local inside = require "perilune.widgets.inside"
 local models = require "perilune.widgets.models"
 local output = require "perilune.widgets.output"
 local version1 = require "perilune.widgets.version1"
@@ -41,6 +42,7 @@ setmetatable(widgets, { __index = function(_, name)
   at_caller("there is no widget '%s'; there are %s", tostring(name), table.concat(names, ", "))
 end })
 
+inside.make = widgets.Output
 version1.listen(comm.register_target)
 
 -- A front end that loads a page anew asks through a comm of this target for all there is.
