@@ -83,7 +83,7 @@ describe("train.loop", function()
     os.remove(option.log)
     assert.are.same({ "2 step", "4 step", "4 evaluation" }, steps)
     option.log = "/nonexistent/log"
-    assert.matches("log: /nonexistent/log: No such file", message_of(pl.train.loop, option))
+    assert.matches("cannot write '/nonexistent/log': No such file", message_of(pl.train.loop, option))
   end)
 
   it("stops with an error that names the step when the loss is not finite", function()

@@ -194,6 +194,19 @@ static int seed(lua_State *L) {
   return 0;
 }
 
+/* random_state([seed, counter]) -> seed, counter as they are, or were before it set them */
+static int random_state(lua_State *L) {
+  uint64_t now[2];
+  pl_random_state(now);
+  if (!lua_isnoneornil(L, 1)) {
+    uint64_t next[2] = {(uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2)};
+    pl_set_random_state(next);
+  }
+  lua_pushinteger(L, (lua_Integer)now[0]);
+  lua_pushinteger(L, (lua_Integer)now[1]);
+  return 2;
+}
+
 /* ---- from Lua numbers ---- */
 
 /* Values on their way into a tensor: doubles or integers, by the type it will have. */
@@ -432,9 +445,17 @@ static int item(lua_State *L) {
 }
 
 void pl_register_construct(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"tensor", tensor},       {"full", full},     {"rand", rand_},        {"randn", randn}, {"randint", randint},
-      {"bernoulli", bernoulli}, {"arange", arange}, {"linspace", linspace}, {"seed", seed},   {0}};
+  static const luaL_Reg functions[] = {{"tensor", tensor},
+                                       {"full", full},
+                                       {"rand", rand_},
+                                       {"randn", randn},
+                                       {"randint", randint},
+                                       {"bernoulli", bernoulli},
+                                       {"arange", arange},
+                                       {"linspace", linspace},
+                                       {"seed", seed},
+                                       {"random_state", random_state},
+                                       {0}};
   static const luaL_Reg methods[] = {{"to", to}, {"totable", totable}, {"item", item}, {0}};
   luaL_setfuncs(L, functions, 0);
   lua_createtable(L, 0, FORM_OPTIONS);

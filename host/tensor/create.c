@@ -10,6 +10,16 @@ void pl_seed(uint64_t seed) {
   counter = 0;
 }
 
+void pl_random_state(uint64_t state[2]) {
+  state[0] = seed_now;
+  state[1] = counter;
+}
+
+void pl_set_random_state(const uint64_t state[2]) {
+  seed_now = state[0];
+  counter = state[1];
+}
+
 pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
                     double p1, pl_tensor **out) {
   pl_tensor *tensor;

@@ -68,6 +68,9 @@ pl_status pl_apart(pl_tensor *operand, const pl_tensor *target, pl_tensor **out)
 
 /* Random tensors advance one process-wide counter. */
 void pl_seed(uint64_t seed);
+/* The seed, and how many blocks of numbers were drawn since. */
+void pl_random_state(uint64_t state[2]);
+void pl_set_random_state(const uint64_t state[2]);
 pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *size, pl_distribution kind, double p0,
                     double p1, pl_tensor **out);
 

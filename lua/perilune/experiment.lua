@@ -1,6 +1,7 @@
 -- What experiments share: the folder of the results, their file of JSON lines, the line that says where they ran, and
 -- how they sum up measurements (perilune.speed takes them).
 local core = require "perilune.core"
+local json_lines = require "perilune.json_lines"
 local tune = require "perilune.rnn.tune"
 
 local experiment = {}
@@ -26,8 +27,12 @@ function experiment.device_line(device)
   return ("%s: %s, %d threads"):format(device or "cpu", processor(), core.threads())
 end
 
-local Results = {}
-Results.__index = Results
+-- What takes the place of a file that nobody asked for.
+local Nowhere = {}
+Nowhere.__index = Nowhere
+function Nowhere.write() end
+function Nowhere.close() end
+Nowhere.__close = Nowhere.close
 
 -- The command line as it was typed, without the program's folder.
 local function command_line()
@@ -38,37 +43,22 @@ end
 --- A file of JSON lines at `path`, begun anew with a line { kind = "run", command, date, device, options, tuning =
 -- (pl.tuning) }. Without a path, something to write to that keeps nothing.
 function experiment.results(path, options)
-  if not path then return setmetatable({}, Results) end
-  local file, message = io.open(path, "w")
-  if not file then error("cannot write the results: " .. message, 0) end
-  local results = setmetatable({ file = file, path = path }, Results)
+  if not path then return setmetatable({}, Nowhere) end
+  local results = json_lines.open(path)
   results:write { kind = "run", command = command_line(), date = os.date("!%Y-%m-%dT%H:%M:%SZ"),
                   device = experiment.device_line(options.device), options = options, tuning = tune.tuning() }
   return results
 end
 
---- Writes one record; it is on disk afterwards.
-function Results:write(record)
-  if not self.file then return end
-  assert(self.file:write(core.json_encode(record), "\n"))
-  assert(self.file:flush())
-end
-
-function Results:close()
-  if io.type(self.file) == "file" then self.file:close() end
-end
-Results.__close = Results.close
-
---- The records of one kind in a file of JSON lines. That there is none is an error, unless they `may_lack`.
+--- The records of one kind in a file of JSON lines. That there is none is an error, unless they `may_lack`. A last line
+-- that was cut short is told of and left out.
 function experiment.read(path, kind, may_lack)
+  local all, rest = json_lines.read(path)
   local records = {}
-  local file, message = io.open(path)
-  if not file then error(message, 0) end
-  for line in file:lines() do
-    local record = core.json_decode(line)
+  for _, record in ipairs(all) do
     if record.kind == kind then records[#records + 1] = record end
   end
-  file:close()
+  if rest then io.stderr:write("warning: ", path, " ends within a line, which is left out\n") end
   if #records == 0 and not may_lack then error(("%s holds no record of kind '%s'"):format(path, kind), 0) end
   return records
 end

@@ -14,6 +14,7 @@ local modules <const> = {
   nn = "perilune.nn",
   optim = "perilune.optim",
   train = "perilune.train",
+  checkpoint = "perilune.checkpoint",
   task = "perilune.task",
   cells = "perilune.cells",
   progress = "perilune.progress",

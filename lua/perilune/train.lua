@@ -1,7 +1,9 @@
 -- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
 local pl = require "perilune"
 local core = require "perilune.core"
+local checkpoint = require "perilune.checkpoint"
 local declared = require "perilune.code.declared"
+local json_lines = require "perilune.json_lines"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
@@ -11,7 +13,8 @@ local train = {}
 local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
   autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
-  evaluate_every = check.none, log = check.none,
+  evaluate_every = check.none, log = check.none, checkpoint = check.none, checkpoint_every = check.none,
+  state = check.none,
   monitor = check.none, log_every = 1, progress = true, label = "train",
 }
 
@@ -41,6 +44,12 @@ local function read_options(given)
     option.evaluate_every = check.integer(who, "evaluate_every", option.evaluate_every or option.steps)
   end
   if option.log then check.kind(who, "log", option.log, "string") end
+  if option.checkpoint then
+    check.kind(who, "checkpoint", option.checkpoint, "string")
+    local every = option.checkpoint_every or option.evaluate and option.evaluate_every or option.steps
+    option.checkpoint_every = check.integer(who, "checkpoint_every", every)
+  end
+  option.state = check.kind(who, "state", option.state or {}, "table")
   if option.monitor == true then
     option.monitor = pl.monitor { title = tostring(option.label) }
   elseif option.monitor and (type(option.monitor) ~= "table" or not option.monitor.add) then
@@ -49,12 +58,13 @@ local function read_options(given)
   return option
 end
 
-local function open_log(path)
+-- The log, which is cut back to where a resumed training goes on; otherwise it is appended to.
+local function open_log(path, resumed)
   if not path then return nil end
-  local file, message = io.open(path, "a")
-  if not file then check.fail("train.loop: log: %s", message) end
-  file:setvbuf("line")
-  return file
+  if resumed > 0 and io.open(path) then
+    json_lines.cut(path, function(record) return record.step and record.step <= resumed end)
+  end
+  return json_lines.open(path, "a")
 end
 
 local function not_finite(x)
@@ -126,7 +136,7 @@ local function evaluate(option, step)
 end
 
 local function write(log, record)
-  if log then assert(log:write(pl.json_encode(record), "\n")) end
+  if log then log:write(record) end
 end
 
 local function summary(record, evaluation)
@@ -162,11 +172,32 @@ local function watcher_of(option)
   return function(step, values) take(option.monitor, step, values) end
 end
 
-local function steps_of(option)
-  if option.progress then return require "perilune.progress"(1, option.steps, option.label) end
+local function steps_of(option, resumed)
+  if option.progress then return require "perilune.progress"(resumed + 1, option.steps, option.label) end
   return function(last, i)
     if i < last then return i + 1 end
-  end, option.steps, 0
+  end, option.steps, resumed
+end
+
+-- What a checkpoint holds: objects with tensors of their own.
+local function parts_of(option)
+  return { model = option.model, optimizer = option.optimizer, scaler = option.scaler }
+end
+
+-- Goes back to the last checkpoint, if there is one. Returns the step it was made after, else 0.
+local function resume(option, history)
+  local found = option.checkpoint and checkpoint.load(option.checkpoint, parts_of(option))
+  if not found then return 0 end
+  history.evaluations, history.stopped, history.resumed = found.evaluations, found.stopped, found.step
+  for name in pairs(option.state) do option.state[name] = nil end
+  for name, value in pairs(found.state) do option.state[name] = value end
+  return found.step
+end
+
+local function save(option, history, step)
+  checkpoint.save(option.checkpoint, parts_of(option), {
+    step = step, state = option.state, evaluations = core.json_array(history.evaluations), stopped = history.stopped,
+  })
 end
 
 --- Trains and returns the history: steps, a list of { step =, loss =, lr =, grad_norm =, ms = }, with a scaler also
@@ -184,6 +215,11 @@ end
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
 --                       gradients, in evaluation mode, also at the last step
 --   log, log_every      file to which each record is appended as a line of JSON
+--   checkpoint, checkpoint_every   file (pl.checkpoint) that is written every so many steps (by default with each
+--                       evaluation) and at the end. When it is there at the start, training goes on from it as if it
+--                       had not stopped: with its parameters, optimiser, scaler, random numbers, state and evaluations;
+--                       the log is cut back to it. history.resumed is its step
+--   state               a table of plain values that the functions keep, which the checkpoint has, too
 --   monitor             true, or a pl.monitor: curves that grow while the loop runs, of the loss, with clip of the
 --                       gradient's norm, with a schedule of the learning rate, and of what evaluate returns
 --   progress, label     whether to show progress, and under which name
@@ -192,11 +228,14 @@ end
 function train.loop(options)
   local option = read_options(options)
   local parameters = option.model:parameters()
-  local log <close> = open_log(option.log)
-  local watch, _ <close> = watcher_of(option), option.monitor
   local history, evaluation = { steps = {}, evaluations = {} }, nil
+  local resumed = resume(option, history)
+  if history.stopped or resumed >= option.steps then return history end
+  local log <close> = open_log(option.log, resumed)
+  local watch, _ <close> = watcher_of(option), option.monitor
   option.model:train()
-  for step, bar in steps_of(option) do
+  local done, saved = resumed, resumed
+  for step, bar in steps_of(option, resumed) do
     local record = take_step(option, parameters, step)
     if not record then break end
     history.steps[#history.steps + 1] = record
@@ -211,11 +250,14 @@ function train.loop(options)
       watch(step, evaluation_curves(evaluation))
     end
     if bar then bar:message("%s", summary(record, evaluation)) end
-    if stop then
-      history.stopped = true
-      break
+    done, history.stopped = step, stop or nil
+    if option.checkpoint and step % option.checkpoint_every == 0 then
+      save(option, history, step)
+      saved = step
     end
+    if stop then break end
   end
+  if option.checkpoint and done > saved then save(option, history, done) end
   return history
 end
 declared.options(train.loop, known)

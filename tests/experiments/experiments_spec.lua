@@ -103,7 +103,7 @@ describe("experiments", function()
       { "speed", "--backend foo", "backend: expected one of auto" },
       { "speed", "--sizes 1x4", "sizes: expected BATCHxTIMExUNITS, got '1x4'" },
       { "speed", "--sizes 1x4x0", "sizes: expected BATCHxTIMExUNITS, got '1x4x0'" },
-      { "speed", "--out " .. file .. "/below", "out: cannot write the results" },
+      { "speed", "--out " .. file .. "/below", "out: cannot write '" },
       { "numerics", "--sizes 4x32", "sizes: expected BATCHxHEADSxUNITS, got '4x32'" },
       { "numerics", "--dtypes tf32", "dtypes: tf32 is a type of a GPU's products" },
       { "numerics", "--backends reference,fused", "backends: 'fused' runs on cuda only" },

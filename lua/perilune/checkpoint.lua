@@ -1,0 +1,115 @@
+-- pl.checkpoint: all that a training needs to go on as if it had never stopped, in one .safetensors file and the one
+-- before it.
+--
+--   pl.checkpoint.save(path, { model = model, optimizer = optimizer }, { step = step })
+--   local state = pl.checkpoint.load(path, { model = model, optimizer = optimizer })   -- nil where there is none
+--
+-- Tensors are called "model.1.weight" and so on; beside them are `random` (int64: seed and position of pl's random
+-- numbers) and `state` (uint8: the state as JSON). math.random's numbers are not kept.
+local core = require "perilune.core"
+local pl = require "perilune"
+local check = require "perilune.nn.check"
+
+local checkpoint = {}
+
+local SUFFIX <const> = ".safetensors"
+
+-- Where the checkpoint before the last is.
+local function before(path) return path:sub(1, -#SUFFIX - 1) .. ".before" .. SUFFIX end
+
+local function check_parts(who, path, parts)
+  check.kind(who, "path", path, "string")
+  if path:sub(-#SUFFIX) ~= SUFFIX then
+    check.fail("%s: path: expected a name ending in %s, got '%s'", who, SUFFIX, path)
+  end
+  check.kind(who, "parts", parts, "table")
+  for name, part in pairs(parts) do
+    local good = type(name) == "string" and type(part) == "table" and part.state_dict and part.load_state_dict
+    if not good then
+      check.fail("%s: parts: expected names and objects with state_dict and load_state_dict, got %s = %s", who,
+        tostring(name), check.shown(part))
+    end
+  end
+end
+
+-- Not string.byte(1, -1) at once, which has no room for long texts.
+local function text_to_tensor(text)
+  local bytes = {}
+  for i = 1, #text do bytes[i] = text:byte(i) end
+  return pl.tensor(bytes, { dtype = "uint8" })
+end
+
+local function tensor_to_text(t)
+  local bytes = t:totable()
+  for i, byte in ipairs(bytes) do bytes[i] = string.char(byte) end
+  return table.concat(bytes)
+end
+
+--- Writes a checkpoint to NAME.safetensors; the one that was there becomes NAME.before.safetensors, and stays whatever
+-- happens meanwhile. `parts` are objects by name: modules, optimisers, a GradScaler. `state` is what JSON can hold: the
+-- step, and what else the program keeps. An error names the file that cannot be written.
+function checkpoint.save(path, parts, state)
+  check_parts("checkpoint.save", path, parts)
+  local _ <close> = pl.scope()
+  local all = {
+    random = pl.tensor({ core.random_state() }, { dtype = "int64" }),
+    state = text_to_tensor(core.json_encode(state or {})),
+  }
+  for part, object in pairs(parts) do
+    for name, tensor in pairs(object:state_dict()) do all[part .. "." .. name] = tensor end
+  end
+  os.rename(path, before(path)) -- there may be none yet
+  pl.save(path, all)
+end
+
+-- The tensors of a whole checkpoint, by part and name, its state and random numbers.
+local function read(path, parts)
+  local all, by_part = pl.load(path), {}
+  local random, state = all.random, all.state
+  if not random or not state then error(("'%s' is no checkpoint: it lacks 'random' or 'state'"):format(path), 0) end
+  all.random, all.state = nil, nil
+  for part in pairs(parts) do by_part[part] = {} end
+  for name, tensor in pairs(all) do
+    local part, rest = name:match "^([^.]*)%.(.*)$"
+    if not by_part[part] then
+      error(("'%s' holds '%s', which is of none of the parts"):format(path, name), 0)
+    end
+    by_part[part][rest] = tensor
+  end
+  return { parts = by_part, random = random:totable(), state = core.json_decode(tensor_to_text(state)) }
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+--- Brings `parts` and the random numbers to where they were when `path` was saved, and returns the state; nil where
+-- there is no checkpoint. A damaged file is told of on the standard error, and the one before it is taken; where there
+-- is no whole one, or where it does not fit the parts, that is an error.
+function checkpoint.load(path, parts)
+  check_parts("checkpoint.load", path, parts)
+  local _ <close> = pl.scope()
+  local damage, found = nil, nil
+  for _, name in ipairs { path, before(path) } do
+    if not found and exists(name) then
+      local whole, result = pcall(read, name, parts)
+      if whole then
+        found = result
+        if damage then io.stderr:write("warning: ", damage, "; going on from '", name, "'\n") end
+      else
+        damage = damage or result
+      end
+    end
+  end
+  if not found then
+    if damage then error(damage, 0) end
+    return nil
+  end
+  for part, object in pairs(parts) do object:load_state_dict(found.parts[part]) end
+  core.random_state(table.unpack(found.random))
+  return found.state
+end
+
+return checkpoint

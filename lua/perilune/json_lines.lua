@@ -1,0 +1,62 @@
+-- Files of JSON lines, a record each: written so that a full disk is heard of, read when whoever wrote them was killed.
+local core = require "perilune.core"
+
+local json_lines = {}
+
+-- The whole lines of a file with their records, { line =, record = }, and the text after the last of them, or nil. An
+-- error names a line that is no JSON.
+local function lines_of(path)
+  local file, message = io.open(path)
+  if not file then error("cannot read " .. message, 0) end
+  local _ <close>, list = file, {}
+  for line in file:lines "L" do
+    if line:sub(-1) ~= "\n" then return list, line end
+    local decoded, record = pcall(core.json_decode, line)
+    if not decoded then error(("%s: line %d is no JSON: %s"):format(path, #list + 1, record), 0) end
+    list[#list + 1] = { line = line, record = record }
+  end
+  return list
+end
+
+--- The records of a file, and the text of its last line where that was cut short.
+function json_lines.read(path)
+  local list, rest = lines_of(path)
+  for i, entry in ipairs(list) do list[i] = entry.record end
+  return list, rest
+end
+
+--- Cuts a file back to the records for which keep(record) holds, without a last line that was cut short; atomically.
+function json_lines.cut(path, keep)
+  local kept = {}
+  for _, entry in ipairs((lines_of(path))) do
+    if keep(entry.record) then kept[#kept + 1] = entry.line end
+  end
+  core.write_file(path, table.concat(kept))
+end
+
+local Writer = {}
+Writer.__index = Writer
+
+local function heard(path, done, message)
+  if not done then error(("cannot write '%s': %s"):format(path, (message:gsub("^.*: ", ""))), 0) end
+end
+
+--- Something to write records to: `path` begun anew, or with mode "a" from its end on.
+function json_lines.open(path, mode)
+  local file, message = io.open(path, mode or "w")
+  heard(path, file, message)
+  return setmetatable({ file = file, path = path }, Writer)
+end
+
+--- Writes a record; it is in the file afterwards.
+function Writer:write(record)
+  heard(self.path, self.file:write(core.json_encode(record), "\n"))
+  heard(self.path, self.file:flush())
+end
+
+function Writer:close()
+  if io.type(self.file) == "file" then self.file:close() end
+end
+Writer.__close = Writer.close
+
+return json_lines

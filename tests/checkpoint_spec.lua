@@ -1,0 +1,179 @@
+-- Checkpoints and the training loop that goes on from them: bit for bit, after any kill, and past damaged files.
+local pl = require "perilune"
+local message_of = require "tests.message_of"
+local new_folder = require "tests.new_folder"
+local program = require "tests.bind.program"
+
+local folder
+before_each(function() folder = new_folder() end)
+after_each(function() os.execute("rm -r " .. folder) end)
+
+local read, write = program.read, program.write
+
+-- A model with dropout, trained on random batches; `option` is added to those of the loop.
+local function training(steps, option)
+  pl.seed(5)
+  local nn = pl.nn
+  local model = nn.Sequential { nn.Linear(3, 8), nn.Dropout(0.3), nn.Linear(8, 1) }
+  local all = {
+    model = model, optimizer = pl.optim.AdamW(model:parameters(), { lr = 0.01 }), steps = steps, progress = false,
+    clip = 1,
+    schedule = function(step) return 0.01 / step end,
+    batch = function() return pl.randn { 4, 3 } end,
+    loss = function(m, x) return (m(x) - x:sum(2, { keepdim = true })):square():mean() end,
+    evaluate_every = 4,
+    evaluate = function(m, step) return { size = m[1].weight:square():sum():item(), step = step } end,
+  }
+  for name, value in pairs(option) do all[name] = value end
+  return all
+end
+
+local function parameters(model)
+  local list = {}
+  for name, t in pairs(model:state_dict()) do list[name] = t:totable() end
+  return list
+end
+
+describe("train.loop with a checkpoint", function()
+  it("goes on as if it had not stopped", function()
+    local whole = training(20, {})
+    local expected = pl.train.loop(whole)
+    for _, stop in ipairs { 1, 7, 8 } do
+      local path = ("%s/%d.safetensors"):format(folder, stop)
+      local state = { calls = 0 }
+      local function count(batch)
+        return function(step)
+          state.calls = state.calls + 1
+          return batch(step)
+        end
+      end
+      local first = training(20, { checkpoint = path, checkpoint_every = stop, state = state, log = path .. ".jsonl" })
+      local batch = first.batch
+      first.batch = count(function(step)
+        if step == stop + 2 then error("killed", 0) end
+        return batch(step)
+      end)
+      assert.are.equal("killed", message_of(pl.train.loop, first))
+
+      state = {}
+      local second = training(20, { checkpoint = path, state = state, log = path .. ".jsonl" })
+      pl.rand { 100 } -- the random numbers are the checkpoint's
+      second.batch = count(second.batch)
+      local history = pl.train.loop(second)
+      local resumed = (stop + 1) // stop * stop
+      assert.are.equal(resumed, history.resumed)
+      assert.are.equal(20 - resumed, #history.steps)
+      assert.are.same(parameters(whole.model), parameters(second.model))
+      assert.are.same(expected.evaluations, history.evaluations)
+      assert.are.equal(20, state.calls)
+      local steps = {}
+      for line in io.lines(path .. ".jsonl") do
+        local record = pl.json_decode(line)
+        if record.loss then
+          steps[#steps + 1] = record.step
+          assert.are.equal(expected.steps[record.step].loss, record.loss)
+        end
+      end
+      assert.are.equal(20, #steps)
+    end
+  end)
+
+  it("has nothing to do after its end", function()
+    local path = folder .. "/c.safetensors"
+    local stop = function(_, step) return { step = step }, step == 8 end
+    pl.train.loop(training(20, { checkpoint = path, evaluate = stop }))
+    local function never() error "never" end
+    local again = pl.train.loop(training(20, { checkpoint = path, evaluate = stop, batch = never }))
+    assert.are.same({ 8, true, 0 }, { again.resumed, again.stopped, #again.steps })
+    assert.are.same({ { step = 4 }, { step = 8 } }, again.evaluations)
+    local further = pl.train.loop(training(8, { checkpoint = path, batch = never }))
+    assert.are.equal(0, #further.steps)
+  end)
+
+  it("is saved at the end, also where the batches end", function()
+    local path = folder .. "/c.safetensors"
+    local option = training(20, { checkpoint = path, checkpoint_every = 3 })
+    local batch = option.batch
+    option.batch = function(step) return step <= 10 and batch(step) or nil end
+    pl.train.loop(option)
+    assert.are.equal(10, pl.checkpoint.load(path, { model = option.model, optimizer = option.optimizer }).step)
+  end)
+
+  it("refuses options that mean nothing", function()
+    assert.matches("checkpoint: expected a string", message_of(pl.train.loop, training(2, { checkpoint = 3 })))
+    assert.matches("checkpoint_every: expected", message_of(pl.train.loop,
+      training(2, { checkpoint = folder .. "/c.safetensors", checkpoint_every = 0 })))
+    assert.matches("state: expected a table", message_of(pl.train.loop, training(2, { state = 1 })))
+  end)
+end)
+
+describe("checkpoint", function()
+  local before
+  local function saved(count)
+    before = folder .. "/c.before.safetensors"
+    local path, layer = folder .. "/c.safetensors", pl.nn.Linear(2, 2)
+    for i = 1, count do pl.checkpoint.save(path, { model = layer }, { number = i }) end
+    return path, layer
+  end
+
+  it("has texts of any length for its state", function()
+    local path = folder .. "/c.safetensors"
+    local long = ("é"):rep(300000)
+    pl.checkpoint.save(path, {}, { text = long })
+    assert.are.equal(long, pl.checkpoint.load(path, {}).text)
+  end)
+
+  it("is nil where there is none", function() assert.is_nil(pl.checkpoint.load(folder .. "/none.safetensors", {})) end)
+
+  it("keeps the one before", function()
+    local path, layer = saved(3)
+    assert.are.equal(3, pl.checkpoint.load(path, { model = layer }).number)
+    assert.are.equal(2, pl.checkpoint.load(before, { model = layer }).number)
+  end)
+
+  it("that is cut short anywhere gives way to the one before, and tells so", function()
+    local path = saved(2)
+    local whole = read(path)
+    for _, length in ipairs { 0, 5, 8, 40, #whole // 2, #whole - 1 } do
+      write(path, whole:sub(1, length))
+      local text, errors, status = program.evaluate(([[local pl = require "perilune"
+        print(pl.checkpoint.load(%q, { model = pl.nn.Linear(2, 2) }).number)]]):format(path))
+      assert.are.same({ "1\n", 0 }, { text, status }, errors)
+      assert.matches("warning: .*" .. path:gsub("%p", "%%%0"), errors)
+      assert.matches("going on from '" .. before:gsub("%p", "%%%0"), errors)
+    end
+    write(before, "x")
+    assert.matches("c.safetensors", message_of(pl.checkpoint.load, path, { model = pl.nn.Linear(2, 2) }))
+  end)
+
+  it("that is missing because it was just being replaced gives way to the one before", function()
+    local path, layer = saved(2)
+    os.remove(path)
+    assert.are.equal(1, pl.checkpoint.load(path, { model = layer }).number)
+  end)
+
+  it("names what does not fit", function()
+    local path, layer = saved(1)
+    local file = "'" .. path:gsub("%p", "%%%0") .. "'"
+    assert.matches(file .. " holds 'model%..-', which is of none of the parts",
+      message_of(pl.checkpoint.load, path, {}))
+    assert.matches("expected shape", message_of(pl.checkpoint.load, path, { model = pl.nn.Linear(2, 3) }))
+    pl.save(path, { weight = layer.weight })
+    os.remove(before)
+    assert.matches(file .. " is no checkpoint", message_of(pl.checkpoint.load, path, { model = layer }))
+    assert.matches("path: expected a name ending in .safetensors, got 'c'", message_of(pl.checkpoint.load, "c", {}))
+    assert.matches("parts: expected names and objects", message_of(pl.checkpoint.save, path, { model = 1 }))
+  end)
+
+  it("names the file that a full disk cannot take, and leaves the one before", function()
+    local path, layer = saved(1)
+    local _, errors, status = program.run { before = "ulimit -f 4; trap '' XFSZ;", args = "-e " .. program.quote(([[
+      local pl = require "perilune"
+      pl.checkpoint.save(%q, { model = pl.nn.Linear(100, 100) })]]):format(path)) }
+    assert.are.equal(1, status)
+    assert.matches("cannot write '" .. path:gsub("%p", "%%%0") .. "'?.*: File too large", errors)
+    assert.are.equal(1, pl.checkpoint.load(path, { model = layer }).number)
+    assert.matches("cannot write '/dev/full': No space left on device", message_of(pl.train.loop,
+      training(3, { log = "/dev/full" })))
+  end)
+end)
