@@ -10,7 +10,7 @@ Report.__index = Report
 
 local report = {}
 
---- An empty report; its methods print on standard output.
+--- An empty report.
 function report.new() return setmetatable({ rows = {}, devices = {} }, Report) end
 
 --- The names of the gradients, in the order of the table.
@@ -55,10 +55,16 @@ function Report:head() -- luacheck: no self
     "largest", "last", "inputs", "R", "bias", "initial"))
 end
 
---- Takes a row into the report, and prints its errors at its longest T.
+--- Takes a row into the report, and returns the report.
 function Report:add(row)
-  local n, words = #row.lengths, {}
+  self:device_of(row) -- which numbers the devices in the order of the rows
   self.rows[#self.rows + 1] = row
+  return self
+end
+
+--- Prints a row's errors at its longest T.
+function Report:print(row)
+  local n, words = #row.lengths, {}
   for _, name in ipairs { "h", "c" } do
     local of = row.states[name] or { median = {}, largest = {}, last = {} }
     words[#words + 1] = ("%s %s %s"):format(shown(of.median[n]), shown(of.largest[n]), shown(of.last[n]))
