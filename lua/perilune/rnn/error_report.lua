@@ -250,26 +250,26 @@ local function distinct(rows, field)
   return list
 end
 
---- The errors per time step of rows of one size, of the state `what` or of the "gradient" of the inputs: a panel per
--- cell and forget bias; nil where no row has such a state.
+--- The errors per time step of rows of one size, of the state `what` or of the "gradient" of the inputs: a line of
+-- panels per cell, a column per forget bias; nil where no row has such a state.
 function Report:figure(size, what)
-  local rows, lines, full = {}, {}, true
+  local rows = {}
   for _, row in ipairs(self.rows) do
     if row.size == size and per_step(row, what) then rows[#rows + 1] = row end
   end
   if #rows == 0 then return nil end
-  local cells, range = distinct(rows, "cell"), range_of(rows, what)
-  for i, bias in ipairs(distinct(rows, "forget_bias")) do
-    lines[i] = {}
-    for k, cell in ipairs(cells) do
-      lines[i][k] = self:panel(rows, cell, bias, what, range)
-      full = full and lines[i][k]
+  local biases, range, places, full = distinct(rows, "forget_bias"), range_of(rows, what), {}, true
+  for _, cell in ipairs(distinct(rows, "cell")) do
+    places[#places + 1] = {}
+    for i, bias in ipairs(biases) do
+      places[#places][i] = self:panel(rows, cell, bias, what, range)
+      full = full and places[#places][i]
     end
   end
-  local figures = { columns = #cells + (full and 1 or 0), title = ("Error of %s, batch x heads x units = %s"):format(
+  local figures = { columns = #biases + (full and 1 or 0), title = ("Error of %s, batch x heads x units = %s"):format(
     what == "gradient" and "the gradient of the inputs" or what, size) }
-  for _, line in ipairs(lines) do
-    table.move(line, 1, #cells, #figures + 1, figures)
+  for _, line in ipairs(places) do
+    table.move(line, 1, #biases, #figures + 1, figures)
     if full then figures[#figures + 1] = false end -- for the key
   end
   return plot.panels(figures)
