@@ -170,9 +170,11 @@ end
 
 function Report:summarize_growth()
   print "\nErrors at the longest T over those at the shortest: median (least to largest)"
+  local words <const>, line <const> = "%-23s %9s %4s", "%s  %-20s  %-20s  %s"
+  print(line:format(words:format("", "T", "bias"), "h, median of steps", "last c", "gradients"))
   for _, group in ipairs(grouped(self.rows, function(row)
-    return #row.lengths > 1 and ("%s T = %d over %d, forget bias %d"):format(self:type_and_backend(row),
-      row.lengths[#row.lengths], row.lengths[1], row.forget_bias)
+    return #row.lengths > 1 and words:format(self:type_and_backend(row),
+      ("%d/%d"):format(row.lengths[#row.lengths], row.lengths[1]), row.forget_bias)
   end)) do
     local h, c, gradients = {}, {}, {}
     for _, row in ipairs(group) do
@@ -182,8 +184,7 @@ function Report:summarize_growth()
       if row.states.c then c[#c + 1] = growth(row.states.c.last) end
       gradients[#gradients + 1] = gradient_at(row, n) / gradient_at(row, 1)
     end
-    print(("%-56s median h %-20s  last c %-20s  gradients %s"):format(group.words, spread(h), spread(c),
-      spread(gradients)))
+    print(line:format(group.words, spread(h), spread(c), spread(gradients)))
   end
 end
 
