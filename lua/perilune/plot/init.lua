@@ -327,7 +327,11 @@ local function render(figure, format)
   local body = figure.script()
   table.move(body, 1, #body, 2, script)
   script[#script + 1] = "unset output\n"
-  return run_gnuplot(table.concat(script, "\n"))
+  local drawn, message = run_gnuplot(table.concat(script, "\n"))
+  if drawn and format == "svg" then
+    drawn = drawn:gsub("<g [^>]*>%s*</g>%s*", "") -- gnuplot's empty groups, a fifth of the text
+  end
+  return drawn, message
 end
 
 local Figure = {}
