@@ -235,6 +235,11 @@ describe("when a figure is made", function()
     assert.matches("^ 5 10 20 50 ", labels({ 14, 50 }, { yrange = { 5, 60 } }))
     assert.matches("^ 3 ", labels { 3, 3 })
   end)
+
+  it("a logarithmic axis with many powers of ten on it is not marked between them", function()
+    local function marks(y) return select(2, plot.line { { y = y }, logy = true }:svg():gsub("M[^M]+ L", "")) end
+    assert.is_true(marks { 1, 1e3 } > marks { 1, 1e9 } + 9)
+  end)
 end)
 
 describe("a Vega-Lite figure", function()

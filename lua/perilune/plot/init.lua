@@ -14,6 +14,7 @@ local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local display = require "perilune.display"
+local divided = require "perilune.plot.divided"
 local panels = require "perilune.plot.panels"
 local read = require "perilune.plot.read"
 local style = require "perilune.plot.style"
@@ -134,28 +135,6 @@ local function finish(script, elements)
   add_plot(script, elements)
 end
 
--- Labels for logarithmic axes so short that gnuplot, which labels powers of the base, would write one or none.
-local function label_short_axes(script, options, columns, blocks)
-  for _, axis in ipairs { "x", "y" } do
-    local low, high = math.huge, 0
-    for _, rows in ipairs(blocks) do
-      for _, row in ipairs(rows) do
-        for c, name in ipairs(columns) do
-          local here = finite(row[c]) and (name == "x") == (axis == "x")
-          if here then low, high = math.min(low, row[c]), math.max(high, row[c]) end
-        end
-      end
-    end
-    local limits, base = options[axis .. "range"] or {}, options["log" .. axis]
-    low, high = limits[1] or low, limits[2] or high
-    local places = (base == true or base == 10) and low <= high and style.log_labels(low, high)
-    if places then
-      for i, place in ipairs(places) do places[i] = number(place) end
-      script[#script + 1] = ("set %stics (%s)"):format(axis, table.concat(places, ", "))
-    end
-  end
-end
-
 -- The script of a figure whose series are each rows of `columns` and the plot elements that draw(i, series, rows)
 -- lists, after the lines `opening`.
 local function script_of(options, series, columns, draw, opening)
@@ -169,7 +148,7 @@ local function script_of(options, series, columns, draw, opening)
       for _, element in ipairs(draw(i, one, rows)) do elements[#elements + 1] = element end
     end
   end
-  label_short_axes(script, options, columns, blocks)
+  script[#script + 1] = divided(options, columns, blocks)
   finish(script, elements)
   return script
 end

@@ -31,28 +31,4 @@ function style.labelled(count)
   return places
 end
 
--- The multiple of 1, 2 or 5 by which an axis of this length has three to eight labels.
-local function step_of(length)
-  local power = 10 ^ math.floor(math.log(length / 3, 10))
-  local count = length / 3 / power
-  return power * (count < 2 and 1 or count < 5 and 2 or 5)
-end
-
---- Where an axis of logarithms to the base 10 from low to high has its labels, or nil where two powers of ten or more
--- lie on it, which are enough. The first and the last may lie just outside.
-function style.log_labels(low, high)
-  local first, last = math.log(low, 10), math.log(high, 10)
-  if math.floor(last) > math.ceil(first) then return nil end
-  local places = {}
-  if high < 8 * low then
-    local step = step_of(math.max(high - low, low / 10))
-    for k = math.floor(low / step), math.ceil(high / step) do places[#places + 1] = k * step end
-  else
-    for power = math.floor(first), math.floor(last) do
-      for _, digit in ipairs { 1, 2, 5 } do places[#places + 1] = digit * 10.0 ^ power end
-    end
-  end
-  return places
-end
-
 return style
