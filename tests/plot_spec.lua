@@ -52,7 +52,7 @@ describe("a plot", function()
     }
     for _, figure in ipairs(figures) do
       local bundle = figure:__mime()
-      assert.matches("^<%?xml.*<svg.*<g .*</svg>%s*$", bundle["image/svg+xml"])
+      assert.matches("^<svg.*<g .*</svg>%s*$", bundle["image/svg+xml"])
       assert.is_nil(bundle["image/svg+xml"]:find "<g [^>]*>%s*</g>")
       assert.matches("^plot%.%a+: ", bundle["text/plain"])
     end

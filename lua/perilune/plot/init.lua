@@ -354,7 +354,7 @@ function Figure:__mime()
   elseif not text then
     fail(message)
   end
-  bundle["image/svg+xml"] = text or nil
+  bundle["image/svg+xml"] = text and display.element(text) or nil
   return bundle
 end
 
