@@ -29,6 +29,13 @@ describe("perilune.display", function()
     end))
   end)
 
+  it("takes the element out of an SVG document", function()
+    local before = '<?xml version="1.0" encoding="utf-8"?>\n<!-- a -->\n'
+    assert.equal("<svg><g/></svg>", display.element(before .. "<svg><g/></svg>"))
+    assert.equal("<svg/>", display.element "<svg/>")
+    assert.equal("none", display.element "none")
+  end)
+
   it("updates what was made with an id", function()
     assert.are.same({ "a", "b" }, printed(function()
       local handle = display.text("a", { id = "own" })

@@ -52,7 +52,8 @@ describe("a plot", function()
     }
     for _, figure in ipairs(figures) do
       local bundle = figure:__mime()
-      assert.matches("^<%?xml.*<svg.*</svg>%s*$", bundle["image/svg+xml"])
+      assert.matches("^<svg.*<g .*</svg>%s*$", bundle["image/svg+xml"])
+      assert.is_nil(bundle["image/svg+xml"]:find "<g [^>]*>%s*</g>")
       assert.matches("^plot%.%a+: ", bundle["text/plain"])
     end
   end)
@@ -217,6 +218,27 @@ describe("when a figure is made", function()
     end
     assert.matches("<svg", plot.scatter({ { x = { 0, 1 }, y = { 1, 1 } }, logx = true }):svg())
     assert.matches("<svg", plot.band({ { y = { 1, 2 }, low = { 0, 1 }, high = { 2, 3 } }, logy = true }):svg())
+  end)
+
+  it("a logarithmic axis without two powers of ten on it has other labels", function()
+    local function labels(y, options)
+      local spec, found = options or {}, {}
+      spec[1], spec.logy = { x = { 0, 1000 }, y = y }, spec.logy or true
+      for label in plot.line(spec):svg():gmatch "<text>([%d.e+-]+)</text>" do found[#found + 1] = label end
+      return " " .. table.concat(found, " ") .. " " -- those of y come first
+    end
+    assert.matches("^ 20 50 100 ", labels { 14, 150 })
+    assert.matches("^ 0.015 0.02 0.025 0.03 0.035 0.04 0.045 ", labels { 0.0155, 0.044 })
+    assert.matches("^ 1 10 100 ", labels { 1, 100 })
+    assert.matches("^ 16 32 64 128 ", labels({ 14, 150 }, { logy = 2 }))
+    assert.matches("^ 1 10 100 ", labels({ 14, 50 }, { yrange = { 1, 100 } }))
+    assert.matches("^ 5 10 20 50 ", labels({ 14, 50 }, { yrange = { 5, 60 } }))
+    assert.matches("^ 3 ", labels { 3, 3 })
+  end)
+
+  it("a logarithmic axis with many powers of ten on it is not marked between them", function()
+    local function marks(y) return select(2, plot.line { { y = y }, logy = true }:svg():gsub("M[^M]+ L", "")) end
+    assert.is_true(marks { 1, 1e3 } > marks { 1, 1e9 } + 9)
   end)
 end)
 

@@ -82,12 +82,19 @@ local function delimited(text)
   return has and text or "$$" .. text .. "$$"
 end
 
+--- element(text) -> text: an SVG document without what stands before its svg element: a page takes up the element, and
+-- nbconvert gives up at a declaration of the encoding.
+function display.element(text)
+  local first = text:find "<svg[%s>/]"
+  return first and text:sub(first) or text
+end
+
 -- Kinds of text and bytes: what they are called, what is said of them, and the bundle.
 local KINDS = {
   png = { "bytes", "a PNG image, given as its file's bytes",
     function(bytes) return { ["image/png"] = bytes, ["text/plain"] = "<PNG image>" } end },
   svg = { "text", "an SVG image",
-    function(text) return { ["image/svg+xml"] = text, ["text/plain"] = "<SVG image>" } end },
+    function(text) return { ["image/svg+xml"] = display.element(text), ["text/plain"] = "<SVG image>" } end },
   html = { "text", "HTML", function(text) return { ["text/html"] = text, ["text/plain"] = "<HTML>" } end },
   markdown = { "text", "Markdown", function(text) return { ["text/markdown"] = text, ["text/plain"] = text } end },
   latex = { "text", "a formula of LaTeX; '$$' is put round one without delimiters",

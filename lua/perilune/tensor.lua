@@ -350,7 +350,7 @@ local function html_table(t, number)
   for k, i in ipairs(shown_indices(t.shape[#t.shape])) do columns[k] = tag("th", i or "…") end
   if matrix then
     local function row(x, i) return tag("tr", tag("th", i) .. table_row(x, number)) end
-    rows = entries(t, row, tag("tr", tag("th", "…")))
+    rows = entries(t, row, tag("tr", tag("th", "…") .. tag("td", "…"):rep(#columns)))
   else
     rows[1] = tag("tr", table_row(t, number))
   end

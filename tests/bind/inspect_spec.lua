@@ -62,7 +62,7 @@ describe("inspect.bundle", function()
       "<tbody><tr><td>1.5000</td><td>-2.0000</td></tr></tbody></table>", bundle["text/html"])
     local html = inspect.bundle(pl.zeros { 20, 30, dtype = "int64" })["text/html"]
     assert.matches("<th></th><th>1</th><th>2</th><th>3</th><th>…</th><th>28</th>", html)
-    assert.matches("<tr><th>…</th></tr><tr><th>18</th><td>0</td>", html)
+    assert.matches("<tr><th>…</th>" .. ("<td>…</td>"):rep(7) .. "</tr><tr><th>18</th><td>0</td>", html)
     html = inspect.bundle(pl.zeros { 2, 3, 4, 5 })["text/html"]
     assert.matches("<p>%[2, 3%]</p><table>", html)
     html = inspect.bundle(pl.zeros { 9, 9, 9, 9 })["text/html"]

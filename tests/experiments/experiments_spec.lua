@@ -238,7 +238,7 @@ describe("experiments", function()
     end
     assert.are.same({ 1, 2, 3, 4, 6, 8, 11, 16, 23, 24 }, rows[1].steps)
     assert.matches("float32%s+vanilla over reference, T = 4%s", text)
-    assert.matches("T = 24 over 4, forget bias 3", text)
+    assert.matches("bfloat16 reference%s+24/4%s+3  ", text)
     local elsewhere = folder .. "/elsewhere.jsonl" -- as if of another device
     program.write(elsewhere, (program.read(path):gsub('"device": "cpu: ', '"device": "cuda:0: ')))
     status, text = run("numerics", ("--plot %s,%s"):format(path, elsewhere))

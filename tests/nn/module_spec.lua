@@ -101,6 +101,8 @@ describe("a module", function()
   it("describes itself", function()
     local text = tostring(nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5)))
     assert.matches("nn.Sequential%(%) {\n  1: nn.Linear%(2 %-> 3%)\n  2: nn.Dropout%(0.5%)\n}", text)
+    assert.matches("\n  1: pl.tanh\n  2: function\n  3: nn.Linear%(2 %-> 3%)\n",
+      tostring(nn.Sequential(pl.tanh, function(x) return 2 * x end, nn.Linear(2, 3))))
     assert.matches("Nothing has no forward method", message_of(nn.class "Nothing" ()))
   end)
 end)

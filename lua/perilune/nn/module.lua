@@ -9,6 +9,7 @@
 -- they were first assigned; the path of field names ("left.weight") names a parameter.
 local core = require "perilune.core"
 local pl = require "perilune"
+local manual = require "perilune.code.manual"
 local check = require "perilune.nn.check"
 
 local Module = {}
@@ -211,14 +212,22 @@ function Module.extra()
   return ""
 end
 
---- The text of tostring(module): the class, its sizes and the modules inside.
+-- A function by the name that it has in pl, if it has one.
+local function name_of(f)
+  local entry = manual.of(f)
+  local name = entry and entry[1]:match "^[%w_]+"
+  return name and rawget(pl, name) == f and "pl." .. name or "function"
+end
+
+--- The text of tostring(module): the class, its sizes, and the modules and functions inside.
 function Module:describe()
-  local name, children = getmetatable(self).__name, self:children()
-  if #children == 0 then return ("%s(%s)"):format(name, self:extra()) end
-  local lines = {}
-  for _, child in ipairs(children) do
-    lines[#lines + 1] = ("  %s: %s"):format(child[1], (tostring(child[2]):gsub("\n", "\n  ")))
+  local name, lines = getmetatable(self).__name, {}
+  for _, field in ipairs(order[self]) do
+    local value = rawget(self, field)
+    local text = is_module(value) and tostring(value):gsub("\n", "\n  ") or type(value) == "function" and name_of(value)
+    if text then lines[#lines + 1] = ("  %s: %s"):format(field, text) end
   end
+  if #lines == 0 then return ("%s(%s)"):format(name, self:extra()) end
   return ("%s(%s) {\n%s\n}"):format(name, self:extra(), table.concat(lines, "\n"))
 end
 

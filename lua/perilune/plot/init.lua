@@ -14,6 +14,7 @@ local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local display = require "perilune.display"
+local divided = require "perilune.plot.divided"
 local panels = require "perilune.plot.panels"
 local read = require "perilune.plot.read"
 local style = require "perilune.plot.style"
@@ -137,15 +138,17 @@ end
 -- The script of a figure whose series are each rows of `columns` and the plot elements that draw(i, series, rows)
 -- lists, after the lines `opening`.
 local function script_of(options, series, columns, draw, opening)
-  local script, elements = preamble(options), {}
+  local script, elements, blocks = preamble(options), {}, {}
   script[#script + 1] = opening
   for i, one in ipairs(series) do
     local rows = columns_of(one, columns, options)
     if any_finite(rows) then
       block(script, "data" .. i, rows)
+      blocks[#blocks + 1] = rows
       for _, element in ipairs(draw(i, one, rows)) do elements[#elements + 1] = element end
     end
   end
+  script[#script + 1] = divided(options, columns, blocks)
   finish(script, elements)
   return script
 end
@@ -303,7 +306,11 @@ local function render(figure, format)
   local body = figure.script()
   table.move(body, 1, #body, 2, script)
   script[#script + 1] = "unset output\n"
-  return run_gnuplot(table.concat(script, "\n"))
+  local drawn, message = run_gnuplot(table.concat(script, "\n"))
+  if drawn and format == "svg" then
+    drawn = drawn:gsub("<g [^>]*>%s*</g>%s*", "") -- gnuplot's empty groups, a fifth of the text
+  end
+  return drawn, message
 end
 
 local Figure = {}
@@ -347,7 +354,7 @@ function Figure:__mime()
   elseif not text then
     fail(message)
   end
-  bundle["image/svg+xml"] = text or nil
+  bundle["image/svg+xml"] = text and display.element(text) or nil
   return bundle
 end
 

@@ -10,7 +10,7 @@ Report.__index = Report
 
 local report = {}
 
---- An empty report; its methods print on standard output.
+--- An empty report.
 function report.new() return setmetatable({ rows = {}, devices = {} }, Report) end
 
 --- The names of the gradients, in the order of the table.
@@ -55,10 +55,16 @@ function Report:head() -- luacheck: no self
     "largest", "last", "inputs", "R", "bias", "initial"))
 end
 
---- Takes a row into the report, and prints its errors at its longest T.
+--- Takes a row into the report, and returns the report.
 function Report:add(row)
-  local n, words = #row.lengths, {}
+  self:device_of(row) -- which numbers the devices in the order of the rows
   self.rows[#self.rows + 1] = row
+  return self
+end
+
+--- Prints a row's errors at its longest T.
+function Report:print(row)
+  local n, words = #row.lengths, {}
   for _, name in ipairs { "h", "c" } do
     local of = row.states[name] or { median = {}, largest = {}, last = {} }
     words[#words + 1] = ("%s %s %s"):format(shown(of.median[n]), shown(of.largest[n]), shown(of.last[n]))
@@ -164,9 +170,11 @@ end
 
 function Report:summarize_growth()
   print "\nErrors at the longest T over those at the shortest: median (least to largest)"
+  local words <const>, line <const> = "%-23s %9s %4s", "%s  %-20s  %-20s  %s"
+  print(line:format(words:format("", "T", "bias"), "h, median of steps", "last c", "gradients"))
   for _, group in ipairs(grouped(self.rows, function(row)
-    return #row.lengths > 1 and ("%s T = %d over %d, forget bias %d"):format(self:type_and_backend(row),
-      row.lengths[#row.lengths], row.lengths[1], row.forget_bias)
+    return #row.lengths > 1 and words:format(self:type_and_backend(row),
+      ("%d/%d"):format(row.lengths[#row.lengths], row.lengths[1]), row.forget_bias)
   end)) do
     local h, c, gradients = {}, {}, {}
     for _, row in ipairs(group) do
@@ -176,8 +184,7 @@ function Report:summarize_growth()
       if row.states.c then c[#c + 1] = growth(row.states.c.last) end
       gradients[#gradients + 1] = gradient_at(row, n) / gradient_at(row, 1)
     end
-    print(("%-56s median h %-20s  last c %-20s  gradients %s"):format(group.words, spread(h), spread(c),
-      spread(gradients)))
+    print(line:format(group.words, spread(h), spread(c), spread(gradients)))
   end
 end
 
@@ -244,26 +251,26 @@ local function distinct(rows, field)
   return list
 end
 
---- The errors per time step of rows of one size, of the state `what` or of the "gradient" of the inputs: a panel per
--- cell and forget bias; nil where no row has such a state.
+--- The errors per time step of rows of one size, of the state `what` or of the "gradient" of the inputs: a line of
+-- panels per cell, a column per forget bias; nil where no row has such a state.
 function Report:figure(size, what)
-  local rows, lines, full = {}, {}, true
+  local rows = {}
   for _, row in ipairs(self.rows) do
     if row.size == size and per_step(row, what) then rows[#rows + 1] = row end
   end
   if #rows == 0 then return nil end
-  local cells, range = distinct(rows, "cell"), range_of(rows, what)
-  for i, bias in ipairs(distinct(rows, "forget_bias")) do
-    lines[i] = {}
-    for k, cell in ipairs(cells) do
-      lines[i][k] = self:panel(rows, cell, bias, what, range)
-      full = full and lines[i][k]
+  local biases, range, places, full = distinct(rows, "forget_bias"), range_of(rows, what), {}, true
+  for _, cell in ipairs(distinct(rows, "cell")) do
+    places[#places + 1] = {}
+    for i, bias in ipairs(biases) do
+      places[#places][i] = self:panel(rows, cell, bias, what, range)
+      full = full and places[#places][i]
     end
   end
-  local figures = { columns = #cells + (full and 1 or 0), title = ("Error of %s, batch x heads x units = %s"):format(
+  local figures = { columns = #biases + (full and 1 or 0), title = ("Error of %s, batch x heads x units = %s"):format(
     what == "gradient" and "the gradient of the inputs" or what, size) }
-  for _, line in ipairs(lines) do
-    table.move(line, 1, #cells, #figures + 1, figures)
+  for _, line in ipairs(places) do
+    table.move(line, 1, #biases, #figures + 1, figures)
     if full then figures[#figures + 1] = false end -- for the key
   end
   return plot.panels(figures)
