@@ -3,6 +3,7 @@
 local pl = require "perilune"
 local chips = require "perilune.rnn.chips"
 local compare = require "perilune.speed.compare"
+local experiment = require "perilune.experiment"
 local figures = require "perilune.speed.figures"
 local floor = require "perilune.speed.floor"
 local message_of = require "tests.message_of"
@@ -36,6 +37,7 @@ describe("speed.measure", function()
         assert.same({ "lstm", "reference", "float32", 2, 3, 2, 8, with_input, pass, 3 }, {
           row.cell, row.backend, row.dtype, row.batch, row.steps, row.heads, row.head_dim, row.with_input, row.pass,
           row.repeats })
+        assert.equal(experiment.device_name(experiment.device_line "cpu"), row.device)
         assert.is_true(row.ms > 0 and row.ms_p10 <= row.ms and row.ms <= row.ms_p90)
         near(row.ms * 1000 / 3, row.us_per_step)
         local each, layer, ways = table.unpack(of_pass[pass], 1, 3)

@@ -113,7 +113,7 @@ local function drawn(axis, rows, others)
   return plot.band(spec)
 end
 
---- The figures that rows (of perilune.speed.records, or of perilune.speed.measure with a field device) have points
+--- The figures that rows (of perilune.speed.records or perilune.speed.measure) have points
 -- enough for: a list of { name = "heads-lstm-16x1024-inf", figure = }. `peers` (of records.peers, or nil) appear where
 -- cell, sizes, work and pass are those of a figure.
 function figures.of(rows, peers)
