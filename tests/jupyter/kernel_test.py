@@ -1282,6 +1282,7 @@ class Widgets(KernelTest):
         slider, = (c for c in content_of(messages, "comm_open") if c["data"]["_model_name"] == "IntSliderModel")
         self.assertEqual(slider["data"]["_model_module"], "jupyter-js-widgets")
         self.assertEqual(content_of(messages, "comm_msg"), [{"comm_id": slider["comm_id"], "data": {"method": "display"}}])
+        self.assertEqual(result_of(messages), [""])  # it would stand below the slider
         self.assertEqual(kernel.iopub(kernel.ask("comm_msg", {"comm_id": slider["comm_id"], "data": {
             "method": "backbone", "sync_data": {"value": 4}, "buffer_keys": []}}))[1:-1], [])
         self.assertEqual(result_of(kernel.run("slider.value")[1]), ["4"])
