@@ -233,7 +233,7 @@ describe("figures", function()
     assert.same({ "fused", "alternating", "least possible", "Flash float16, H" }, seen)
     assert.same({ { 64, 128, 256 }, { 1, 1.5, 2 }, { 0.9, 0.9 * 1.5, 1.8 }, { 0.1, 0.1, 0.1 }, { 3 } },
       { series[1].x, series[1].y, series[1].low, series[3].y, series[4].high })
-    assert.matches("lstm, bfloat16, batch 16, 1024 steps: inference\nGPU", list[1].figure.options.title)
+    assert.matches("lstm, bfloat16: inference\nbatch 16, 1024 steps, GPU", list[1].figure.options.title)
   end)
 
   it("tell types and devices apart", function()
