@@ -27,6 +27,9 @@ function experiment.device_line(device)
   return ("%s: %s, %d threads"):format(device or "cpu", processor(), core.threads())
 end
 
+--- What a device line calls the device: its name without place, threads or memory.
+function experiment.device_name(line) return (line:gsub("^%S+: ", ""):match("^[^,]+")) end
+
 -- What takes the place of a file that nobody asked for.
 local Nowhere = {}
 Nowhere.__index = Nowhere

@@ -3,6 +3,7 @@
 local pl = require "perilune"
 local chips = require "perilune.rnn.chips"
 local compare = require "perilune.speed.compare"
+local experiment = require "perilune.experiment"
 local figures = require "perilune.speed.figures"
 local floor = require "perilune.speed.floor"
 local message_of = require "tests.message_of"
@@ -36,6 +37,7 @@ describe("speed.measure", function()
         assert.same({ "lstm", "reference", "float32", 2, 3, 2, 8, with_input, pass, 3 }, {
           row.cell, row.backend, row.dtype, row.batch, row.steps, row.heads, row.head_dim, row.with_input, row.pass,
           row.repeats })
+        assert.equal(experiment.device_name(experiment.device_line "cpu"), row.device)
         assert.is_true(row.ms > 0 and row.ms_p10 <= row.ms and row.ms <= row.ms_p90)
         near(row.ms * 1000 / 3, row.us_per_step)
         local each, layer, ways = table.unpack(of_pass[pass], 1, 3)
@@ -231,7 +233,7 @@ describe("figures", function()
     assert.same({ "fused", "alternating", "least possible", "Flash float16, H" }, seen)
     assert.same({ { 64, 128, 256 }, { 1, 1.5, 2 }, { 0.9, 0.9 * 1.5, 1.8 }, { 0.1, 0.1, 0.1 }, { 3 } },
       { series[1].x, series[1].y, series[1].low, series[3].y, series[4].high })
-    assert.matches("lstm, bfloat16, batch 16, 1024 steps: inference\nGPU", list[1].figure.options.title)
+    assert.matches("lstm, bfloat16: inference\nbatch 16, 1024 steps, GPU", list[1].figure.options.title)
   end)
 
   it("tell types and devices apart", function()

@@ -1301,6 +1301,56 @@ class Widgets(KernelTest):
                          ["comm_msg", "comm_msg", "clear_output", "error", "comm_msg"])
         self.assertEqual(text_of(self.update(slider, value=14)), "14\tb\n")
 
+    def test_speed_curves(self):
+        """The notebook of speed curves: another option gives another figure, and an interrupt does no harm."""
+        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "notebooks")
+        with open(os.path.join(folder, "04-speed-curves.ipynb")) as file:
+            cells = ["".join(c["source"]) for c in json.load(file)["cells"] if c["cell_type"] == "code"]
+        kernel = Kernel(cwd=folder, environment={"PERILUNE_DEVICE": "cpu"})
+        self.addCleanup(kernel.close)
+        states = {}
+        curve, shown = (next(i for i, code in enumerate(cells) if part in code)
+                        for part in ("function curves(", "pl.interact(curves,"))
+        for code in cells[:curve] + ["steps = 4 -- for a sanitizer's sake"] + cells[curve:shown + 1]:
+            reply, messages = kernel.run(code)
+            self.assertEqual(reply["status"], "ok", reply)
+            states.update((c["comm_id"], c["data"]["state"]) for c in content_of(messages, "comm_open"))
+        out = self.model(states, "OutputModel")
+
+        def choose(label):
+            """Takes the option of that label in its dropdown; the message's id."""
+            comm, index = next((comm, state["_options_labels"].index(label)) for comm, state in states.items()
+                               if label in state.get("_options_labels", []))
+            return kernel.ask("comm_msg", {"comm_id": comm, "data": {
+                "method": "update", "state": {"index": index}, "buffer_paths": []}})
+
+        def check_figure(label, title, *curves):
+            message_id = choose(label)
+            messages = kernel.iopub(message_id)
+            self.assertEqual([c["data"]["state"]["msg_id"] for c in content_of(messages, "comm_msg")
+                              if c["comm_id"] == out], [message_id, ""])  # what comes goes into the widget
+            bar, figure = content_of(messages, "display_data")
+            self.assertIn("measuring", bar["data"]["text/plain"])
+            kinds = [m["msg_type"] for m in messages if m["msg_type"] in ("clear_output", "display_data", "error")]
+            self.assertEqual(kinds, ["clear_output", "display_data", "clear_output", "display_data"])
+            self.assertIn(title, figure["data"]["text/plain"])
+            if "not drawn" not in figure["data"]["text/plain"]:  # gnuplot is there
+                for curve in curves:
+                    self.assertIn(f">{curve}<", figure["data"]["image/svg+xml"])
+
+        check_figure("gru", "gru, float32: forward and backward\nbatch 16, 4 steps", "reference", "vanilla")
+        check_figure("steps", "gru, float32: forward and backward\n4 x 64 units, batch 16", "time steps")
+        kernel.run("short, axes.steps = axes.steps, { 500, 1000, 2000 }")  # which take many seconds
+        message_id = choose("elman")
+        while kernel.client.get_iopub_msg(timeout=TIMEOUT)["msg_type"] != "display_data":  # the bar
+            pass
+        kernel.ask("interrupt_request", {}, "control")
+        error, = content_of(kernel.iopub(message_id), "error")
+        self.assertEqual(error["ename"], "Interrupted")
+        kernel.run("axes.steps = short")
+        check_figure("inf", "elman, float32: inference\n4 x 64 units, batch 16", "reference", "vanilla")
+        self.assertEqual(result_of(kernel.run("lab.controls.pass.value")[1]), ['"inf"'])
+
     def test_ipywidgets_6(self):
         """Its front end asks for the version before any code has run."""
         kernel = Kernel()
@@ -1310,6 +1360,7 @@ class Widgets(KernelTest):
         slider, = (c for c in content_of(messages, "comm_open") if c["data"]["_model_name"] == "IntSliderModel")
         self.assertEqual(slider["data"]["_model_module"], "jupyter-js-widgets")
         self.assertEqual(content_of(messages, "comm_msg"), [{"comm_id": slider["comm_id"], "data": {"method": "display"}}])
+        self.assertEqual(result_of(messages), [""])  # it would stand below the slider
         self.assertEqual(kernel.iopub(kernel.ask("comm_msg", {"comm_id": slider["comm_id"], "data": {
             "method": "backbone", "sync_data": {"value": 4}, "buffer_keys": []}}))[1:-1], [])
         self.assertEqual(result_of(kernel.run("slider.value")[1]), ["4"])

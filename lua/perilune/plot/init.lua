@@ -95,7 +95,7 @@ local function preamble(options)
     ("set border 3 linecolor rgb '%s' linewidth 1"):format(ink),
     ("set tics nomirror out textcolor rgb '%s'"):format(ink),
     "set grid linecolor rgb '#DDDDDD' linewidth 0.8 linetype 1",
-    ("set key %s nobox textcolor rgb '%s' samplen 3 spacing 1.2")
+    ("set key %s nobox textcolor rgb '%s' samplen 3 spacing 1.2 height 1")
       :format(options.legend or "outside right top reverse Left", ink),
     "set autoscale fix\nset offsets graph 0.02, graph 0.02, graph 0.05, graph 0.05",
     "set datafile missing '?'",

@@ -106,16 +106,16 @@ local function drawn(axis, rows, others)
     return ("%s%s, %s"):format(row.system, other and " " .. row.dtype or "", row.machine)
   end
   for _, group in ipairs(grouped(others, system)) do spec[#spec + 1] = curve(axis, group) end
-  local types = variety(rows, "dtype") > 1 and "" or first.dtype .. ", "
-  spec.title = ("%s, %s%s: %s%s\n%s"):format(first.cell, types, axis.words(first), passes[first.pass],
-    first.with_input and ", with input projection" or "", first.device)
-  spec.legend, spec.size = "outside bottom center", { 760, 400 + 24 * #spec }
+  local types = variety(rows, "dtype") > 1 and "" or ", " .. first.dtype
+  spec.title = ("%s%s: %s%s\n%s, %s"):format(first.cell, types, passes[first.pass],
+    first.with_input and ", with input" or "", axis.words(first), first.device)
+  spec.legend, spec.size = "outside bottom center", { 640, 400 + 24 * #spec }
   return plot.band(spec)
 end
 
---- The figures that rows (of perilune.speed.records, or of perilune.speed.measure with a field device) have points
--- enough for: a list of { name = "heads-lstm-16x1024-inf", figure = }. `peers` (of records.peers, or nil) appear where
--- cell, sizes, work and pass are those of a figure.
+--- The figures that rows (of perilune.speed.records or perilune.speed.measure) have points enough for: a list of
+-- { name = "heads-lstm-16x1024-inf", figure = }. `peers` (of records.peers, or nil) appear where cell, sizes, work and
+-- pass are those of a figure.
 function figures.of(rows, peers)
   local list = {}
   for _, axis in ipairs(axes) do

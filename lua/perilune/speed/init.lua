@@ -112,14 +112,15 @@ local function subject(s)
   return {
     cell = s.cell.name, backend = s.plan.backend, dtype = s.dtype, batch = s.batch, steps = s.steps, heads = s.heads,
     head_dim = s.head_dim, with_input = s.with_input, pass = s.pass,
+    device = experiment.device_name(experiment.device_line(s.device)),
   }
 end
 
 --- How a setting would run: the object of pl.rnn_plan. What is wrong with the setting is an error.
 function speed.plan(setting) return completed(setting).plan end
 
---- Measures a setting; options as for speed.times. Returns the setting's fields, with the name of the cell and the
--- backend that ran, and
+--- Measures a setting; options as for speed.times. Returns the setting's fields, with the names of the cell, of
+-- the backend that ran and of the device ("NVIDIA H200"), and
 -- ms, ms_p10, ms_p90 (median and quantiles), repeats (how many were measured), us_per_step;
 -- gflops and gbytes_per_s (operations and bytes of perilune.speed.floor in that time), of_peak (gflops as a share of
 -- what the device's large products reach); floor_ms (less is not possible), floor_by ("products", "memory" or "steps":

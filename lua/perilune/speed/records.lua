@@ -1,12 +1,10 @@
 -- Measured recurrences read back: rows of experiments/speed.lua's JSON lines, those of older files, too, and the table
 -- of other systems' times.
 local core = require "perilune.core"
+local experiment = require "perilune.experiment"
 local sweeps = require "perilune.speed.sweeps"
 
 local records = {}
-
--- What a device line (perilune.experiment.device_line) calls the device: its name without place, threads or memory.
-local function device_name(line) return (line:gsub("^%S+: ", ""):match("^[^,]+")) end
 
 local function lines_of(path)
   local file, message = io.open(path)
@@ -18,12 +16,12 @@ end
 local function complete(row, run)
   for name, value in pairs(not row.batch and sweeps.parse(row.size) or {}) do row[name] = value end
   for _, name in ipairs { "cell", "backend", "dtype" } do row[name] = row[name] or run.options[name] end
-  row.device_line, row.device = run.device, device_name(run.device)
+  row.device_line, row.device = run.device, experiment.device_name(run.device)
   return row
 end
 
 --- The rows of kind "rnn" of a file, or of several that were put one behind the other, as perilune.speed.measure
--- returns them, with device (its name) and device_line. Where a setting was measured again on the same device, the last
+-- returns them, and device_line. Where a setting was measured again on the same device, the last
 -- counts. A file without rows is an error.
 function records.read(path)
   local rows, places, run = {}, {}, nil

@@ -217,7 +217,10 @@ local function bundle(w)
   local shown = { ["text/plain"] = tostring(w) }
   if self.class.view and self.comm:is_open() then
     shown[VIEW] = { version_major = 2, version_minor = 0, model_id = self.comm.id }
-    if version1.is_spoken() then self.comm:send { method = "display" } end
+    if version1.is_spoken() then
+      self.comm:send { method = "display" }
+      shown["text/plain"] = "" -- such a front end shows it as well as the widget
+    end
   end
   return shown
 end
