@@ -1315,7 +1315,7 @@ class Widgets(KernelTest):
             reply, messages = kernel.run(code)
             self.assertEqual(reply["status"], "ok", reply)
             states.update((c["comm_id"], c["data"]["state"]) for c in content_of(messages, "comm_open"))
-        out = self.model(states, "OutputModel")
+        out = next(i for i, state in states.items() if state["_model_name"] == "OutputModel")  # the first bar is in it
 
         def choose(label):
             """Takes the option of that label in its dropdown; the message's id."""
@@ -1330,7 +1330,9 @@ class Widgets(KernelTest):
             self.assertEqual([c["data"]["state"]["msg_id"] for c in content_of(messages, "comm_msg")
                               if c["comm_id"] == out], [message_id, ""])  # what comes goes into the widget
             bar, figure = content_of(messages, "display_data")
-            self.assertIn("measuring", bar["data"]["text/plain"])
+            opened = {c["comm_id"]: c["data"]["state"] for c in content_of(messages, "comm_open")}
+            inside, = opened[bar["data"][self.VIEW]["model_id"]]["outputs"]
+            self.assertIn("measuring", inside["data"]["text/plain"])
             kinds = [m["msg_type"] for m in messages if m["msg_type"] in ("clear_output", "display_data", "error")]
             self.assertEqual(kinds, ["clear_output", "display_data", "clear_output", "display_data"])
             self.assertIn(title, figure["data"]["text/plain"])
