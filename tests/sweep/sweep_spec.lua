@@ -220,6 +220,21 @@ describe("a sweep that is ended early", function()
   end)
 end)
 
+describe("two sweeps that share a failing run", function()
+  it("try it once, and both tell of it", function()
+    local words = ("%s --cell gru --seed 1..2 --pause 1 --fail gru --jobs 2 --out %s"):format(walks.experiment, out)
+    local _, wait = walks.start(words, folder .. "/said")
+    local _, errors, status = walks.command(words)
+    wait()
+    assert.equal(1, status)
+    for _, said in ipairs { errors, program.read(folder .. "/said") } do assert.matches("2 of 2 runs failed", said) end
+    for seed = 1, 2 do
+      local run = ("%s/runs/%04d_cell=gru_seed=%d_pause=1_fail=gru"):format(out, seed, seed)
+      assert.equal(1, read_json(run .. "/FAILED").attempt)
+    end
+  end)
+end)
+
 describe("what a sweep tells", function()
   it("is how far it is, also while it runs", function()
     local words = "%s --seed 1..3 --steps 20 --pause 0.1 --out %s"

@@ -60,7 +60,7 @@ function walks.wait(f, what)
   local until_s = core.time() + 60
   while not f() do
     assert(core.time() < until_s, "waited in vain for " .. what)
-    core.sleep(0.02)
+    core.sleep(0.1)
   end
 end
 
