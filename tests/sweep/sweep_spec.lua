@@ -77,7 +77,7 @@ describe("a sweep", function()
   end)
 
   it("runs what is missing and nothing twice, when it is given again or grows", function()
-    sweep "--cell lstm --seed 1..2"
+    assert.matches("\nno plot: no result names its metric\n", (sweep "--cell lstm --seed 1..2"))
     local text = sweep "--seed 1..3 --cell gru,lstm"
     assert.matches("6 runs in .*: 2 are done, 4 are to do", text)
     assert.matches("6 are done, 0 are to do", (sweep "--cell lstm,gru --seed 1..3"))
@@ -114,10 +114,12 @@ describe("a sweep", function()
     sweep "--seed 1 --fail lstm"
     local run = out .. "/runs/0001_seed=1_fail=lstm"
     os.remove(run .. "/FAILED")
-    assert(os.execute(("mkdir %s/FAILED %s/DONE"):format(run, run)))
-    local _, errors, status = sweep "--seed 1,2 --fail lstm"
+    assert(os.execute(("mkdir -p %s/FAILED/x"):format(run)))
+    local text, errors, status = sweep "--seed 1,2 --fail lstm"
     assert.equal(1, status)
     assert.matches("2 of 2 runs failed", errors)
+    assert.matches("\nfailed +runs/0001_seed=1_fail=lstm  exit status 1: no way for lstm; "
+      .. "cannot rename to '[^']*/FAILED': Is a directory\n", text)
     assert.is_true(file_exists(out .. "/runs/0002_seed=2_fail=lstm/FAILED"))
   end)
 
@@ -245,7 +247,7 @@ describe("what a sweep tells", function()
     wait()
     assert.matches("3 runs: 1 running, 2 missing", text)
     assert.matches("\nrunning      runs/0001_seed=1_steps=20_pause=0.1  on %S+ for 0:00:0%d\n", text)
-    assert.matches("\nno plot: no result names its metric\n", text)
+    assert.matches("\nno plot: there is no result yet\n", text)
   end)
 
   it("is a table, JSON lines and a plot over the metric's list or of its numbers", function()

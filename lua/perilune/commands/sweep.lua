@@ -47,13 +47,22 @@ local function remark_of(row)
     mark.slurm and ", task " .. mark.slurm or "")
 end
 
--- The rows of the runs that were last asked for, and of those that are there anyway.
-local function look(sweep)
+-- f(...); what it complains of ends the command.
+local function try(f, ...)
+  local results = table.pack(pcall(f, ...))
+  if not results[1] then options.fail("perilune: %s", options.reason(results[2])) end
+  return table.unpack(results, 2, results.n)
+end
+
+-- The rows of the runs that were last asked for, and of those that are there anyway. `reasons` are of runs that this
+-- sweep saw fail: where the disk is full there is no mark of it.
+local function look(sweep, reasons)
   local queue, why_not = slurm.queue(sweep)
   if not queue then io.stderr:write("perilune: Slurm's queue is not known: ", why_not, "\n") end
   local asked, rows = {}, {}
   for _, number in ipairs(sweep.asked) do asked[number] = true end
   for number, row in ipairs(summary.look(sweep)) do
+    if reasons[row.run] then row.state, row.mark = "failed", { reason = reasons[row.run] } end
     if queue and queue[number] and row.state ~= "done" and row.state ~= "running" then row.state = "queued" end
     if asked[number] or row.state == "done" or row.state == "running" or row.state == "queued" then
       rows[#rows + 1] = row
@@ -63,28 +72,28 @@ local function look(sweep)
 end
 
 -- Prints and writes how far a sweep is and what came out.
-local function report(sweep)
-  local rows = look(sweep)
+local function report(sweep, reasons)
+  local rows = look(sweep, reasons)
   print(("%s: %s, %d runs: %s\n"):format(sweep.path, sweep.experiment, #rows, counted(rows)))
   print(summary.table(sweep, rows) .. "\n")
   for _, row in ipairs(rows) do
     local remark = remark_of(row)
     if remark then print(("%-11s  runs/%s  %s"):format(row.state, row.run.name, remark)) end
   end
-  summary.write(sweep, rows)
+  try(summary.write, sweep, rows)
   local picture, why_not = summary.draw(sweep, rows)
   print(picture and "plot: " .. picture or "no plot: " .. why_not)
 end
 
 local function status(words)
   if #words ~= 1 then options.fail("perilune: expected one folder\nusage: perilune sweep status DIR") end
-  report(folder.open(words[1]))
+  report(try(folder.open, words[1]), {})
 end
 
 -- What a task of the job array does: `perilune sweep run DIR NUMBER`.
 local function run(words)
-  local sweep, number = folder.open(words[1] or ""), math.tointeger(tonumber(words[2]))
-  local chosen = sweep.runs[number]
+  local sweep = try(folder.open, words[1] or "")
+  local chosen = sweep.runs[math.tointeger(tonumber(words[2]))]
   if #words ~= 2 or not chosen then
     options.fail("perilune: expected a folder and the number of one of its %d runs\n"
       .. "usage: perilune sweep run DIR NUMBER", #sweep.runs)
@@ -94,7 +103,7 @@ local function run(words)
 end
 
 local function submit(sweep, option, sbatch)
-  local _ <close> = folder.hold(sweep.path)
+  local _ <close> = try(folder.hold, sweep.path)
   local queue, why_not = slurm.queue(sweep)
   if not queue then options.fail("perilune: %s", why_not) end
   local numbers, count = {}, { done = 0, running = 0, queued = 0 }
@@ -105,7 +114,7 @@ local function submit(sweep, option, sbatch)
   end
   print(("%d runs: %d done, %d running, %d in the queue"):format(#sweep.asked, count.done, count.running, count.queued))
   if #numbers == 0 then return end
-  local job, path = slurm.submit(sweep, numbers, option.jobs, sbatch)
+  local job, path = try(slurm.submit, sweep, numbers, option.jobs, sbatch)
   if not job then options.fail("perilune: %s", path) end
   print(("submitted %d as job %s (%s)"):format(#numbers, job, path))
   print(("perilune sweep status %s tells how far they are"):format(option.out))
@@ -118,14 +127,15 @@ local function run_here(sweep, option)
     if chosen:state() ~= "done" then missing[#missing + 1] = chosen end
   end
   print(("%d runs in %s: %d are done, %d are to do"):format(count, option.out, count - #missing, #missing))
-  local failures = work.through(sweep, missing, option.jobs or 1)
-  report(sweep)
+  local failures, reasons = work.through(sweep, missing, option.jobs or 1), {}
+  for _, failure in ipairs(failures) do reasons[failure.run] = failure.reason end
+  report(sweep, reasons)
   if #failures > 0 then options.fail("perilune: %d of %d runs failed", #failures, #missing) end
 end
 
 local function start(experiment, words)
   local flags = { jobs = false, slurm = true, out = false, help = true }
-  local read = grid.read(words, flags)
+  local read = try(grid.read, words, flags)
   local option = options.read(declaration, read.own)
   if #read.sbatch > 0 and not option.slurm then
     options.fail("option --slurm-%s: goes with --slurm", read.sbatch[1][1])
@@ -133,7 +143,7 @@ local function start(experiment, words)
   local file <close> = io.open(experiment)
   if not file then options.fail("perilune: there is no experiment '%s'", experiment) end
   option.out = option.out or experiment:match("[^/]*$"):gsub("%.lua$", "") .. "-sweep"
-  local sweep = folder.add(option.out, experiment, read.axes, read.rest)
+  local sweep = try(folder.add, option.out, experiment, read.axes, read.rest)
   if option.slurm then return submit(sweep, option, read.sbatch) end
   run_here(sweep, option)
 end
@@ -142,18 +152,12 @@ end
 return function(arguments)
   local words = arguments or arg
   local first = words[1]
-  if not first or first == "--help" or first == "-h" then
-    options.read(declaration, { "--help" })
-  elseif first:match "^%-" then
+  if not first or first == "--help" or first == "-h" then options.read(declaration, { "--help" }) end
+  if first:match "^%-" then
     options.fail("perilune: the name of an experiment comes first, got '%s'\nusage: %s", first, declaration.usage)
   end
   local rest = table.move(words, 2, #words, 1, {})
   local command = ({ status = status, run = run })[first]
-  local fine, message
-  if command then
-    fine, message = pcall(command, rest)
-  else
-    fine, message = pcall(start, first, rest)
-  end
-  if not fine then options.fail("perilune: %s", message) end
+  if command then return command(rest) end
+  start(first, rest)
 end

@@ -210,8 +210,8 @@ end
 
 --- Draws summary.svg. Returns its path, or nil and why there is none.
 function summary.draw(sweep, rows)
-  local metric = columns_of(rows)
-  if not metric then return nil, "no result names its metric" end
+  local metric, others = columns_of(rows)
+  if not metric then return nil, #others > 0 and "no result names its metric" or "there is no result yet" end
   local names, x = varying(sweep, rows), nil
   local settings = settings_of(names, rows)
   for _, setting in ipairs(settings) do setting.label = label_of(sweep, names, setting.values) end

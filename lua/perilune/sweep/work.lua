@@ -2,11 +2,14 @@
 -- lock. Whoever finds it held goes on with others, and comes back to see how it ended.
 local core = require "perilune.core"
 local folder = require "perilune.sweep.folder"
+local options = require "perilune.options"
 local progress = require "perilune.progress"
 
 local work = {}
 
-local LOOK_S <const>, HELD_S <const> = 0.05, 1 -- between two looks at the children, and at locks of others
+-- Between two looks at the children, and at locks of others. A run that ends just before its sweep is killed, unseen,
+-- gets no mark, and is started once more.
+local LOOK_S <const>, HELD_S <const> = 0.01, 1
 
 local signals <const> = {
   [1] = "SIGHUP", [2] = "SIGINT", [3] = "SIGQUIT", [4] = "SIGILL", [6] = "SIGABRT", [7] = "SIGBUS", [8] = "SIGFPE",
@@ -66,15 +69,9 @@ local function finish(active, how, number)
   local mark = { date = folder.now(), seconds = core.time() - active.began_s, host = active.host,
                  attempt = active.attempt }
   if not fine then mark.reason = reason_of(run, how, number) end
-  run:mark(fine and "DONE" or "FAILED", mark)
-  return fine and "done" or "failed", mark.reason
-end
-
--- f(...), or "failed" and why not: what befalls one run, such as a full disk, is no reason to end the others.
-local function attempt(f, ...)
-  local results = table.pack(pcall(f, ...))
-  if results[1] then return table.unpack(results, 2, results.n) end
-  return "failed", tostring(results[2])
+  local marked, why_not = pcall(run.mark, run, fine and "DONE" or "FAILED", mark)
+  if marked then return fine and "done" or "failed", mark.reason end
+  return "failed", (mark.reason and mark.reason .. "; " or "") .. options.reason(why_not)
 end
 
 local Worker = {}
@@ -109,7 +106,8 @@ function Worker:fill()
   end
   while self.running < self.jobs and #self.queue > 0 do
     local run = table.remove(self.queue, 1)
-    local outcome, reason = attempt(self.begin, self, run)
+    local begun, outcome, reason = pcall(self.begin, self, run)
+    if not begun then return run, "failed", options.reason(outcome) end -- a full disk is no reason to end the others
     if outcome == "held" then
       self.held[#self.held + 1] = run
     elseif outcome ~= "started" then
@@ -127,7 +125,7 @@ function Worker:next()
     if process then
       local active = self.active[process]
       self.active[process], self.running = nil, self.running - 1
-      outcome, reason = attempt(finish, active, how, number)
+      outcome, reason = finish(active, how, number)
       active.lock:close()
       return active.run, outcome, reason
     end
