@@ -32,6 +32,8 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 KillWait=2
+# Two processors per node, however many there are.
+SlurmdParameters=config_overrides
 NodeName=n1 NodeHostname=HOST NodeAddr=127.0.0.1 Port=PORT1 CPUs=2
 NodeName=n2 NodeHostname=HOST NodeAddr=127.0.0.1 Port=PORT2 CPUs=2
 PartitionName=all Nodes=n1,n2 Default=YES State=UP

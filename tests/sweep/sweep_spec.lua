@@ -131,6 +131,7 @@ describe("a sweep", function()
       [walks.experiment .. " --seed 3..1"] = "option --seed: expected ranges that go up",
       [walks.experiment .. " --jobs 0"] = "option --jobs: expected a number of at least 1, got '0'",
       [walks.experiment .. " --slurm-time 3"] = "option --slurm-time: goes with --slurm",
+      [walks.experiment .. " --slurm --slurm-array 3"] = "option --slurm-array: this one is set by the sweep",
       ["status"] = "expected one folder",
       ["status /nonexistent"] = "there is no sweep in '/nonexistent': it has no sweep.json",
       ["run " .. folder .. " 1"] = "there is no sweep in",

@@ -137,8 +137,9 @@ local function start(experiment, words)
   local flags = { jobs = false, slurm = true, out = false, help = true }
   local read = try(grid.read, words, flags)
   local option = options.read(declaration, read.own)
-  if #read.sbatch > 0 and not option.slurm then
-    options.fail("option --slurm-%s: goes with --slurm", read.sbatch[1][1])
+  for _, pair in ipairs(read.sbatch) do
+    if not option.slurm then options.fail("option --slurm-%s: goes with --slurm", pair[1]) end
+    if slurm.own[pair[1]] then options.fail("option --slurm-%s: this one is set by the sweep", pair[1]) end
   end
   local file <close> = io.open(experiment)
   if not file then options.fail("perilune: there is no experiment '%s'", experiment) end

@@ -5,6 +5,9 @@ local experiment = require "perilune.experiment"
 
 local slurm = {}
 
+--- Options of sbatch that are not for users to choose.
+slurm.own = { array = true, chdir = true, ["job-name"] = true }
+
 --- "1-3,5": numbers that go up, as --array takes them.
 function slurm.ranges(numbers)
   local words, first = {}, nil
