@@ -154,7 +154,8 @@ local function train(cell, task, results)
                     accuracy = record.accuracy, positions = record.positions, loss = history.steps[record.step].loss }
   end
   return model, { kind = "result", cell = cell, seed = option.seed, units = units, lr = lr, steps = #history.steps,
-                  seconds = pl.time() - began_s, solved = history.stopped == true }
+                  seconds = pl.time() - began_s, solved = history.stopped == true,
+                  metric = "accuracy", x = "lengths" }
 end
 
 -- On a set of sequences that no validation saw.

@@ -41,6 +41,8 @@ static const command commands[] = {
     {"devices", "lists the devices and what each can run", .usage = "perilune devices", .run = run_devices},
     {"kernel", "installs the Jupyter kernel, or runs it for a front end", .run = pl_kernel_command},
     {"notebook", "runs a notebook and writes its outputs back, or writes it as a script", .run = run_notebook},
+    {"sweep", "runs an experiment for a grid of options, here or on a Slurm cluster",
+     .module = "perilune.commands.sweep"},
     {"tune", "measures how recurrences run best on a GPU, and remembers it", .module = "perilune.commands.tune"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -12,6 +12,7 @@
 #include "host/bind/fused.h"
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
+#include "host/bind/process.h"
 #include "host/bind/shell.h"
 #include "host/bind/source.h"
 #include "host/bind/system.h"
@@ -34,6 +35,7 @@ int pl_open_core(lua_State *L) {
   pl_register_comm(L);
   pl_register_evaluate(L);
   pl_register_shell(L);
+  pl_register_process(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -175,9 +175,9 @@ function options.fail(message, ...)
   os.exit(1, true)
 end
 
--- An error's message without places in files and without the names of the functions and arguments it begins with, which
--- mean nothing to whoever typed an option.
-local function reason_of(message)
+--- An error's message without places in files and without the names of the functions and arguments it begins with,
+-- which mean nothing to whoever typed an option.
+function options.reason(message)
   local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", ""):gsub(" %([^()]*%.c:%d+%)", "")
   while reason:match("^[%w_.]+: ") do reason = reason:gsub("^[%w_.]+: ", "") end
   return reason
@@ -186,7 +186,7 @@ end
 --- f(...) for the value of an option; when it raises an error, says so as that option's and leaves with status 1.
 function options.attempt(name, f, ...)
   local results = table.pack(pcall(f, ...))
-  if not results[1] then options.fail("option --%s: %s", name, reason_of(results[2])) end
+  if not results[1] then options.fail("option --%s: %s", name, options.reason(results[2])) end
   return table.unpack(results, 2, results.n)
 end
 

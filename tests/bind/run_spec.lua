@@ -80,7 +80,7 @@ describe("the command line", function()
 
   it("names what it does not know", function()
     for args, message in pairs {
-      frobnicate = "no such command; the commands are devices, kernel, notebook, tune",
+      frobnicate = "no such command; the commands are devices, kernel, notebook, sweep, tune",
       ["missing.lua"] = "there is no file 'missing.lua'",
       ["--frob"] = "unknown option '--frob'",
       ["-e"] = "-e needs a value",
