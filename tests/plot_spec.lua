@@ -54,6 +54,7 @@ describe("a plot", function()
       local bundle = figure:__mime()
       assert.matches("^<svg.*<g .*</svg>%s*$", bundle["image/svg+xml"])
       assert.is_nil(bundle["image/svg+xml"]:find "<g [^>]*>%s*</g>")
+      assert.matches("^\x89PNG", bundle["image/png"])
       assert.matches("^plot%.%a+: ", bundle["text/plain"])
     end
   end)

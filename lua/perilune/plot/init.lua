@@ -344,7 +344,8 @@ function Figure:vegalite()
   return vegalite(self.kind, self.options, self.data, self.size)
 end
 
---- What a notebook shows. Where gnuplot is missing that is text which says so, for the cell itself did not fail.
+--- What a notebook shows: SVG, and PNG for where SVG is left out, as in notebooks of others that were not run here and
+-- pages made of them. Where gnuplot is missing that is text which says so, for the cell itself did not fail.
 function Figure:__mime()
   local bundle = { ["text/plain"] = tostring(self) }
   if self.options.interactive then bundle[display.VEGALITE] = self:vegalite() end
@@ -354,7 +355,9 @@ function Figure:__mime()
   elseif not text then
     fail(message)
   end
-  bundle["image/svg+xml"] = text and display.element(text) or nil
+  if text then
+    bundle["image/svg+xml"], bundle["image/png"] = display.element(text), render(self, "png")
+  end
   return bundle
 end
 
