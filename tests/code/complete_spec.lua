@@ -311,6 +311,7 @@ describe("options for completion", function()
     { optim.cosine, optim.cosine },
     { pl.train.loop, pl.train.loop },
     { pl.task.parity, pl.task.parity },
+    { pl.task.dyck2, pl.task.dyck2 },
     { pl.monitor, pl.monitor },
     { display.html, function(o) return display.html("", o) end },
     { pl.rnn, function(o) return pl.rnn(pl.ones { 1, 1, 4, 1, 2 }, nil, nil, o) end },
