@@ -47,8 +47,8 @@ local function selective_scan(x, dt, a, b, c, negative)
   local function of_features(t) return t:reshape({ batch, steps, 1, 1, features }):expand(size) end
   local of_numbers = b:reshape({ batch, steps, 1, numbers, 1 }):expand(size)
   local wx = pl.cat({ of_features(dt), of_features(dt * x), of_numbers }, 3)
-  local s = pl.rnn(wx, nil, nil, { cell = scan_cell(negative == true), params = { a = a } })
-  return (s:select(1, 1) * c:unsqueeze(4)):sum(3)
+  local s = pl.rnn(wx, nil, nil, { cell = scan_cell(negative == true), params = { a = a }, outputs = "h" })
+  return (s:reshape { batch, steps, numbers, features } * c:unsqueeze(4)):sum(3)
 end
 
 local Mamba = module.class("nn.Mamba")

@@ -88,7 +88,8 @@ local function right_answers(self, model, batch, first, count)
   return last:sum():item(), right:sum():item(), right:numel()
 end
 
-local rows_at_once <const> = 128 -- so that long sequences need little memory
+-- How many sequences a model is given at once, so that long ones need little memory also where it grows with T^2.
+local function rows_at_once(length) return math.max(1, math.min(128, 16384 // length)) end
 
 --- Share of the `count` (default 128) sequences of a length and set to whose last position model(x, lengths) gives the
 -- right label, and the share of right answers over all positions (the same number with labels = "last"). The model's
@@ -98,9 +99,9 @@ function Task:accuracy(model, length, count, set)
   local _ <close> = pl.scope()
   return pl.no_grad(function()
     local batch = self:sequences(length, count, set)
-    local last, every, positions = 0, 0, 0
-    for first = 1, count, rows_at_once do
-      local l, e, n = right_answers(self, model, batch, first, math.min(rows_at_once, count - first + 1))
+    local last, every, positions, rows = 0, 0, 0, rows_at_once(length)
+    for first = 1, count, rows do
+      local l, e, n = right_answers(self, model, batch, first, math.min(rows, count - first + 1))
       last, every, positions = last + l, every + e, positions + n
     end
     return last / count, every / positions
