@@ -128,35 +128,57 @@ static void add_row(pl_reduction kind, int64_t before, int64_t n, double *restri
   }
 }
 
-/* Kept elements lie side by side in memory: add whole rows instead of striding down columns. */
-static void sum_columns(const job *work, int64_t first, int64_t n) {
+/* The last kept axis, where its elements lie side by side in memory and are many enough to add whole rows of them
+ * instead of striding down columns; else -1. */
+static int column_axis(const job *work) {
+  const pl_array *in = &work->in;
+  int64_t kept = 1;
+  for (int axis = 0; axis + 1 < in->rank; axis++) {
+    kept *= in->size[axis];
+    if (kept == work->kept) return in->stride[axis] == 1 && in->size[axis] >= 8 ? axis : -1;
+  }
+  return -1;
+}
+
+/* How far into the memory the element number `at` of the axes [first, end) lies. */
+static int64_t distance(const pl_array *in, int first, int end, int64_t at) {
+  int64_t offset = 0;
+  for (int axis = end - 1; axis >= first; axis--) {
+    offset += at % in->size[axis] * in->stride[axis];
+    at /= in->size[axis];
+  }
+  return offset;
+}
+
+/* The results [start, start + n), which lie in one run of the column axis. */
+static void sum_columns(const job *work, int columns, int64_t start, int64_t n) {
   _Alignas(64) char room[PL_BLOCK_BYTES];
   _Alignas(64) double total[PL_BLOCK] = {0}, mean[PL_BLOCK] = {0};
+  pl_array row = work->in;
+  row.rank = 1;
+  row.size[0] = n;
+  row.stride[0] = 1;
+  int64_t offset = row.offset + distance(&work->in, 0, columns + 1, start);
   for (int64_t r = 0; r < work->reduced && !pl_interrupt_pending(); r++) {
-    pl_array row = work->in;
-    row.rank = 1;
-    row.size[0] = work->kept;
-    row.stride[0] = 1;
-    int64_t left = r;
-    for (int axis = work->in.rank - 1; axis > 0; axis--) {
-      row.offset += left % work->in.size[axis] * work->in.stride[axis];
-      left /= work->in.size[axis];
-    }
-    add_row(work->kind, r, n, total, mean, pl_blocks_read(&row, PL_COMPUTE_F64, first, n, room));
+    row.offset = offset + distance(&work->in, columns + 1, work->in.rank, r);
+    add_row(work->kind, r, n, total, mean, pl_blocks_read(&row, PL_COMPUTE_F64, 0, n, room));
   }
   for (int64_t i = 0; i < n; i++) total[i] = finished(work, total[i]);
-  pl_blocks_write(&work->out, PL_COMPUTE_F64, first, n, total);
+  pl_blocks_write(&work->out, PL_COMPUTE_F64, start, n, total);
 }
 
 static pl_status sum(const job *work) {
+  enum { COLUMNS = PL_BLOCK / 8 }; /* that one thread takes at once */
   bool integers = work->compute == PL_COMPUTE_I64, parallel = work->kept * work->reduced > PL_PARALLEL_MIN;
   if (!integers && work->kept == 1) return sum_all(work);
-  bool columns =
-      !integers && work->in.rank >= 2 && work->in.stride[0] == 1 && work->in.size[0] == work->kept && work->kept >= 8;
-  if (columns) {
+  int columns = integers ? -1 : column_axis(work);
+  if (columns >= 0) {
+    int64_t width = work->in.size[columns], pieces = (width + COLUMNS - 1) / COLUMNS;
 #pragma omp parallel for if (parallel)
-    for (int64_t first = 0; first < work->kept; first += PL_BLOCK / 8)
-      sum_columns(work, first, work->kept - first < PL_BLOCK / 8 ? work->kept - first : PL_BLOCK / 8);
+    for (int64_t i = 0; i < work->kept / width * pieces; i++) {
+      int64_t first = i % pieces * COLUMNS;
+      sum_columns(work, columns, i / pieces * width + first, width - first < COLUMNS ? width - first : COLUMNS);
+    }
     return PL_OK;
   }
 #pragma omp parallel for if (parallel)

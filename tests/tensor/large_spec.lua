@@ -107,6 +107,22 @@ describe("large reductions", function()
     end)
   end
 
+  it("over middle dimensions are those of every slice", function()
+    for _, shape in ipairs { { 7, 5, 130 }, { 60, 3, 9, 70 }, { 4, 1, 6, 8 } } do
+      local x = pl.randn { dtype = "float64", table.unpack(shape) }
+      local wide = pl.zeros { dtype = "float64", shape[1], 2 * x:numel() // shape[1] }
+      local gaps = wide:narrow(2, 3, x:numel() // shape[1]):copy_(x:reshape { shape[1], -1 })
+      gaps = gaps:reshape(shape)
+      local middle = #shape == 3 and 2 or { 2, 3 }
+      local rows = x:reshape { shape[1], -1, shape[#shape] }:transpose(2, 3):contiguous()
+      for _, t in ipairs { x, gaps } do
+        same(rows:sum(3), with_threads(function() return t:sum(middle) end), 1e-10, "sum")
+        same(rows:var(3), with_threads(function() return t:var(middle) end), 1e-10, "var")
+        same(rows:norm(3), with_threads(function() return t:norm(middle) end), 1e-10, "norm")
+      end
+    end
+  end)
+
   it("in float32 lose little", function()
     local ones = pl.full({ 3000000 }, 0.1)
     assert.is_true(math.abs(ones:sum():item() - 300000) < 3) -- one by one it would be 2,000

@@ -2,7 +2,10 @@
 local module = require "perilune.nn.module"
 
 local nn = { class = module.class, parameter = module.parameter, buffer = module.buffer, is_module = module.is_module }
-for _, family in ipairs { "linear", "norm", "container", "rnn", "loss" } do
+for _, family in ipairs {
+  "linear", "norm", "container", "rnn", "positions", "attention", "convolution", "mlstm", "mamba", "block", "mixers",
+  "sequence_model", "loss",
+} do
   for name, layer in pairs(require("perilune.nn." .. family)) do nn[name] = layer end
 end
 return nn

@@ -1,0 +1,44 @@
+-- nn.Block: the residual block into which all ways of mixing positions go.
+local pl = require "perilune"
+local declared = require "perilune.code.declared"
+local check = require "perilune.nn.check"
+local convolution = require "perilune.nn.convolution"
+local linear = require "perilune.nn.linear"
+local module = require "perilune.nn.module"
+local norm = require "perilune.nn.norm"
+
+local Block = module.class("nn.Block")
+
+local block_options <const> = declared.options(Block, { hidden = check.none, convolution = check.none })
+
+-- Two thirds of four times the width, so that a gated MLP has the parameters of a plain one (Shazeer 2020).
+local function hidden_of(size) return (8 * size // 3 + 7) // 8 * 8 end
+
+--- nn.Block(size, mixer [, { hidden =, convolution = }]): x [B,T,size] -> [B,T,size], pre-norm and residual:
+--
+--   x = x + mixer(norm1(x))    or x + mixer(silu(convolution(norm1(x))))
+--   x = x + mlp(norm2(x))
+--
+-- mixer is a module that maps [B,T,size] to the same, such as nn.RNN, nn.Attention, nn.Mamba or nn.MLSTM. The MLP is
+-- gated, with silu, of `hidden` units (8/3 size, rounded up to a multiple of 8); `convolution`, off by default, is the
+-- width of an nn.CausalConvolution.
+function Block:init(size, mixer, options)
+  local option = check.options("nn.Block", options, block_options)
+  self.size = check.integer("nn.Block", "size", size)
+  if not module.is_module(mixer) then check.fail("nn.Block: mixer: expected a module, got %s", check.shown(mixer)) end
+  self.norm1 = norm.LayerNorm(size)
+  if option.convolution then self.convolution = convolution.CausalConvolution(size, option.convolution) end
+  self.mixer = mixer
+  self.norm2 = norm.LayerNorm(size)
+  local hidden = option.hidden or hidden_of(size)
+  self.mlp = linear.MLP(size, hidden, size, { gated = true, activation = "silu", bias = false })
+end
+
+function Block:forward(x)
+  local h = self.norm1(x)
+  if self.convolution then h = pl.silu(self.convolution(h)) end
+  x = x + (self.mixer(h))
+  return x + self.mlp(self.norm2(x))
+end
+
+return { Block = Block }
