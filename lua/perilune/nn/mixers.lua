@@ -13,7 +13,8 @@ end
 
 function mixers.mamba(size, _, option) return mamba.Mamba(size, { state = option.state }) end
 
---- Mamba with eigenvalues in (-1, 1).
+--- Mamba with eigenvalues in (-1, 1). Train it without weight decay, which pulls the step sizes back to where no
+-- eigenvalue is near 1 or -1, so that what was learned does not last beyond the training length.
 function mixers.mamba_negative(size, _, option) return mamba.Mamba(size, { state = option.state, negative = true }) end
 
 function mixers.mlstm(size, heads) return mlstm.MLSTM(size, heads) end
