@@ -299,7 +299,7 @@ static int attempt(lua_State *L) {
   bool shows = frontend && frontend->display;
   lua_pushboolean(L, true);
   lua_insert(L, 1);
-  lua_pushcfunction(L, pl_traceback_handler);
+  lua_pushcfunction(L, pl_interrupt_handler);
   lua_insert(L, 1);
   int arguments = lua_gettop(L) - 3;
   if (!shows) {

@@ -152,9 +152,29 @@ static void tell(lua_State *L, bool caught) {
   if (watch.errors && !unwatched && !pl_interrupt_pending()) watch.error(L, caught);
 }
 
+static const char struck; /* its address is the registry's key of the message and traceback of this interrupt */
+
+int pl_interrupt_handler(lua_State *L) {
+  if (!pl_interrupt_pending()) return pl_traceback_handler(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &struck) == LUA_TSTRING) return 1;
+  lua_pop(L, 1);
+  pl_traceback_handler(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &struck);
+  return 1;
+}
+
+static void forget_strike(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &struck) != LUA_TNIL) {
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &struck);
+  }
+  lua_pop(L, 1);
+}
+
 static int tell_uncaught(lua_State *L) {
   tell(L, false);
-  return pl_traceback_handler(L);
+  return pl_interrupt_handler(L);
 }
 
 int pl_interrupt_call_unwatched(lua_State *L, int arguments, int results) {
@@ -174,6 +194,7 @@ int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupte
   lua_insert(L, function);
   const pl_running *outer = atomic_load(&running), now = {L, outer};
   if (!outer && !atomic_load(&awaited)) pl_interrupt_set(0);
+  if (!outer) forget_strike(L);
   enter(&now);
   int status = lua_pcall(L, arguments, results, function);
   if (interrupted) *interrupted = pl_interrupt_pending() != 0;

@@ -22,6 +22,10 @@ void pl_interrupt_track(lua_State *L);
  * whether the user asked for it. */
 int pl_interrupt_call(lua_State *L, int arguments, int results, bool *interrupted);
 
+/* pl_traceback_handler, but for an interrupt always the traceback of the place where it first struck: it strikes what
+ * is closed on the way out as well. */
+int pl_interrupt_handler(lua_State *L);
+
 /* Asks the owning thread to stop what it runs; from any thread. */
 void pl_interrupt_request(void);
 /* While it is awaited, an interrupt that comes between calls ends the next one, which is on its way: the user may

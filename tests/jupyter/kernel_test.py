@@ -1533,6 +1533,24 @@ class Interrupts(KernelTest):
                         break
                 self.assertLess(seconds, 0.1)
 
+    def test_traceback(self):
+        """It tells where the interrupt struck first, and not what was closed on the way out."""
+        self.run_code("pl = require 'perilune' function work() print 'ready'\nwhile true do end\nend")
+        for code in ("work()", "for i in pl.progress(1, 3) do work() end", "local s <close> = pl.scope() work() print()",
+                     "local c <close> = setmetatable({}, { __close = function() pl.time() end }) work() print()",
+                     "pl.interact(work, {})", "for i = 1, 3 do pcall(work) end work()"):
+            message_id = self.kernel.client.execute(code)
+            while self.kernel.client.get_iopub_msg(timeout=TIMEOUT)["msg_type"] != "stream":
+                pass
+            self.kernel.ask("interrupt_request", {}, "control")
+            reply = self.kernel.reply(message_id)["content"]
+            self.kernel.iopub(message_id)
+            self.assertEqual((reply["ename"], reply["evalue"]), ("Interrupted", "interrupted"))
+            if "pcall" not in code:
+                self.assertRegex(reply["traceback"][2], r"In \[\d+\]:2: in (function 'work'|function <In \[\d+\]:1>)", code)
+            self.assertRegex(reply["traceback"][-1], r"In \[\d+\]:1: in main chunk", code)
+            self.assertEqual("".join(reply["traceback"]).count("traceback"), 1)
+
     def test_nothing_is_left_behind(self):
         def files():
             return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("lua_")}
