@@ -4,9 +4,9 @@
 --   perilune experiments/tracking.lua --model transformer --task parity --plot runs/parity/tracking.jsonl
 --   perilune sweep experiments/tracking.lua --model lstm,gru --task parity,s5 --seed 1..3 --jobs 2
 --
--- The model is pl.nn.SequenceModel: embedding, residual blocks (norm, mixer, gated MLP), norm and read-out. Every position
--- or the last is labelled. Training stops when unseen sequences of the validation length are faultless several times in a
--- row. A run that was ended goes on from its checkpoint in --out, bit for bit.
+-- The model is pl.nn.SequenceModel: embedding, residual blocks (norm, mixer, gated MLP), norm and read-out. Every
+-- position or the last is labelled. Training stops when unseen sequences of the validation length are faultless several
+-- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -39,13 +39,13 @@ local option = options.read {
   { "lr", "number", default = 0.002, minimum = 0, help = "peak learning rate of AdamW" },
   { "warmup", "integer", minimum = 0,
     help = "steps up to the peak; a cosine to a tenth follows [a tenth of all, at most 100]" },
-  { "decay", "number", default = 0.01, minimum = 0, help = "weight decay of matrices" },
+  { "decay", "number", minimum = 0, help = "weight decay of matrices [0.01; mamba_negative 0]" },
   { "clip", "number", default = 1, minimum = 0, help = "greatest norm of the gradient" },
   { "validate-at", "integer", minimum = 1, help = "length at which training may stop [4 times --max]" },
   { "validate-every", "integer", default = 100, minimum = 1, help = "steps between validations, and checkpoints" },
   { "patience", "integer", default = 5, minimum = 1, help = "faultless validations in a row that end training" },
   { "lengths", "integers", minimum = 1, help = "lengths to report [1, 2, 4, 8 and 16 times --max]" },
-  { "count", "integer", default = 256, minimum = 1, help = "sequences per length, in reports" },
+  { "count", "integer", default = 128, minimum = 1, help = "sequences per length, in reports" },
   { "autocast", "string", choices = { "bfloat16", "float16" }, help = "type of products [that of the parameters]" },
   { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },
   { "threads", "integer", default = 1, minimum = 1, help = "threads of the CPU; so small a model is fastest on one" },
@@ -64,7 +64,8 @@ local function draw(path)
   pl.plot.line({
     { x = record.lengths, y = record.accuracy, label = "last position" },
     { x = record.lengths, y = record.positions, label = "all positions" },
-    { x = { record.lengths[1], record.lengths[#record.lengths] }, y = { record.chance, record.chance }, label = "chance" },
+    { x = { record.lengths[1], record.lengths[#record.lengths] }, y = { record.chance, record.chance },
+      label = "chance" },
     title = ("%s on %s, trained up to length %d"):format(record.model, record.task, record.max),
     xlabel = "length", ylabel = "accuracy", logx = 2, yrange = { 0, 1.02 },
   }):save(picture)
@@ -81,6 +82,8 @@ end
 
 local many_heads <const> = { transformer = true, mlstm = true }
 option.heads = option.heads or many_heads[option.model] and 4 or 1
+-- Decay pulls eigenvalues of -1, which tell parity, back towards 0.
+option.decay = option.decay or option.model == "mamba_negative" and 0 or 0.01
 option.warmup = option.warmup or math.min(100, option.steps // 10)
 option.validate_at = option.validate_at or 4 * option.max
 if not option.lengths then
@@ -173,8 +176,9 @@ local function run()
   local last = history.evaluations[#history.evaluations]
   local row = report(task, model:eval())
   row.kind, row.model, row.task, row.seed, row.max = "result", option.model, option.task, option.seed, option.max
-  row.parameters, row.steps, row.seconds, row.solved = model:parameter_count(), last.step, seconds, history.stopped == true
-  row.chance, row.metric = task.chance, "beyond"
+  row.heads = option.heads
+  row.parameters, row.steps, row.seconds = model:parameter_count(), last.step, seconds
+  row.solved, row.chance, row.metric = history.stopped == true, task.chance, "beyond"
   local results <close> = options.attempt("out", experiment.results, option.out .. "/tracking.jsonl", option)
   for _, record in ipairs(history.evaluations) do
     record.kind = "validation"
