@@ -52,10 +52,10 @@ describe("tracking", function()
     local arguments <const> = "--model lstm --steps 60 --validate-every 5"
     local whole, killed = folder .. "/whole", folder .. "/killed"
     local expected = done(arguments, whole)
-    local kills, pause = 0, 0.12
+    local kills, pause = 0, 0.1
     while not io.open(killed .. "/tracking.jsonl") do
-      kills, pause = kills + 1, pause + 0.007
-      assert(kills < 200, "it does not get on")
+      kills, pause = kills + 1, pause * 1.1
+      assert(kills < 100, "it does not get on")
       program.run { before = ("timeout -s KILL %g"):format(pause),
                     args = ("experiments/tracking.lua %s %s --out %s"):format(small, arguments, killed) }
     end
