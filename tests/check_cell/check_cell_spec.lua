@@ -220,7 +220,7 @@ describe("pl.check_cell", function()
     says("unknown option 'size'; expected batch, device, head_dim, heads, long_steps, steps", "lstm", { size = 3 })
     says("steps: expected an integer of at least 1, got 0", "lstm", { steps = 0 })
     says("device: expected a string, got 1", "lstm", { device = 1 })
-    says("device: ", "lstm", { device = "tpu" })
+    says("device: there is no 'tpu' here", "lstm", { device = "tpu" })
   end)
 end)
 
