@@ -49,6 +49,13 @@ describe("pl.check_cell passes", function()
     end
   end
 
+  it("a cell that stops the gradient of an old state, an initial one, too", function()
+    local report = report_of(cell_of("stopped", function(gate, state)
+      return { h = 0.5 * pl.stop_gradient(state.h) + pl.tanh(gate.x) }
+    end))
+    assert.same({}, failed(report))
+  end)
+
   it("a cell that is right but for what 16 bits round to another side, which it compares over one step", function()
     local report = report_of(cell_of("choice", function(gate, state)
       return { h = pl.where(pl.gt(gate.x, 0), pl.tanh(gate.x), 0.5 * state.h) }
@@ -213,7 +220,7 @@ describe("pl.check_cell", function()
     says("unknown option 'size'; expected batch, device, head_dim, heads, long_steps, steps", "lstm", { size = 3 })
     says("steps: expected an integer of at least 1, got 0", "lstm", { steps = 0 })
     says("device: expected a string, got 1", "lstm", { device = 1 })
-    says("device: ", "lstm", { device = "tpu" })
+    says("device: there is no 'tpu' here", "lstm", { device = "tpu" })
   end)
 end)
 

@@ -164,6 +164,8 @@ describe("results", function()
     assert.matches("holds no measured recurrence", message_of(records.read, written '{"kind": "peak"}\n'))
     assert.matches("a line is no JSON record: what", message_of(records.read, written "what\n"))
     assert.matches("the line of the run", message_of(records.read, written '{"kind": "rnn"}\n'))
+    assert.matches("a row has no size",
+      message_of(records.read, written '{"kind": "run", "options": {}, "device": "x"}\n{"kind": "rnn"}\n'))
   end)
 
   it("of other systems are the table that is shipped", function()

@@ -1,6 +1,6 @@
--- The LSTM with exponential gates and a normaliser n, without the stabiliser m that makes it the sLSTM of this folder:
--- the same h, until c and n overflow.
--- M. Beck et al., "xLSTM: Extended long short-term memory", NeurIPS 2024, the sLSTM before its stabilisation.
+-- The LSTM with exponential input and forget gates and a normaliser n, without a stabiliser: c and n may overflow.
+-- M. Beck et al., "xLSTM: Extended long short-term memory", NeurIPS 2024, the sLSTM before its stabilisation. Of the
+-- forget gates that the paper allows this one has exp, the sLSTM of this folder the sigmoid.
 
 local pl = require "perilune"
 

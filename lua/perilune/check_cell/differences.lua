@@ -13,13 +13,14 @@ local differences = {}
 local SIZE <const> = { B = 2, T = 4, N = 1, D = 3 }
 local STEP <const>, LIMIT <const> = 1e-5, 1e-6
 
--- The cell with a step that evaluates its traced equations on tensors. The first run keeps the values of stop_gradient,
--- later ones take them in place of their own: then the gradient is the derivative.
+-- The cell with a step that evaluates its traced equations on tensors. The first run keeps copies of the values of
+-- stop_gradient (one may be an initial state, whose entries are moved), later ones take them in place of their own:
+-- then the gradient is the derivative.
 local function frozen(cell)
   local kept, at, first = {}, 0, true
   local function stopped(value)
     at = at + 1
-    if first then kept[at] = core.is_tensor(value) and value:keep() or value end
+    if first then kept[at] = core.is_tensor(value) and value:clone():keep() or value end
     return kept[at]
   end
   local function run_step(_, gates, states, params)

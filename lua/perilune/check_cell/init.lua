@@ -28,7 +28,7 @@ end
 local function find_gpu(device)
   if device == nil then return backends.first_gpu() end
   local ok, found = pcall(core.full, { 1 }, 0, { device = check.kind("pl.check_cell", "device", device, "string") })
-  if not ok then fail("device", place.strip(found)) end
+  if not ok then fail("device", (place.strip(found):gsub("^[^\n]-:%d+: device: ", ""))) end
   return found.device ~= "cpu" and found.device or nil
 end
 

@@ -31,6 +31,9 @@ function records.read(path)
     if record.kind == "run" then run = record end
     if record.kind == "rnn" then
       if not run then error(path .. ": the line of the run, with its options, is missing", 0) end
+      if not record.batch and not sweeps.parse(tostring(record.size)) then
+        error(("%s: a row has no size: %.60s"):format(path, line), 0)
+      end
       local row = complete(record, run)
       local key = records.key(row) .. row.device
       places[key] = places[key] or #rows + 1
