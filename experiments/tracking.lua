@@ -6,7 +6,8 @@
 --
 -- The model is pl.nn.SequenceModel: embedding, residual blocks (norm, mixer, gated MLP), norm and read-out. Every
 -- position or the last is labelled. Training stops when unseen sequences of the validation length are faultless several
--- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit.
+-- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit; it must be
+-- given the same options.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -101,7 +102,9 @@ if option.width % option.heads ~= 0 then
 end
 options.attempt("threads", pl.threads, option.threads)
 options.attempt("device", pl.synchronize, option.device)
-options.attempt("out", experiment.make_folder, option.out)
+-- What a run that goes on may do otherwise: where it trains, and what it reports.
+local free <const> = { device = true, threads = true, lengths = true, count = true, out = true }
+local _ <close> = options.attempt("out", experiment.claim, option.out, option, free)
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training

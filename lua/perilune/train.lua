@@ -215,7 +215,7 @@ end
 --   schedule(step)      the learning rate
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
 --                       gradients, in evaluation mode, also at the last step
---   log, log_every      file to which each record is appended as a line of JSON; with a checkpoint, of this training alone
+--   log, log_every      file to which each record is appended as a line of JSON; with a checkpoint it is cut back
 --   checkpoint, checkpoint_every   file (pl.checkpoint) that is written every so many steps (by default with each
 --                       evaluation) and at the end. When it is there at the start, training goes on from it as if it
 --                       had not stopped: with its parameters, optimiser, scaler, random numbers, state and evaluations.

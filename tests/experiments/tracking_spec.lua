@@ -1,6 +1,7 @@
 -- experiments/tracking.lua and tracking_table.lua: every model and task, a run that is killed again and again, and what
 -- they refuse.
 local pl = require "perilune"
+local core = require "perilune.core"
 local json_lines = require "perilune.json_lines"
 local new_folder = require "tests.new_folder"
 local program = require "tests.bind.program"
@@ -52,7 +53,7 @@ describe("tracking", function()
     local arguments <const> = "--model lstm --steps 60 --validate-every 5"
     local whole, killed = folder .. "/whole", folder .. "/killed"
     local expected = done(arguments, whole)
-    local kills, pause = 0, 0.1
+    local kills, pause = 0, 0.03
     while not io.open(killed .. "/tracking.jsonl") do
       kills, pause = kills + 1, pause * 1.1
       assert(kills < 100, "it does not get on")
@@ -76,6 +77,27 @@ describe("tracking", function()
       end
     end
     assert.are.same(losses[1], losses[2])
+  end)
+
+  it("keeps to one run per folder, of the same options", function()
+    local out = folder .. "/run"
+    done("--model gru --steps 2", out)
+    for arguments, expected in pairs {
+      ["--model gru --steps 2 --task even_pairs"] = "%-%-task parity, not %-%-task even_pairs",
+      ["--model gru --steps 2 --lr 0.1"] = "%-%-lr 0.002, not %-%-lr 0.1",
+      ["--model gru --steps 2 --convolution 4"] = "no %-%-convolution, not %-%-convolution 4",
+      ["--model gru --steps 2 --validate-every 50"] = "%-%-validate%-every 100, not %-%-validate%-every 50",
+    } do
+      local _, errors, status = run(("%s %s --out %s"):format(small, arguments, out))
+      assert.are.equal(1, status)
+      assert.are.equal(1, select(2, errors:gsub("\n", "")))
+      assert.matches("^option %-%-out: '.*/run' holds a run with " .. expected .. "; take another folder", errors)
+    end
+    local row = done("--model gru --steps 2 --threads 2 --count 4", out) -- what may change
+    assert.are.equal(2, row.steps)
+    local _ <close> = assert(core.lock(out .. "/run.lock"))
+    local _, errors, status = run(("%s --model gru --steps 2 --out %s"):format(small, out))
+    assert.are.same({ ("option --out: another run is at work in '%s'\n"):format(out), 1 }, { errors, status })
   end)
 
   it("draws", function()
