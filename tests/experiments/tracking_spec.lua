@@ -146,4 +146,34 @@ describe("tracking_table", function()
     assert.matches("4 runs in [^\n]*/models: 4 are done, 0 are to do", again)
     assert.are.same(rows, records(folder .. "/tracking_table.jsonl", "best"))
   end)
+
+  it("is of the runs that succeed, where others fail, and tells so", function()
+    local run_of_mlstm = folder .. "/models/runs/0001_task=parity_model=mlstm_seed=1"
+    core.make_directory(run_of_mlstm)
+    program.write(run_of_mlstm .. "/run.json", "{}")
+    local text, errors, status = program.run { args = "experiments/tracking_table.lua --model mlstm,gru --heads 2 "
+      .. "--seeds 1 --steps 2 --lengths 40,80 --count 8 --out " .. folder }
+    assert.are.equal(1, status)
+    assert.matches("failed +runs/0001_task=parity_model=mlstm_seed=1  exit status 1: .* holds a run with no ", text)
+    assert.matches("perilune: 1 runs failed; the table is of the others\n$", errors)
+    local models = {}
+    for i, row in ipairs(records(folder .. "/tracking_table.jsonl", "best")) do models[i] = row.model .. row.heads end
+    assert.are.same({ "gru1", "gru2" }, models)
+    assert.matches("parity +gru ", text)
+  end)
+
+  it("refuses before any run what no run can", function()
+    for arguments, expected in pairs {
+      ["--task parity,foo"] = "option %-%-task: expected one of a5, .*, got 'parity,foo'",
+      ["--heads 2,3"] = "option %-%-heads: expected divisors of the width 64, got 3",
+      ["--lengths 20,40"] = "option %-%-lengths: expected one above those of training %(40%), got 20,40",
+    } do
+      local out = folder .. "/none"
+      local _, errors, status = program.run { args = ("experiments/tracking_table.lua %s --out %s"):format(arguments,
+        out) }
+      assert.are.equal(1, status)
+      assert.matches("^" .. expected, errors)
+      assert.is_nil(io.open(out))
+    end
+  end)
 end)
