@@ -29,6 +29,7 @@ local option = options.read {
   { "layers", "integer", default = 2, minimum = 1, help = "residual blocks" },
   { "heads", "integer", minimum = 1, help = "heads; they divide the width [1; transformer and mlstm 4]" },
   { "state", "integer", default = 16, minimum = 1, help = "states of Mamba per feature" },
+  { "positions", "string", default = "sinusoidal", choices = { "sinusoidal", "rotary" }, help = "of the transformer" },
   { "convolution", "integer", minimum = 1, help = "width of the causal convolution of each block [none]" },
   { "labels", "string", default = "every", choices = { "every", "last" }, help = "positions that carry a label" },
   { "min", "integer", default = 3, minimum = 1, help = "shortest training sequence" },
@@ -173,7 +174,7 @@ local function run()
   local model = nn.SequenceModel {
     mixer = option.model, vocabulary = task.vocabulary, classes = task.classes, width = option.width,
     layers = option.layers, heads = option.heads, labels = option.labels, convolution = option.convolution,
-    state = option.state,
+    state = option.state, positions = option.positions,
   }:to(option.device)
   local history, seconds = train(task, model)
   local last = history.evaluations[#history.evaluations]

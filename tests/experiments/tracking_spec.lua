@@ -40,6 +40,17 @@ describe("tracking", function()
     end)
   end
 
+  it("takes the model's options", function()
+    local accuracies, parameters = {}, {}
+    for i, arguments in ipairs { "", "--positions rotary", "--convolution 4" } do
+      local row = done("--model transformer --heads 2 --steps 3 --lengths 20,160 " .. arguments, folder .. "/" .. i)
+      accuracies[i], parameters[i] = row.positions[2], row.parameters
+    end
+    assert.are.equal(parameters[1], parameters[2]) -- positions have none
+    assert.are_not.equal(accuracies[1], accuracies[2])
+    assert.are.equal(parameters[1] + 8 * 4 + 8, parameters[3])
+  end)
+
   for task in pairs(pl.task) do
     it("trains on " .. task, function()
       local labels = task < "f" and "every" or "last"
