@@ -6,7 +6,8 @@
 --
 -- The model is pl.nn.SequenceModel: embedding, residual blocks (norm, mixer, gated MLP), norm and read-out. Every
 -- position or the last is labelled. Training stops when unseen sequences of the validation length are faultless several
--- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit.
+-- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit; it must be
+-- given the same options.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -28,6 +29,7 @@ local option = options.read {
   { "layers", "integer", default = 2, minimum = 1, help = "residual blocks" },
   { "heads", "integer", minimum = 1, help = "heads; they divide the width [1; transformer and mlstm 4]" },
   { "state", "integer", default = 16, minimum = 1, help = "states of Mamba per feature" },
+  { "positions", "string", default = "sinusoidal", choices = { "sinusoidal", "rotary" }, help = "of the transformer" },
   { "convolution", "integer", minimum = 1, help = "width of the causal convolution of each block [none]" },
   { "labels", "string", default = "every", choices = { "every", "last" }, help = "positions that carry a label" },
   { "min", "integer", default = 3, minimum = 1, help = "shortest training sequence" },
@@ -101,7 +103,9 @@ if option.width % option.heads ~= 0 then
 end
 options.attempt("threads", pl.threads, option.threads)
 options.attempt("device", pl.synchronize, option.device)
-options.attempt("out", experiment.make_folder, option.out)
+-- What a run that goes on may do otherwise: where it trains, and what it reports.
+local free <const> = { device = true, threads = true, lengths = true, count = true, out = true }
+local _ <close> = options.attempt("out", experiment.claim, option.out, option, free)
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training
@@ -170,7 +174,7 @@ local function run()
   local model = nn.SequenceModel {
     mixer = option.model, vocabulary = task.vocabulary, classes = task.classes, width = option.width,
     layers = option.layers, heads = option.heads, labels = option.labels, convolution = option.convolution,
-    state = option.state,
+    state = option.state, positions = option.positions,
   }:to(option.device)
   local history, seconds = train(task, model)
   local last = history.evaluations[#history.evaluations]

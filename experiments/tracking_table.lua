@@ -15,6 +15,10 @@ local summary = require "perilune.sweep.summary"
 local sweep = require "perilune.commands.sweep"
 
 local models <const> = { "transformer", "mamba", "mamba_negative", "mlstm", "elman", "gru", "lstm", "slstm" }
+local known_tasks <const> = {}
+for name in pairs(pl.task) do known_tasks[#known_tasks + 1] = name end
+table.sort(known_tasks)
+local width <const>, longest <const> = 64, 40 -- of the model, and of the sequences it is trained on
 local recurrent <const> = { elman = true, gru = true, lstm = true, slstm = true }
 
 -- Accuracy beyond the training length on parity that the FlashRNN project's poster reports, best of 3 seeds.
@@ -23,14 +27,16 @@ local reported <const> = { transformer = 0.52, mamba = 0.56, mlstm = 0.54, elman
 local option = options.read {
   usage = "perilune experiments/tracking_table.lua [OPTIONS]",
   about = "Trains models on tasks of state tracking, and tabulates their accuracy beyond the training length.",
-  { "task", "list", default = { "parity" }, help = "tasks of pl.task" },
+  { "task", "list", default = { "parity" }, choices = known_tasks, help = "tasks of pl.task" },
   { "model", "list", default = models, choices = models, help = "models of pl.nn.mixers" },
-  { "heads", "integers", default = { 2, 4, 8 }, minimum = 2, help = "heads of the recurrent models, beside 1" },
+  { "heads", "integers", default = { 2, 4, 8 }, minimum = 2,
+    help = "heads of the recurrent models, beside 1; divisors of 64" },
   { "seeds", "integer", default = 3, minimum = 1, help = "seeds of each" },
   { "jobs", "integer", default = 2, minimum = 1, help = "runs at once" },
   { "steps", "integer", default = 2000, minimum = 1, help = "most training steps" },
   { "state", "integer", default = 4, minimum = 1, help = "states of Mamba per feature; the paper has 16" },
-  { "lengths", "integers", default = { 40, 80, 160, 320, 640 }, minimum = 1, help = "lengths to report" },
+  { "lengths", "integers", default = { 40, 80, 160, 320, 640 }, minimum = 1,
+    help = "lengths to report, some of them above 40" },
   { "count", "integer", default = 128, minimum = 1, help = "sequences per length" },
   { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },
   { "out", "string", default = "tracking_table", help = "folder of the sweeps, the table and the figures" },
@@ -69,10 +75,20 @@ if option.plot then
   return
 end
 
+if math.max(table.unpack(option.lengths)) <= longest then
+  options.fail("option --lengths: expected one above those of training (%d), got %s", longest,
+    table.concat(option.lengths, ","))
+end
+for _, heads in ipairs(option.heads) do
+  if width % heads ~= 0 then options.fail("option --heads: expected divisors of the width %d, got %d", width, heads) end
+end
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- The runs
 
 local tracking <const> = arg[0]:gsub("[^/]*$", "tracking.lua")
+
+local failed = 0 -- runs
 
 -- Runs what is missing of a sweep, and returns the results of its runs.
 local function results_of(name, axes)
@@ -87,7 +103,7 @@ local function results_of(name, axes)
                           "--device", option.device } do
     table.insert(words, tostring(word))
   end
-  sweep(words)
+  failed = failed + sweep(words)
   local list = {}
   for _, row in ipairs(summary.look(folder.open(path))) do list[#list + 1] = row.result end
   return list
@@ -188,3 +204,4 @@ if drawn then
 else
   io.stderr:write("warning: no figure was drawn: ", pictures, "\n(draw it later with --plot ", path, ")\n")
 end
+if failed > 0 then options.fail("perilune: %d runs failed; the table is of the others", failed) end

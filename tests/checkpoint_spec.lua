@@ -90,6 +90,28 @@ describe("train.loop with a checkpoint", function()
     assert.are.equal(0, #further.steps)
   end)
 
+  it("begins its log anew after a kill before the first checkpoint, within a line, too", function()
+    local path = folder .. "/c.safetensors"
+    write(folder .. "/log.jsonl", '{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    for _, steps in ipairs { 2, 3 } do
+      pl.train.loop(training(steps, { checkpoint = path, log = folder .. "/log.jsonl" }))
+    end
+    local steps = {}
+    for line in io.lines(folder .. "/log.jsonl") do
+      local record = pl.json_decode(line)
+      if record.loss then steps[#steps + 1] = record.step end
+    end
+    assert.are.same({ 1, 2, 3 }, steps)
+  end)
+
+  it("is not needed by a log, to which a line that was cut short is no harm", function()
+    write(folder .. "/log.jsonl", '{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    pl.train.loop(training(2, { log = folder .. "/log.jsonl", evaluate = false }))
+    local steps = {}
+    for line in io.lines(folder .. "/log.jsonl") do steps[#steps + 1] = pl.json_decode(line).step end
+    assert.are.same({ 1, 1, 2 }, steps)
+  end)
+
   it("is saved at the end, also where the batches end", function()
     local path = folder .. "/c.safetensors"
     local option = training(20, { checkpoint = path, checkpoint_every = 3 })
@@ -144,6 +166,28 @@ describe("checkpoint", function()
     end
     write(before, "x")
     assert.matches("c.safetensors", message_of(pl.checkpoint.load, path, { model = pl.nn.Linear(2, 2) }))
+  end)
+
+  it("that is damaged does not become the one before, whatever happens meanwhile", function()
+    local path = saved(2)
+    write(path, "x")
+    local _, errors, status = program.run { before = "ulimit -f 4; trap '' XFSZ;", args = "-e " .. program.quote(([[
+      local pl, path = require "perilune", %q
+      pl.checkpoint.load(path, { model = pl.nn.Linear(2, 2) })
+      pl.checkpoint.save(path, { model = pl.nn.Linear(100, 100) })]]):format(path)) }
+    assert.are.equal(1, status)
+    assert.matches("cannot write", errors)
+    local parts = { model = pl.nn.Linear(2, 2) }
+    assert.are.equal(1, pl.checkpoint.load(path, parts).number)
+    for number = 3, 4 do pl.checkpoint.save(path, parts, { number = number }) end
+    assert.are.same({ 4, 3 }, { pl.checkpoint.load(path, parts).number, pl.checkpoint.load(before, parts).number })
+  end)
+
+  it("that cannot be read is not one that is missing", function()
+    local path = saved(1)
+    assert(os.remove(path) and os.execute(("ln -s c.safetensors %s"):format(path))) -- to itself
+    assert.matches("cannot read " .. path:gsub("%p", "%%%0") .. ": Too many levels",
+      message_of(pl.checkpoint.load, path, {}))
   end)
 
   it("that is missing because it was just being replaced gives way to the one before", function()

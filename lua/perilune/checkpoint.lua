@@ -14,6 +14,10 @@ local checkpoint = {}
 
 local SUFFIX <const> = ".safetensors"
 
+-- The paths of damaged checkpoints that this process met: the next one takes the place of such a one, which must not
+-- become the one before.
+local damaged <const> = {}
+
 -- Where the checkpoint before the last is.
 local function before(path) return path:sub(1, -#SUFFIX - 1) .. ".before" .. SUFFIX end
 
@@ -58,30 +62,40 @@ function checkpoint.save(path, parts, state)
   for part, object in pairs(parts) do
     for name, tensor in pairs(object:state_dict()) do all[part .. "." .. name] = tensor end
   end
-  os.rename(path, before(path)) -- there may be none yet
+  if not damaged[path] then os.rename(path, before(path)) end -- there may be none yet
   pl.save(path, all)
+  damaged[path] = nil
 end
 
--- The tensors of a whole checkpoint, by part and name, its state and random numbers.
-local function read(path, parts)
-  local all, by_part = pl.load(path), {}
+-- A whole checkpoint: its path, tensors, state and random numbers.
+local function read(path)
+  local all = pl.load(path)
   local random, state = all.random, all.state
   if not random or not state then error(("'%s' is no checkpoint: it lacks 'random' or 'state'"):format(path), 0) end
   all.random, all.state = nil, nil
+  return { path = path, tensors = all, random = random:totable(), state = core.json_decode(tensor_to_text(state)) }
+end
+
+-- The tensors of a checkpoint by part and name.
+local function of_parts(found, parts)
+  local by_part = {}
   for part in pairs(parts) do by_part[part] = {} end
-  for name, tensor in pairs(all) do
+  for name, tensor in pairs(found.tensors) do
     local part, rest = name:match "^([^.]*)%.(.*)$"
     if not by_part[part] then
-      error(("'%s' holds '%s', which is of none of the parts"):format(path, name), 0)
+      error(("'%s' holds '%s', which is of none of the parts"):format(found.path, name), 0)
     end
     by_part[part][rest] = tensor
   end
-  return { parts = by_part, random = random:totable(), state = core.json_decode(tensor_to_text(state)) }
+  return by_part
 end
 
+local NO_SUCH_FILE <const> = 2 -- ENOENT
+
+-- That a file is there, but cannot be read, is an error: a training would begin anew and write over it.
 local function exists(path)
-  local file = io.open(path)
-  if file then file:close() end
+  local file <close>, message, number = io.open(path)
+  if not file and number ~= NO_SUCH_FILE then error("cannot read " .. message, 0) end
   return file ~= nil
 end
 
@@ -94,12 +108,12 @@ function checkpoint.load(path, parts)
   local damage, found = nil, nil
   for _, name in ipairs { path, before(path) } do
     if not found and exists(name) then
-      local whole, result = pcall(read, name, parts)
+      local whole, result = pcall(read, name)
       if whole then
         found = result
         if damage then io.stderr:write("warning: ", damage, "; going on from '", name, "'\n") end
       else
-        damage = damage or result
+        damage, damaged[name] = damage or result, true
       end
     end
   end
@@ -107,7 +121,8 @@ function checkpoint.load(path, parts)
     if damage then error(damage, 0) end
     return nil
   end
-  for part, object in pairs(parts) do object:load_state_dict(found.parts[part]) end
+  local by_part = of_parts(found, parts)
+  for part, object in pairs(parts) do object:load_state_dict(by_part[part]) end
   core.random_state(table.unpack(found.random))
   return found.state
 end

@@ -9,6 +9,39 @@ local experiment = {}
 --- Makes a folder and those above it.
 experiment.make_folder = core.make_directory
 
+local function same(a, b) return core.json_encode { a } == core.json_encode { b } end
+
+local function told(name, value)
+  local option = "--" .. name:gsub("_", "-")
+  return value == nil and "no " .. option or ("%s %s"):format(option, value)
+end
+
+--- Makes the folder of a run that goes on from what it finds there, and returns the folder's lock, to be kept until
+-- the run ends. run.json there has the options: a run with others, but for those that `free` names, is an error, and so
+-- is a second run at once.
+function experiment.claim(folder, options, free)
+  core.make_directory(folder)
+  local lock = core.lock(folder .. "/run.lock")
+  if not lock then error(("another run is at work in '%s'"):format(folder), 0) end
+  local path = folder .. "/run.json"
+  local file <close> = io.open(path)
+  if not file then
+    core.write_file(path, core.json_encode(options) .. "\n")
+    return lock
+  end
+  local before, names = core.json_decode(file:read "a"), {}
+  for _, list in ipairs { before, options } do
+    for name in pairs(list) do names[name] = not free[name] end
+  end
+  for name, counts in pairs(names) do
+    if counts and not same(before[name], options[name]) then
+      error(("'%s' holds a run with %s, not %s; take another folder"):format(folder, told(name, before[name]),
+        told(name, options[name])), 0)
+    end
+  end
+  return lock
+end
+
 local function processor()
   local file = io.open("/proc/cpuinfo")
   if not file then return "processor unknown" end

@@ -25,8 +25,16 @@ function json_lines.read(path)
   return list, rest
 end
 
+-- The last byte of a file; nil where there is none, of pipes and devices, too.
+local function last_byte(path)
+  local file <close> = io.open(path)
+  if file and (file:seek "end" or 0) > 0 and file:seek("end", -1) then return file:read(1) end
+end
+
 --- Cuts a file back to the records for which keep(record) holds, without a last line that was cut short; atomically.
+-- Where there is nothing, nothing is done.
 function json_lines.cut(path, keep)
+  if not last_byte(path) then return end
   local kept = {}
   for _, entry in ipairs((lines_of(path))) do
     if keep(entry.record) then kept[#kept + 1] = entry.line end
@@ -41,8 +49,12 @@ local function heard(path, done, message)
   if not done then error(("cannot write '%s': %s"):format(path, (message:gsub("^.*: ", ""))), 0) end
 end
 
---- Something to write records to: `path` begun anew, or with mode "a" from its end on.
+local function everything() return true end
+
+--- Something to write records to: `path` begun anew, or with mode "a" from its end on, without a last line that was cut
+-- short.
 function json_lines.open(path, mode)
+  if mode == "a" and (last_byte(path) or "\n") ~= "\n" then json_lines.cut(path, everything) end
   local file, message = io.open(path, mode or "w")
   heard(path, file, message)
   return setmetatable({ file = file, path = path }, Writer)

@@ -58,13 +58,14 @@ local function read_options(given)
   return option
 end
 
--- The log, which is cut back to where a resumed training goes on; otherwise it is appended to.
-local function open_log(path, resumed)
-  if not path then return nil end
-  if resumed > 0 and io.open(path) then
-    json_lines.cut(path, function(record) return record.step and record.step <= resumed end)
+-- The log. With a checkpoint it is cut back to where the training goes on, which is its start where there was no
+-- checkpoint yet; otherwise it is appended to.
+local function open_log(option, resumed)
+  if not option.log then return nil end
+  if option.checkpoint then
+    json_lines.cut(option.log, function(record) return record.step and record.step <= resumed end)
   end
-  return json_lines.open(path, "a")
+  return json_lines.open(option.log, "a")
 end
 
 local function not_finite(x)
@@ -214,11 +215,11 @@ end
 --   schedule(step)      the learning rate
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
 --                       gradients, in evaluation mode, also at the last step
---   log, log_every      file to which each record is appended as a line of JSON
+--   log, log_every      file to which each record is appended as a line of JSON; with a checkpoint it is cut back
 --   checkpoint, checkpoint_every   file (pl.checkpoint) that is written every so many steps (by default with each
 --                       evaluation) and at the end. When it is there at the start, training goes on from it as if it
---                       had not stopped: with its parameters, optimiser, scaler, random numbers, state and evaluations;
---                       the log is cut back to it. history.resumed is its step
+--                       had not stopped: with its parameters, optimiser, scaler, random numbers, state and evaluations.
+--                       The log is cut back to it, or to nothing where there is none. history.resumed is its step
 --   state               a table of plain values that the functions keep, which the checkpoint has, too
 --   monitor             true, or a pl.monitor: curves that grow while the loop runs, of the loss, with clip of the
 --                       gradient's norm, with a schedule of the learning rate, and of what evaluate returns
@@ -231,7 +232,7 @@ function train.loop(options)
   local history, evaluation = { steps = {}, evaluations = {} }, nil
   local resumed = resume(option, history)
   if history.stopped or resumed >= option.steps then return history end
-  local log <close> = open_log(option.log, resumed)
+  local log <close> = open_log(option, resumed)
   local watch, _ <close> = watcher_of(option), option.monitor
   option.model:train()
   local done, saved = resumed, resumed

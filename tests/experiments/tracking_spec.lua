@@ -1,6 +1,7 @@
 -- experiments/tracking.lua and tracking_table.lua: every model and task, a run that is killed again and again, and what
 -- they refuse.
 local pl = require "perilune"
+local core = require "perilune.core"
 local json_lines = require "perilune.json_lines"
 local new_folder = require "tests.new_folder"
 local program = require "tests.bind.program"
@@ -39,6 +40,17 @@ describe("tracking", function()
     end)
   end
 
+  it("takes the model's options", function()
+    local accuracies, parameters = {}, {}
+    for i, arguments in ipairs { "", "--positions rotary", "--convolution 4" } do
+      local row = done("--model transformer --heads 2 --steps 3 --lengths 20,160 " .. arguments, folder .. "/" .. i)
+      accuracies[i], parameters[i] = row.positions[2], row.parameters
+    end
+    assert.are.equal(parameters[1], parameters[2]) -- positions have none
+    assert.are_not.equal(accuracies[1], accuracies[2])
+    assert.are.equal(parameters[1] + 8 * 4 + 8, parameters[3])
+  end)
+
   for task in pairs(pl.task) do
     it("trains on " .. task, function()
       local labels = task < "f" and "every" or "last"
@@ -52,7 +64,7 @@ describe("tracking", function()
     local arguments <const> = "--model lstm --steps 60 --validate-every 5"
     local whole, killed = folder .. "/whole", folder .. "/killed"
     local expected = done(arguments, whole)
-    local kills, pause = 0, 0.1
+    local kills, pause = 0, 0.03
     while not io.open(killed .. "/tracking.jsonl") do
       kills, pause = kills + 1, pause * 1.1
       assert(kills < 100, "it does not get on")
@@ -76,6 +88,27 @@ describe("tracking", function()
       end
     end
     assert.are.same(losses[1], losses[2])
+  end)
+
+  it("keeps to one run per folder, of the same options", function()
+    local out = folder .. "/run"
+    done("--model gru --steps 2", out)
+    for arguments, expected in pairs {
+      ["--model gru --steps 2 --task even_pairs"] = "%-%-task parity, not %-%-task even_pairs",
+      ["--model gru --steps 2 --lr 0.1"] = "%-%-lr 0.002, not %-%-lr 0.1",
+      ["--model gru --steps 2 --convolution 4"] = "no %-%-convolution, not %-%-convolution 4",
+      ["--model gru --steps 2 --validate-every 50"] = "%-%-validate%-every 100, not %-%-validate%-every 50",
+    } do
+      local _, errors, status = run(("%s %s --out %s"):format(small, arguments, out))
+      assert.are.equal(1, status)
+      assert.are.equal(1, select(2, errors:gsub("\n", "")))
+      assert.matches("^option %-%-out: '.*/run' holds a run with " .. expected .. "; take another folder", errors)
+    end
+    local row = done("--model gru --steps 2 --threads 2 --count 4", out) -- what may change
+    assert.are.equal(2, row.steps)
+    local _ <close> = assert(core.lock(out .. "/run.lock"))
+    local _, errors, status = run(("%s --model gru --steps 2 --out %s"):format(small, out))
+    assert.are.same({ ("option --out: another run is at work in '%s'\n"):format(out), 1 }, { errors, status })
   end)
 
   it("draws", function()
@@ -123,5 +156,35 @@ describe("tracking_table", function()
     local again = program.run { args = arguments }
     assert.matches("4 runs in [^\n]*/models: 4 are done, 0 are to do", again)
     assert.are.same(rows, records(folder .. "/tracking_table.jsonl", "best"))
+  end)
+
+  it("is of the runs that succeed, where others fail, and tells so", function()
+    local run_of_mlstm = folder .. "/models/runs/0001_task=parity_model=mlstm_seed=1"
+    core.make_directory(run_of_mlstm)
+    program.write(run_of_mlstm .. "/run.json", "{}")
+    local text, errors, status = program.run { args = "experiments/tracking_table.lua --model mlstm,gru --heads 2 "
+      .. "--seeds 1 --steps 2 --lengths 40,80 --count 8 --out " .. folder }
+    assert.are.equal(1, status)
+    assert.matches("failed +runs/0001_task=parity_model=mlstm_seed=1  exit status 1: .* holds a run with no ", text)
+    assert.matches("perilune: 1 runs failed; the table is of the others\n$", errors)
+    local models = {}
+    for i, row in ipairs(records(folder .. "/tracking_table.jsonl", "best")) do models[i] = row.model .. row.heads end
+    assert.are.same({ "gru1", "gru2" }, models)
+    assert.matches("parity +gru ", text)
+  end)
+
+  it("refuses before any run what no run can", function()
+    for arguments, expected in pairs {
+      ["--task parity,foo"] = "option %-%-task: expected one of a5, .*, got 'parity,foo'",
+      ["--heads 2,3"] = "option %-%-heads: expected divisors of the width 64, got 3",
+      ["--lengths 20,40"] = "option %-%-lengths: expected one above those of training %(40%), got 20,40",
+    } do
+      local out = folder .. "/none"
+      local _, errors, status = program.run { args = ("experiments/tracking_table.lua %s --out %s"):format(arguments,
+        out) }
+      assert.are.equal(1, status)
+      assert.matches("^" .. expected, errors)
+      assert.is_nil(io.open(out))
+    end
   end)
 end)

@@ -120,6 +120,7 @@ local function submit(sweep, option, sbatch)
   print(("perilune sweep status %s tells how far they are"):format(option.out))
 end
 
+-- Returns how many runs failed.
 local function run_here(sweep, option)
   local missing, count = {}, #sweep.asked
   for _, number in ipairs(sweep.asked) do
@@ -130,7 +131,8 @@ local function run_here(sweep, option)
   local failures, reasons = work.through(sweep, missing, option.jobs or 1), {}
   for _, failure in ipairs(failures) do reasons[failure.run] = failure.reason end
   report(sweep, reasons)
-  if #failures > 0 then options.fail("perilune: %d of %d runs failed", #failures, #missing) end
+  if #failures > 0 then io.stderr:write(("perilune: %d of %d runs failed\n"):format(#failures, #missing)) end
+  return #failures
 end
 
 local function start(experiment, words)
@@ -145,11 +147,13 @@ local function start(experiment, words)
   if not file then options.fail("perilune: there is no experiment '%s'", experiment) end
   option.out = option.out or experiment:match("[^/]*$"):gsub("%.lua$", "") .. "-sweep"
   local sweep = try(folder.add, option.out, experiment, read.axes, read.rest)
-  if option.slurm then return submit(sweep, option, read.sbatch) end
-  run_here(sweep, option)
+  if not option.slurm then return run_here(sweep, option) end
+  submit(sweep, option, read.sbatch)
+  return 0
 end
 
---- Runs the command with a list of arguments (default: the global `arg`); leaves with status 1 when runs failed.
+--- Runs the command with a list of arguments and returns how many runs failed; without one, with the global `arg`, as
+-- the program's command, which leaves with status 1 when runs failed.
 return function(arguments)
   local words = arguments or arg
   local first = words[1]
@@ -160,5 +164,7 @@ return function(arguments)
   local rest = table.move(words, 2, #words, 1, {})
   local command = ({ status = status, run = run })[first]
   if command then return command(rest) end
-  start(first, rest)
+  local failed = start(first, rest)
+  if not arguments and failed > 0 then os.exit(1, true) end
+  return failed
 end
