@@ -1,0 +1,13 @@
+-- pl.data: text for language models, read from files and turned into token ids.
+--
+--   local documents = pl.data.read "notes"                    -- a file, or a folder of them
+--   local tokenizer = pl.data.bytes()
+--   local ids = tokenizer:encode(documents[1].text)           -- int64, 1-based
+--   assert(tokenizer:decode(ids) == documents[1].text)
+local text = require "perilune.data.text"
+local symbols = require "perilune.data.symbols"
+
+return {
+  read = text.read, corpus = text.corpus, split = text.split,
+  bytes = symbols.bytes, characters = symbols.characters,
+}
