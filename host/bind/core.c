@@ -5,6 +5,7 @@
 #include "host/bind/cell.h"
 #include "host/bind/comm.h"
 #include "host/bind/construct.h"
+#include "host/bind/data.h"
 #include "host/bind/display.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/expression.h"
@@ -36,6 +37,7 @@ int pl_open_core(lua_State *L) {
   pl_register_evaluate(L);
   pl_register_shell(L);
   pl_register_process(L);
+  pl_register_data(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -6,8 +6,10 @@
 --   assert(tokenizer:decode(ids) == documents[1].text)
 local text = require "perilune.data.text"
 local symbols = require "perilune.data.symbols"
+local shard = require "perilune.data.shard"
 
 return {
   read = text.read, corpus = text.corpus, split = text.split,
+  write = shard.write, shard = shard.open,
   bytes = symbols.bytes, characters = symbols.characters,
 }
