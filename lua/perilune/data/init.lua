@@ -5,11 +5,12 @@
 --   local ids = tokenizer:encode(documents[1].text)           -- int64, 1-based
 --   assert(tokenizer:decode(ids) == documents[1].text)
 local text = require "perilune.data.text"
+local bpe = require "perilune.data.bpe"
 local symbols = require "perilune.data.symbols"
 local shard = require "perilune.data.shard"
 
 return {
   read = text.read, corpus = text.corpus, split = text.split,
   write = shard.write, shard = shard.open,
-  bytes = symbols.bytes, characters = symbols.characters,
+  bytes = symbols.bytes, characters = symbols.characters, train_bpe = bpe.train,
 }
