@@ -1,10 +1,12 @@
 /* Puts the C half of the Lua module together. */
 #include "host/bind/core.h"
 
+#include "host/bind/bpe.h"
 #include "host/bind/call.h"
 #include "host/bind/cell.h"
 #include "host/bind/comm.h"
 #include "host/bind/construct.h"
+#include "host/bind/data.h"
 #include "host/bind/display.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/expression.h"
@@ -36,6 +38,8 @@ int pl_open_core(lua_State *L) {
   pl_register_evaluate(L);
   pl_register_shell(L);
   pl_register_process(L);
+  pl_register_data(L);
+  pl_register_bpe(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

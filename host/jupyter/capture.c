@@ -1,7 +1,7 @@
 /* The pipes of the standard streams and the thread that reads them. */
 #include "host/jupyter/capture.h"
 #include "host/base/text.h"
-#include "host/jupyter/thread.h"
+#include "host/base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>

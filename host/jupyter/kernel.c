@@ -1,7 +1,7 @@
 /* The main thread of a kernel: it owns the session and the shell and stdin sockets. */
 #include "host/jupyter/kernel.h"
 #include "host/base/clock.h"
-#include "host/jupyter/thread.h"
+#include "host/base/thread.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -8,7 +8,7 @@
 #include "host/jupyter/notebook_file.h"
 #include "host/jupyter/outputs.h"
 #include "host/jupyter/process.h"
-#include "host/jupyter/thread.h"
+#include "host/base/thread.h"
 #include "host/jupyter/widgets.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* The publishing thread. */
 #include "host/jupyter/publisher.h"
-#include "host/jupyter/thread.h"
+#include "host/base/thread.h"
 
 #include <errno.h>
 #include <pthread.h>

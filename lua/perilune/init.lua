@@ -16,6 +16,7 @@ local modules <const> = {
   train = "perilune.train",
   checkpoint = "perilune.checkpoint",
   task = "perilune.task",
+  data = "perilune.data",
   cells = "perilune.cells",
   progress = "perilune.progress",
   monitor = "perilune.monitor",

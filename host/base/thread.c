@@ -1,5 +1,5 @@
 /* Starting threads with all signals blocked. */
-#include "host/jupyter/thread.h"
+#include "host/base/thread.h"
 
 #include <signal.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Threads that never run signal handlers: signals belong to the thread that owns Lua. */
-#ifndef PL_JUPYTER_THREAD_H
-#define PL_JUPYTER_THREAD_H
+#ifndef PL_BASE_THREAD_H
+#define PL_BASE_THREAD_H
 
 #include "host/base/status.h"
 #include <pthread.h>
