@@ -1,4 +1,5 @@
--- nn.from_torch and nn.to_torch, against plain loops over the equations in PyTorch's documentation.
+-- nn.from_torch and nn.to_torch, against plain loops over the equations in PyTorch's documentation, and against what
+-- PyTorch 1.13 gave (golden/torch.safetensors: 2 layers, both directions, x and y, by the name of the cell).
 local pl = require "perilune"
 local nn = pl.nn
 local near = require("tests.tensor.check").near
@@ -79,6 +80,14 @@ describe("nn.from_torch", function()
         near({ loops(cell, out, 2, both, x:totable()[1]) }, m(x):totable(), 1e-10)
       end)
     end
+  end
+
+  for cell in pairs(gates) do
+    it("gives what PyTorch itself gave for " .. cell, function()
+      local stored = pl.load "tests/golden/torch.safetensors"
+      local m = nn.from_torch(stored, cell .. ".")
+      near(stored["y." .. cell]:totable(), m(stored["x." .. cell]):totable(), 1e-12)
+    end)
   end
 
   it("names what is wrong", function()
