@@ -3,8 +3,8 @@ local module = require "perilune.nn.module"
 
 local nn = { class = module.class, parameter = module.parameter, buffer = module.buffer, is_module = module.is_module }
 for _, family in ipairs {
-  "linear", "norm", "container", "rnn", "positions", "attention", "convolution", "mlstm", "mamba", "block", "mixers",
-  "sequence_model", "loss",
+  "linear", "norm", "container", "rnn", "torch", "positions", "attention", "convolution", "mlstm", "mamba", "block",
+  "mixers", "sequence_model", "loss",
 } do
   for name, layer in pairs(require("perilune.nn." .. family)) do nn[name] = layer end
 end
