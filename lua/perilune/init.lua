@@ -33,6 +33,7 @@ local from_module <const> = {
   rnn = { "perilune.rnn", "rnn" },
   rnn_plan = { "perilune.rnn", "rnn_plan" },
   tuning = { "perilune.rnn.tune", "tuning" },
+  tensorboard = { "perilune.tensorboard", "open" },
 }
 
 local from_core <const> = {

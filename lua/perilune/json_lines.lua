@@ -1,5 +1,6 @@
 -- Files of JSON lines, a record each: written so that a full disk is heard of, read when whoever wrote them was killed.
 local core = require "perilune.core"
+local log_file = require "perilune.log_file"
 
 local json_lines = {}
 
@@ -45,30 +46,19 @@ end
 local Writer = {}
 Writer.__index = Writer
 
-local function heard(path, done, message)
-  if not done then error(("cannot write '%s': %s"):format(path, (message:gsub("^.*: ", ""))), 0) end
-end
-
 local function everything() return true end
 
 --- Something to write records to: `path` begun anew, or with mode "a" from its end on, without a last line that was cut
 -- short.
 function json_lines.open(path, mode)
   if mode == "a" and (last_byte(path) or "\n") ~= "\n" then json_lines.cut(path, everything) end
-  local file, message = io.open(path, mode or "w")
-  heard(path, file, message)
-  return setmetatable({ file = file, path = path }, Writer)
+  return setmetatable({ file = log_file.open(path, mode or "w") }, Writer)
 end
 
 --- Writes a record; it is in the file afterwards.
-function Writer:write(record)
-  heard(self.path, self.file:write(core.json_encode(record), "\n"))
-  heard(self.path, self.file:flush())
-end
+function Writer:write(record) self.file:write(core.json_encode(record), "\n") end
 
-function Writer:close()
-  if io.type(self.file) == "file" then self.file:close() end
-end
+function Writer:close() self.file:close() end
 Writer.__close = Writer.close
 
 return json_lines

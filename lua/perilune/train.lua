@@ -1,4 +1,4 @@
--- pl.train: the training loop, with a scope per step, progress, evaluation and a log of JSON lines.
+-- pl.train: the training loop, with a scope per step, progress, evaluation and logs.
 local pl = require "perilune"
 local core = require "perilune.core"
 local checkpoint = require "perilune.checkpoint"
@@ -13,9 +13,9 @@ local train = {}
 local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
   autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
-  evaluate_every = check.none, log = check.none, checkpoint = check.none, checkpoint_every = check.none,
-  state = check.none,
-  monitor = check.none, log_every = 1, progress = true, label = "train",
+  evaluate_every = check.none, log = check.none, tensorboard = check.none, checkpoint = check.none,
+  checkpoint_every = check.none, state = check.none, monitor = check.none,
+  log_every = 1, progress = true, label = "train",
 }
 
 local function read_options(given)
@@ -43,7 +43,9 @@ local function read_options(given)
     check.callable(who, "evaluate", option.evaluate)
     option.evaluate_every = check.integer(who, "evaluate_every", option.evaluate_every or option.steps)
   end
-  if option.log then check.kind(who, "log", option.log, "string") end
+  for _, name in ipairs { "log", "tensorboard" } do
+    if option[name] then check.kind(who, name, option[name], "string") end
+  end
   if option.checkpoint then
     check.kind(who, "checkpoint", option.checkpoint, "string")
     local every = option.checkpoint_every or option.evaluate and option.evaluate_every or option.steps
@@ -136,32 +138,34 @@ local function evaluate(option, step)
   return result, stop
 end
 
-local function write(log, record)
+-- The numbers of a record but its step, under their names behind a prefix.
+local function numbers_of(record, prefix)
+  local numbers = {}
+  for name, value in pairs(record) do
+    if type(value) == "number" and name ~= "step" then numbers[prefix .. name] = value end
+  end
+  return numbers
+end
+
+-- Writes a record to the log and, under names behind a prefix, to TensorBoard's events, where there are these.
+local function write(log, events, record, prefix)
   if log then log:write(record) end
+  if not events then return end
+  for name, value in pairs(numbers_of(record, prefix)) do events:scalar(name, value, record.step) end
 end
 
 local function summary(record, evaluation)
   local words = { ("loss %.4f"):format(record.loss) }
-  local names = {}
-  for name, value in pairs(evaluation or {}) do
-    if type(value) == "number" and name ~= "step" then names[#names + 1] = name end
-  end
+  local numbers, names = numbers_of(evaluation or {}, ""), {}
+  for name in pairs(numbers) do names[#names + 1] = name end
   table.sort(names)
-  for _, name in ipairs(names) do words[#words + 1] = ("%s %.4g"):format(name, evaluation[name]) end
+  for _, name in ipairs(names) do words[#words + 1] = ("%s %.4g"):format(name, numbers[name]) end
   return table.concat(words, ", ")
 end
 
 -- What a monitor is given of a step's record: no curve that stays flat.
 local function curves_of(option, record)
   return { loss = record.loss, grad_norm = record.grad_norm, lr = option.schedule and record.lr or nil }
-end
-
-local function evaluation_curves(evaluation)
-  local curves = {}
-  for name, value in pairs(evaluation) do
-    if type(value) == "number" and name ~= "step" then curves["evaluation " .. name] = value end
-  end
-  return curves
 end
 
 -- The function that gives a step's values to the monitor, if there is one. Outside a notebook a monitor draws a line,
@@ -216,6 +220,8 @@ end
 --   evaluate(model, step), evaluate_every   returns a number or a table of numbers, and true to stop; runs without
 --                       gradients, in evaluation mode, also at the last step
 --   log, log_every      file to which each record is appended as a line of JSON; with a checkpoint it is cut back
+--   tensorboard         folder of event files (pl.tensorboard): the numbers of the same records, an evaluation's as
+--                       "evaluation/NAME". A training that goes on does so in a new file there
 --   checkpoint, checkpoint_every   file (pl.checkpoint) that is written every so many steps (by default with each
 --                       evaluation) and at the end. When it is there at the start, training goes on from it as if it
 --                       had not stopped: with its parameters, optimiser, scaler, random numbers, state and evaluations.
@@ -233,6 +239,7 @@ function train.loop(options)
   local resumed = resume(option, history)
   if history.stopped or resumed >= option.steps then return history end
   local log <close> = open_log(option, resumed)
+  local events <close> = option.tensorboard and pl.tensorboard(option.tensorboard, resumed + 1)
   local watch, _ <close> = watcher_of(option), option.monitor
   option.model:train()
   local done, saved = resumed, resumed
@@ -240,15 +247,15 @@ function train.loop(options)
     local record = take_step(option, parameters, step)
     if not record then break end
     history.steps[#history.steps + 1] = record
-    if step % option.log_every == 0 then write(log, record) end
+    if step % option.log_every == 0 then write(log, events, record, "") end
     watch(step, curves_of(option, record))
     local stop
     if option.evaluate and (step % option.evaluate_every == 0 or step == option.steps) then
       evaluation, stop = evaluate(option, step)
       evaluation.step = step
       history.evaluations[#history.evaluations + 1] = evaluation
-      write(log, evaluation)
-      watch(step, evaluation_curves(evaluation))
+      write(log, events, evaluation, "evaluation/")
+      watch(step, numbers_of(evaluation, "evaluation "))
     end
     if bar then bar:message("%s", summary(record, evaluation)) end
     done, history.stopped = step, stop or nil
