@@ -66,4 +66,43 @@ describe("load_bpe", function()
       assert.is_truthy(message:find(problem, 1, true), message)
     end
   end)
+
+  it("gives back what was saved", function()
+    local path = folder .. "/saved.json"
+    math.randomseed(7)
+    local bytes = {}
+    for i = 1, 3000 do bytes[i] = string.char(math.random(0, 255)) end
+    local texts = { text, "I'll go  été42 --ok\n\n x<|endoftext|>", table.concat(bytes), "" }
+    for _, ending in ipairs { true, false } do
+      for _, size in ipairs { 256, 300, 700 } do
+        local made = pl.data.train_bpe(text .. table.concat(bytes):rep(2), size, { end_of_document = ending })
+        made:save(path)
+        local loaded = pl.data.load_bpe(path)
+        assert.same(made.pieces, loaded.pieces)
+        assert.same({ made.vocabulary, made.end_of_document }, { loaded.vocabulary, loaded.end_of_document })
+        for _, given in ipairs(texts) do
+          assert.same(made:encode(given):totable(), loaded:encode(given):totable())
+        end
+      end
+    end
+  end)
+
+  it("has an end of document that is no text", function()
+    local loaded = pl.data.load_bpe(file_of())
+    assert.equal("the", loaded:decode { loaded:encode("the"):totable()[1], loaded.end_of_document })
+  end)
+
+  it("saves whole files of trained tokenizers only", function()
+    assert.matches("save: only tokenizers of data.train_bpe", message_of(pl.data.bytes().save, pl.data.bytes(), "x"))
+    assert.matches("save: path: expected a string, got nothing", message_of(trained.save, trained))
+    trained:save(folder .. "/a.json")
+    local file <close> = io.open(folder .. "/a.json")
+    local before = file:read "a"
+    local path = folder .. "/none/a.json"
+    assert.is_truthy(message_of(trained.save, trained, path):find(path, 1, true))
+    pl.data.train_bpe(text, 260):save(folder .. "/a.json") -- renamed into its place: the old file is as it was
+    file:seek "set"
+    assert.equal(before, file:read "a")
+    assert.equal(260, pl.data.load_bpe(folder .. "/a.json").vocabulary)
+  end)
 end)

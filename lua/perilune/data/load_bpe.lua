@@ -1,24 +1,12 @@
 -- Byte-pair tokenizers from files: GPT-2's vocab.json and merges.txt, and tokenizer.json of Hugging Face's tokenizers.
 local core = require "perilune.core"
+local byte_level = require "perilune.data.byte_level"
 local check = require "perilune.nn.check"
 local tokenizer = require "perilune.data.tokenizer"
 
 local load_bpe = {}
 
 local WHO <const> = "data.load_bpe"
-local END_OF_TEXT <const> = "<|endoftext|>"
-
--- GPT-2's files write bytes as visible characters: these as themselves, the others as those from 256 on.
-local character_of, byte_of = {}, {}
-do
-  local next_point = 256
-  for b = 0, 255 do
-    local visible = b >= 33 and b <= 126 or b >= 161 and b <= 172 or b >= 174
-    local character = utf8.char(visible and b or next_point)
-    if not visible then next_point = next_point + 1 end
-    character_of[b], byte_of[character] = character, string.char(b)
-  end
-end
 
 local function read(path)
   local file, message = io.open(path, "rb")
@@ -33,27 +21,16 @@ local function decode(path)
   return value
 end
 
--- The bytes that a token of the file stands for; a special token, which has other characters, is itself.
-local function bytes_of(token)
-  local parts = {}
-  for character in token:gmatch(utf8.charpattern) do
-    local byte = byte_of[character]
-    if not byte then return token end
-    parts[#parts + 1] = byte
-  end
-  return table.concat(parts)
-end
-
 -- vocabulary: token -> id from 0 on; merges: a list of { left, right }.
 local function build(path, vocabulary, merges)
   local pieces, byte_ids, flat, count = {}, {}, {}, 0
   for token, id in pairs(vocabulary) do
     if math.type(id) ~= "integer" or id < 0 then check.fail("%s: '%s': '%s' has no id", WHO, path, token) end
-    pieces[id + 1], count = bytes_of(token), count + 1
+    pieces[id + 1], count = byte_level.read(token), count + 1
   end
   if #pieces ~= count then check.fail("%s: '%s': expected the ids 0..%d, some are missing", WHO, path, count - 1) end
   for b = 0, 255 do
-    byte_ids[b + 1] = vocabulary[character_of[b]]
+    byte_ids[b + 1] = vocabulary[byte_level.write(string.char(b))]
     if not byte_ids[b + 1] then check.fail("%s: '%s': there is no token for byte %d", WHO, path, b) end
   end
   for i, merge in ipairs(merges) do
@@ -64,8 +41,8 @@ local function build(path, vocabulary, merges)
   end
   local encoder = core.bpe(byte_ids, flat)
   local made = tokenizer.new(WHO, pieces, function(text) return encoder:encode(text) end)
-  local ending = vocabulary[END_OF_TEXT]
-  made.end_of_document = ending and ending + 1
+  local ending = vocabulary[byte_level.END_OF_TEXT]
+  if ending then made.end_of_document, pieces[ending + 1] = ending + 1, "" end
   return made
 end
 

@@ -24,6 +24,14 @@ function Tokenizer:decode(ids)
   return table.concat(parts)
 end
 
+--- Writes a tokenizer that was trained (data.train_bpe) as a tokenizer.json, which data.load_bpe and Hugging Face's
+-- tokenizers read: save(path). The file is there whole or not at all.
+function Tokenizer:save(path)
+  check.kind("save", "path", path, "string")
+  if not self.merges then check.fail "save: only tokenizers of data.train_bpe can be saved" end
+  require "perilune.data.save_bpe"(self, path)
+end
+
 local tokenizer = {}
 
 --- A tokenizer of pieces (id -> bytes) and ids_of(text) -> tensor. Fields: vocabulary, pieces, end_of_document (an id,
