@@ -44,6 +44,9 @@ static uint64_t permuted(uint64_t seed, uint64_t index, uint64_t count) {
   return index;
 }
 
+/* How many rows of a batch are made. */
+static uint64_t rows_here(const pl_batch_plan *p) { return p->rows / p->world; }
+
 /* Where the window of a row begins. */
 static uint64_t window_place(const pl_batches *b, uint64_t step, uint64_t row) {
   const pl_batch_plan *p = &b->plan;
@@ -55,9 +58,9 @@ static uint64_t window_place(const pl_batches *b, uint64_t step, uint64_t row) {
 }
 
 void pl_batches_fill(const pl_batches *b, uint64_t step, int64_t *ids) {
-  uint64_t length = b->plan.length, area = b->plan.rows * length;
-  for (uint64_t row = 0; row < b->plan.rows; row++) {
-    uint64_t place = window_place(b, step, row);
+  uint64_t length = b->plan.length, rows = rows_here(&b->plan), area = rows * length;
+  for (uint64_t row = 0; row < rows; row++) {
+    uint64_t place = window_place(b, step, b->plan.rank * rows + row);
     bool ended = false;
     for (uint64_t i = row * length; i < (row + 1) * length; i++, place++) {
       ids[i] = pl_shard_at(b->shard, place);
@@ -104,7 +107,7 @@ pl_status pl_batches_new(pl_shard *shard, const pl_batch_plan *plan, pl_batches 
   b->windows = windows > 0 ? windows : 1;
   pthread_mutex_init(&b->lock, NULL);
   pthread_cond_init(&b->changed, NULL);
-  for (int i = 0; i < 2; i++) b->ids[i] = pl_allocate(2 * plan->rows * plan->length * sizeof(int64_t));
+  for (int i = 0; i < 2; i++) b->ids[i] = pl_allocate(2 * rows_here(plan) * plan->length * sizeof(int64_t));
   pl_status status = pl_thread_start(&b->thread, fetch, b);
   b->started = status == PL_OK;
   if (!b->started)

@@ -9,6 +9,7 @@
 typedef struct {
   uint64_t first, count; /* the part of the shard, from 0 on */
   uint64_t rows, length; /* of a batch */
+  uint64_t rank, world;  /* only the rank-th (from 0 on) of `world` equal parts of a batch's rows are made */
   uint64_t seed;
   /* Row b reads the b-th of `rows` equal parts from its beginning, `length` ids a step, and then anew. Otherwise
    * windows that do not overlap, every one once an epoch, each epoch in another order and from another beginning. */
@@ -24,7 +25,8 @@ void pl_batches_release(pl_batches *batches); /* NULL is fine; waits for the thr
 
 /* How many steps an epoch has (windows that are left over belong to the next). */
 uint64_t pl_batches_epoch(const pl_batches *batches);
-/* Fills ids [2, rows, length] for a step, from 1 on: inputs, then labels, each the id after its input; 1-based. */
+/* Fills ids [2, rows / world, length] for a step, from 1 on: inputs and labels, which are the ids after them; 1-based.
+ */
 void pl_batches_fill(const pl_batches *batches, uint64_t step, int64_t *ids);
 /* The same from what the thread has made, which then begins with the next step; good until the next call. */
 const int64_t *pl_batches_take(pl_batches *batches, uint64_t step);

@@ -98,12 +98,20 @@ static bool flag(lua_State *L, const char *name) {
   return value;
 }
 
-/* shard:batches{ first, count, rows, length, seed, contiguous, separate, device } -> batches, steps of an epoch */
+/* shard:batches{ first, count, rows, length, rank, world, seed, contiguous, separate, device } -> batches, steps of an
+ * epoch */
 static int batches_of_shard(lua_State *L) {
   pl_shard *shard = *(pl_shard **)luaL_checkudata(L, 1, SHARD);
   luaL_checktype(L, 2, LUA_TTABLE);
-  pl_batch_plan plan = {field(L, "first") - 1, field(L, "count"),     field(L, "rows"),   field(L, "length"),
-                        field(L, "seed"),      flag(L, "contiguous"), flag(L, "separate")};
+  pl_batch_plan plan = {.first = field(L, "first") - 1,
+                        .count = field(L, "count"),
+                        .rows = field(L, "rows"),
+                        .length = field(L, "length"),
+                        .rank = field(L, "rank"),
+                        .world = field(L, "world"),
+                        .seed = field(L, "seed"),
+                        .contiguous = flag(L, "contiguous"),
+                        .separate = flag(L, "separate")};
   lua_getfield(L, 2, "device");
   pl_device *device = pl_check_device(L, lua_gettop(L), "batches");
   batches *made = lua_newuserdatauv(L, sizeof *made, 0);
@@ -121,13 +129,14 @@ static int release_batches(lua_State *L) {
   return 0;
 }
 
-/* batches:take(step) -> int64 [2, rows, length] */
+/* batches:take(step) -> int64 [2, rows / world, length] */
 static int take(lua_State *L) {
   batches *b = luaL_checkudata(L, 1, BATCHES);
   lua_Integer step = luaL_checkinteger(L, 2);
   luaL_argcheck(L, step >= 1, 2, "expected a step of 1 or more");
   if (!b->batches) return pl_error(L, "batches: these are closed");
-  upload u = {.device = b->device, .rank = 3, .size = {2, (int64_t)b->plan.rows, (int64_t)b->plan.length}};
+  int64_t rows = (int64_t)(b->plan.rows / b->plan.world), length = (int64_t)b->plan.length;
+  upload u = {.device = b->device, .rank = 3, .size = {2, rows, length}};
   u.ids = pl_batches_take(b->batches, (uint64_t)step);
   return push_ids(L, &u);
 }

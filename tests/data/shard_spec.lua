@@ -104,6 +104,41 @@ describe("shards", function()
     end
   end)
 
+  it("of several ranks are the rows of the same batch, in turn", function()
+    local shard = shard_of(distinct)
+    for _, contiguous in ipairs { false, true } do
+      local options = { rows = 8, length = 7, seed = 3, contiguous = contiguous }
+      local whole <close> = shard:batches(options)
+      for _, world in ipairs { 1, 2, 4, 8 } do
+        local together = {}
+        for rank = 0, world - 1 do
+          options.rank, options.world = rank, world
+          local own <close> = shard:batches(options)
+          assert.equal(whole.epoch, own.epoch)
+          for step = 1, 2 * whole.epoch + 1 do
+            together[step] = together[step] or { x = {}, y = {} }
+            local batch = own:batch(step)
+            assert.same({ 8 // world, 7 }, batch.x.shape)
+            assert.equal(contiguous and (step - 1) % whole.epoch == 0, batch.first)
+            for name, list in pairs(together[step]) do table.move(rows(batch[name]), 1, 8 // world, #list + 1, list) end
+          end
+        end
+        for step, batch in ipairs(together) do
+          local expected = whole:batch(step)
+          assert.same({ x = rows(expected.x), y = rows(expected.y) }, batch)
+        end
+      end
+    end
+    for problem, options in pairs {
+      ["rank: expected 0%.%.1, got 2"] = { rank = 2, world = 2 },
+      ["rank: expected an integer of at least 0, got %-1"] = { rank = -1 },
+      ["rows: expected a multiple of world, 3, got 32"] = { world = 3 },
+      ["world: expected an integer of at least 1, got 0"] = { world = 0 },
+    } do
+      assert.matches(problem, message_of(shard.batches, shard, options))
+    end
+  end)
+
   it("leave out labels behind a document's end where asked", function()
     local documents = { { text = "abc" }, { text = "defgh" } }
     local shard = shard_of(documents, { end_of_document = true })

@@ -11,10 +11,10 @@ local check = require "perilune.nn.check"
 local Batches = {}
 Batches.__index = Batches
 
---- The batch of a step: { x = ids, y = the ids after them }, int64 [rows, length], and first = true where contiguous
--- rows begin, so that a state carried so far is to be dropped. With separate_documents y is 0 behind the end of a
--- window's first document (cross_entropy's ignore_index = 0). The same step always has the same batch; the next one is
--- made meanwhile.
+--- The batch of a step: { x = ids, y = the ids after them }, int64 [rows / world, length], and first = true where
+-- contiguous rows begin, so that a state carried so far is to be dropped. With separate_documents y is 0 behind the end
+-- of a window's first document (cross_entropy's ignore_index = 0). The same step always has the same batch; the next
+-- one is made meanwhile.
 function Batches:batch(step)
   step = check.integer("batch", "step", step)
   local both = self.source:take(step)
@@ -52,23 +52,33 @@ function Shard:split(share)
 end
 
 local known <const> = {
-  rows = 32, length = 64, seed = 1, contiguous = false, separate_documents = false, device = "cpu",
+  rows = 32, length = 64, rank = 0, world = 1, seed = 1, contiguous = false, separate_documents = false,
+  device = "cpu",
 }
 
---- Batches { rows = 32, length = 64, seed = 1, contiguous = false, separate_documents = false, device = "cpu" }.
--- Windows do not overlap and come in another order each epoch; with contiguous, row b reads the b-th part of the text
--- on and on, for a state that is carried. `epoch` is the number of steps after which the text was seen once. An error
--- says when the text is too short.
+--- Batches { rows = 32, length = 64, rank = 0, world = 1, seed = 1, contiguous = false, separate_documents = false,
+-- device = "cpu" }. Windows do not overlap and come in another order each epoch; with contiguous, row b reads the b-th
+-- part of the text on and on, for a state that is carried. Of several processes that train together each names its
+-- rank, 0 .. world - 1, and has rows of its own of the same batch, rows / world of them. `epoch` is the number of steps
+-- after which the text was seen once. An error says when the text is too short.
 function Shard:batches(options)
   local option = check.options("batches", options, known)
-  for _, name in ipairs { "rows", "length" } do option[name] = check.integer("batches", name, option[name]) end
+  for _, name in ipairs { "rows", "length", "world" } do option[name] = check.integer("batches", name, option[name]) end
+  option.rank = check.integer("batches", "rank", option.rank, 0)
+  if option.rank >= option.world then
+    check.fail("batches: rank: expected 0..%d, got %d", option.world - 1, option.rank)
+  end
+  if option.rows % option.world ~= 0 then
+    check.fail("batches: rows: expected a multiple of world, %d, got %d", option.world, option.rows)
+  end
   option.seed = check.integer("batches", "seed", option.seed, math.mininteger)
   if option.separate_documents and not self.end_of_document then
     check.fail "batches: separate_documents: the shard's tokenizer has no end of document"
   end
   local source, epoch = self.source:batches {
-    first = self.first, count = self.count, rows = option.rows, length = option.length, seed = option.seed,
-    contiguous = option.contiguous, separate = option.separate_documents, device = option.device,
+    first = self.first, count = self.count, rows = option.rows, length = option.length, rank = option.rank,
+    world = option.world, seed = option.seed, contiguous = option.contiguous, separate = option.separate_documents,
+    device = option.device,
   }
   return setmetatable({ source = source, epoch = epoch, contiguous = option.contiguous }, Batches)
 end
