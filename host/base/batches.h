@@ -25,8 +25,7 @@ void pl_batches_release(pl_batches *batches); /* NULL is fine; waits for the thr
 
 /* How many steps an epoch has (windows that are left over belong to the next). */
 uint64_t pl_batches_epoch(const pl_batches *batches);
-/* Fills ids [2, rows / world, length] for a step, from 1 on: inputs and labels, which are the ids after them; 1-based.
- */
+/* Fills 1-based ids [2, rows / world, length] for a step, from 1 on: inputs, then labels, the ids after them. */
 void pl_batches_fill(const pl_batches *batches, uint64_t step, int64_t *ids);
 /* The same from what the thread has made, which then begins with the next step; good until the next call. */
 const int64_t *pl_batches_take(pl_batches *batches, uint64_t step);
