@@ -123,6 +123,19 @@ describe("nn.generate", function()
     end)
   end
 
+  it("leaves nothing behind when on_token raises an error", function()
+    local m, prompt = model_of "gru", pl.ones { 2, 1, dtype = "int64" }
+    local before = memory.buffers()
+    local steps = 0
+    assert.matches("enough", message_of(nn.generate, m, prompt, { count = 9, on_token = function()
+      steps = steps + 1
+      if steps == 3 then error "enough" end
+    end }))
+    assert.are.equal(3, steps)
+    assert.are.equal(before, memory.buffers())
+    assert.is_true(pl.grad_enabled())
+  end)
+
   it("is repeated by the seed, and by a restored state of the random numbers", function()
     local m, prompt, runs = model_of "slstm", pl.ones { 2, 1, dtype = "int64" }, {}
     for i, seed in ipairs { 5, 5, 6 } do
@@ -202,5 +215,17 @@ describe("nn.generate", function()
     assert.matches("nn.generate: on_token: expected a function, got 3",
       message_of(nn.generate, m, prompt, { count = 1, on_token = 3 }))
     assert.matches("unknown option 'length'", message_of(nn.generate, m, prompt, { length = 1 }))
+  end)
+end)
+
+describe("nn.generate on a GPU", function()
+  if not devices.has("cuda", "nn.generate") then return end
+
+  it("takes a prompt on the CPU for a model on a GPU", function()
+    local m, prompt = model_of("lstm"):to "float64", pl.randint(1, 7, { 2, 3 })
+    local expected = nn.generate(m, prompt, { count = 8, temperature = 0 })
+    local ids = nn.generate(m:to "cuda", prompt, { count = 8, temperature = 0 })
+    assert.are.equal("cpu", ids.device)
+    assert.are.same(expected:totable(), ids:totable())
   end)
 end)

@@ -70,6 +70,11 @@ describe("model:step", function()
     assert.matches("nn.SequenceModel: ids: expected 2 dimensions, got shape %[3%]",
       message_of(m.step, m, pl.ones { 3 }))
     assert.matches("nn.SequenceModel: state: expected a table, got 7", message_of(m.step, m, ids, 7))
+    assert.matches("nn.SequenceModel: state: expected what an earlier step returned, got another table",
+      message_of(m.step, m, ids, {}))
+    local _, state = m:step(ids)
+    assert.matches("nn.RNN: states: expected %[S=1, B=3, 1, N=2, D=4%], got %[1, 1, 1, 2, 4%]",
+      message_of(m.step, m, pl.ones { 3, 2, dtype = "int64" }, state))
     local both = nn.RNN { input_size = 4, hidden_size = 4, bidirectional = true }
     assert.matches("nn.RNN: step: a bidirectional layer needs the whole sequence at once",
       message_of(both.step, both, pl.ones { 1, 2, 4 }))

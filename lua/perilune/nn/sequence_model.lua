@@ -96,6 +96,7 @@ end
 function SequenceModel:step(ids, state)
   local x = self.embedding(check.tensor(who, "ids", ids, 2))
   state = check.kind(who, "state", state or { position = 0, blocks = {} }, "table")
+  if not state.blocks then check.fail("%s: state: expected what an earlier step returned, got another table", who) end
   if self.positions then x = self.positions(x, state.position) end
   local next_state = { position = state.position + ids.shape[2], blocks = {} }
   for i = 1, self.layers do x, next_state.blocks[i] = self.blocks[i]:step(x, state.blocks[i]) end
