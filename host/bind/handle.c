@@ -198,6 +198,15 @@ static int retain(lua_State *L) {
   return 1;
 }
 
+/* adopt(t) -> t, which from now on is dropped with the innermost scope, as if it had been made there */
+static int adopt(lua_State *L) {
+  handle *h = check_handle(L, 1, "adopt", "tensor");
+  unlink_handle(h);
+  link_handle(h, active(innermost));
+  lua_settop(L, 1);
+  return 1;
+}
+
 /* dropped(t) -> why a handle has no tensor any more, or nil */
 static int dropped(lua_State *L) {
   handle *h = luaL_testudata(L, 1, PL_TENSOR);
@@ -276,8 +285,8 @@ void pl_run(lua_State *L, const char *operation, pl_status (*work)(void *context
 }
 
 void pl_register_handle(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"scope", new_scope}, {"retain", retain}, {"is_tensor", is_tensor}, {"dropped", dropped}, {0}};
+  static const luaL_Reg functions[] = {{"scope", new_scope},     {"retain", retain},   {"adopt", adopt},
+                                       {"is_tensor", is_tensor}, {"dropped", dropped}, {0}};
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, PL_TENSOR);
   lua_pushcfunction(L, collect_handle);

@@ -1,4 +1,5 @@
 -- nn.Attention: multi-head self-attention (Vaswani et al. 2017, "Attention is all you need").
+local pl = require "perilune"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local heads = require "perilune.nn.heads"
@@ -25,14 +26,28 @@ function Attention:init(size, count, options)
   self.out = linear.Linear(size, size, { bias = option.bias })
 end
 
-function Attention:forward(x)
+-- The call, where the positions of x follow those whose keys and values `past` holds.
+local function attend(self, x, past)
   check.tensor("nn.Attention", "x", x, 3, self.size)
+  local before = past and past.k.shape[3] or 0
   local q, k, v = table.unpack(self.qkv(x):split(self.size, 3))
   q, k, v = heads.split(q, self.heads), heads.split(k, self.heads), heads.split(v, self.heads)
-  if self.rotary then q, k = positions.rotary(q), positions.rotary(k) end
+  if self.rotary then q, k = positions.rotary(q, before), positions.rotary(k, before) end
+  if past then k, v = pl.cat({ past.k, k }, 3), pl.cat({ past.v, v }, 3) end
   local scores = (q * (1 / math.sqrt(self.dim))):matmul(k:transpose(3, 4))
-  if self.causal then scores = scores:masked_fill(heads.future(x.shape[2], x.device), -math.huge) end
-  return self.out(heads.join(scores:softmax(-1):matmul(v)))
+  if self.causal then scores = scores:masked_fill(heads.future(x.shape[2], x.device, before), -math.huge) end
+  return self.out(heads.join(scores:softmax(-1):matmul(v))), { k = k, v = v }
+end
+
+function Attention:forward(x)
+  return (attend(self, x))
+end
+
+--- attention:step(x [, state]) -> y, state: as the call, where the positions of x follow those that led to `state`, the
+-- keys and values { k =, v = } [B,H,positions,D] of all of them; its work grows with their number. Causal only.
+function Attention:step(x, state)
+  if not self.causal then check.fail "nn.Attention: step: without causal a position needs those after it" end
+  return attend(self, x, state)
 end
 
 function Attention:extra()

@@ -34,11 +34,32 @@ function Block:init(size, mixer, options)
   self.mlp = linear.MLP(size, hidden, size, { gated = true, activation = "silu", bias = false })
 end
 
+-- x and what the mixer made of it -> what the block gives.
+local function finish(self, x, mixed)
+  x = x + mixed
+  return x + self.mlp(self.norm2(x))
+end
+
 function Block:forward(x)
   local h = self.norm1(x)
   if self.convolution then h = pl.silu(self.convolution(h)) end
-  x = x + (self.mixer(h))
-  return x + self.mlp(self.norm2(x))
+  return finish(self, x, (self.mixer(h)))
+end
+
+--- block:step(x [, state]) -> y, state: as the call, where the positions of x [B,T,size] follow those that led to
+-- `state`. The mixer needs a method of the same form, step(x [, state]) -> y, state.
+function Block:step(x, state)
+  if not self.mixer.step then
+    check.fail("nn.Block: step: the mixer %s has no method step(x [, state])", getmetatable(self.mixer).__name)
+  end
+  state = state or {}
+  local h, next_state = self.norm1(x), {}
+  if self.convolution then
+    h, next_state.before = self.convolution:step(h, state.before)
+    h = pl.silu(h)
+  end
+  h, next_state.mixer = self.mixer:step(h, state.mixer)
+  return finish(self, x, h), next_state
 end
 
 return { Block = Block }

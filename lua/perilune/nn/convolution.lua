@@ -18,11 +18,17 @@ function CausalConvolution:init(size, width)
 end
 
 function CausalConvolution:forward(x)
+  return (self:step(x))
+end
+
+--- convolution:step(x [, before]) -> y, before: as the call, where the width - 1 positions `before` [B,width-1,size],
+-- as an earlier step returned them, come before x.
+function CausalConvolution:step(x, before)
   local batch, steps = table.unpack(check.tensor("nn.CausalConvolution", "x", x, 3, self.size).shape)
-  local before = pl.zeros { batch, self.width - 1, self.size, dtype = x.dtype, device = x.device }
+  before = before or pl.zeros { batch, self.width - 1, self.size, dtype = x.dtype, device = x.device }
   local padded, y = pl.cat({ before, x }, 2), self.bias
   for j = 1, self.width do y = y + padded:narrow(2, j, steps) * self.weight:select(1, j) end
-  return y
+  return y, padded:narrow(2, steps + 1, self.width - 1)
 end
 
 function CausalConvolution:extra()

@@ -34,10 +34,11 @@ local function scan_cell(negative)
   return cells[negative]
 end
 
---- selective_scan(x, dt, a, b, c [, negative]) -> y: of x and step sizes dt > 0 [B,T,D], a < 0 [N,D], b and c [B,T,N];
--- y[t] [D] is the sum over n of c[t][n] s[t][n], s[t][n] = exp(dt[t] a[n]) s[t-1][n] + dt[t] x[t] b[t][n] for each of
--- the D features. negative: 2 exp(dt a) - 1 in place of exp(dt a).
-local function selective_scan(x, dt, a, b, c, negative)
+--- selective_scan(x, dt, a, b, c [, negative [, state]]) -> y, state: of x and step sizes dt > 0 [B,T,D], a < 0 [N,D],
+-- b and c [B,T,N]; y[t] [D] is the sum over n of c[t][n] s[t][n], s[t][n] = exp(dt[t] a[n]) s[t-1][n] +
+-- dt[t] x[t] b[t][n] for each of the D features. negative: 2 exp(dt a) - 1 in place of exp(dt a). state: s after the
+-- last position, as an earlier call returned it; 0 at first.
+local function selective_scan(x, dt, a, b, c, negative, state)
   local batch, steps, features = table.unpack(check.tensor("nn.selective_scan", "x", x, 3).shape)
   check.tensor("nn.selective_scan", "dt", dt, 3, features)
   local numbers = check.tensor("nn.selective_scan", "a", a, 2, features).shape[1]
@@ -47,8 +48,9 @@ local function selective_scan(x, dt, a, b, c, negative)
   local function of_features(t) return t:reshape({ batch, steps, 1, 1, features }):expand(size) end
   local of_numbers = b:reshape({ batch, steps, 1, numbers, 1 }):expand(size)
   local wx = pl.cat({ of_features(dt), of_features(dt * x), of_numbers }, 3)
-  local s = pl.rnn(wx, nil, nil, { cell = scan_cell(negative == true), params = { a = a }, outputs = "h" })
-  return (s:reshape { batch, steps, numbers, features } * c:unsqueeze(4)):sum(3)
+  local s, last = pl.rnn(wx, nil, nil,
+    { cell = scan_cell(negative == true), params = { a = a }, states = state, outputs = "h" })
+  return (s:reshape { batch, steps, numbers, features } * c:unsqueeze(4)):sum(3), last
 end
 
 local Mamba = module.class("nn.Mamba")
@@ -92,12 +94,22 @@ function Mamba:init(size, options)
 end
 
 function Mamba:forward(x)
+  return (self:step(x))
+end
+
+--- mamba:step(x [, state]) -> y, state: as the call, where the positions of x follow those that led to `state`, which
+-- holds what the convolution saw and the scan's state.
+function Mamba:step(x, state)
+  state = state or {}
   check.tensor("nn.Mamba", "x", x, 3, self.size)
   local u, gate = table.unpack(self.input(x):split(self.inner, 3))
-  u = pl.silu(self.convolution(u))
+  local next_state = {}
+  u, next_state.before = self.convolution:step(u, state.before)
+  u = pl.silu(u)
   local dt, b, c = table.unpack(self.select(u):split({ self.rank, self.state, self.state }, 3))
-  local y = selective_scan(u, pl.softplus(self.dt(dt)), -pl.exp(self.a_log), b, c, self.negative)
-  return self.output((y + u * self.skip) * pl.silu(gate))
+  local y, scan = selective_scan(u, pl.softplus(self.dt(dt)), -pl.exp(self.a_log), b, c, self.negative, state.scan)
+  next_state.scan = scan
+  return self.output((y + u * self.skip) * pl.silu(gate)), next_state
 end
 
 function Mamba:extra()

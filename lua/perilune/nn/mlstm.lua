@@ -93,6 +93,11 @@ function MLSTM:recurrent(x, state)
   return finish(self, x, pl.cat(list, 3)), state
 end
 
+--- mlstm:step(x [, state]): as recurrent, under the name that all mixers have for it.
+function MLSTM:step(x, state)
+  return self:recurrent(x, state)
+end
+
 function MLSTM:extra()
   return ("%d, %d heads"):format(self.size, self.heads)
 end

@@ -250,6 +250,12 @@ function RNN:forward(x, states, lengths, ...)
   return x, last
 end
 
+--- rnn:step(x [, states]): the call without lengths, so that the positions of x follow those that led to `states`.
+function RNN:step(x, states)
+  if self.directions == 2 then check.fail "nn.RNN: step: a bidirectional layer needs the whole sequence at once" end
+  return self:forward(x, states)
+end
+
 function RNN:extra()
   return ("%s, %d -> %d"):format(self.option.cell.name, self.input_size, self.hidden_size * self.directions)
 end

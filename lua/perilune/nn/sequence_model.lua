@@ -90,6 +90,20 @@ function SequenceModel:forward(ids, lengths)
   return self.head(self.norm(x))
 end
 
+--- model:step(ids [, state]) -> logits, state: as model(ids), where the positions of ids [B,T], often one, follow those
+-- that led to `state`, as an earlier step with as many rows returned it. The work does not grow with the positions that
+-- went before, but with the transformer, which keeps the keys and values of all.
+function SequenceModel:step(ids, state)
+  local x = self.embedding(check.tensor(who, "ids", ids, 2))
+  state = check.kind(who, "state", state or { position = 0, blocks = {} }, "table")
+  if not state.blocks then check.fail("%s: state: expected what an earlier step returned, got another table", who) end
+  if self.positions then x = self.positions(x, state.position) end
+  local next_state = { position = state.position + ids.shape[2], blocks = {} }
+  for i = 1, self.layers do x, next_state.blocks[i] = self.blocks[i]:step(x, state.blocks[i]) end
+  if self.last_only then x = at_lengths(x) end
+  return self.head(self.norm(x)), next_state
+end
+
 function SequenceModel:extra()
   local mixer = type(self.mixer) == "string" and self.mixer or "own mixer"
   return ("%s, %d symbols -> %d classes"):format(mixer, self.vocabulary, self.classes)
