@@ -1,8 +1,8 @@
 /* Cuts the steps of recurrences as lua/perilune/rnn/steps.lua does for an H200, and compiles their kernels for every
  * cell of tests/recurrence/zoo.lua, every type and every source of the product, for every cell with its h clamped, and
- * for the LSTM with tf32: for all architectures that the program supports, and for the cells of the zoo that add no
- * feature of their own one of them in turn. Cuts for many more sizes must be such that C takes them. Needs NVRTC and no
- * GPU; exits with 77 without NVRTC. */
+ * for the LSTM with tf32: for all architectures that the program supports, for cells that are not built in every other
+ * one in turn, and for those of the zoo that add no feature of their own one in turn. Cuts for many more sizes must be
+ * such that C takes them. Needs NVRTC and no GPU; exits with 77 without NVRTC. */
 #include "host/bind/cell.h"
 #include "host/cuda/recurrence_plan.h"
 #include "tests/cuda/texts.h"
@@ -34,8 +34,8 @@ enum { PROBLEMS = sizeof problems / sizeof *problems };
  * that have more gates than registers hold with their params and gradients (12 gates: 40 to 88 bytes seen). */
 enum { SPILL_BYTES_MAX = 28, GATES_MANY = 9, SPILL_BYTES_MANY = 96 };
 
-/* Cells of the zoo, from the first, between which every feature of cells is. */
-enum { FEATURED = 14 };
+/* Cells of the zoo, from the first: those that are built in, and those between which every feature of cells is. */
+enum { BUILT_IN = 4, FEATURED = 14 };
 
 /* Whose kernels are compiled, for the architectures first, first + stride, ..., and how much they may spill. */
 typedef struct {
@@ -166,6 +166,13 @@ static void take_cuts(lua_State *L, int cell) {
   }
 }
 
+/* Of a cell by its number in the zoo; from one problem to the next the architectures take turns. */
+static subject subject_of(const char *name, const pl_recurrence *q, int cell, int turn) {
+  int stride = cell <= BUILT_IN ? 1 : cell <= FEATURED ? 2 : ARCHITECTURES;
+  long spill = q->cell->gates < GATES_MANY ? SPILL_BYTES_MAX : SPILL_BYTES_MANY;
+  return (subject){name, (cell + turn) % stride, stride, spill};
+}
+
 int main(void) {
   lua_State *L = texts_begin(PLANNER);
   pl_recurrence q;
@@ -174,10 +181,12 @@ int main(void) {
   while (plan(L, ++cell, true, &problems[0], &q)) {
     char name[64];
     snprintf(name, sizeof name, "%s", lua_tostring(L, 3));
-    subject s = {name, 0, 1, q.cell->gates < GATES_MANY ? SPILL_BYTES_MAX : SPILL_BYTES_MANY};
-    if (cell > FEATURED) s.first = cell % ARCHITECTURES, s.stride = ARCHITECTURES;
-    compile_cell(&s, &q);
-    for (int k = 0; k < PROBLEMS && plan(L, cell, false, &problems[k], &q); k++) compile_cell(&s, &q);
+    subject clamped = subject_of(name, &q, cell, 0);
+    compile_cell(&clamped, &q);
+    for (int k = 0; k < PROBLEMS && plan(L, cell, false, &problems[k], &q); k++) {
+      subject s = subject_of(name, &q, cell, k);
+      compile_cell(&s, &q);
+    }
     if (strcmp(name, "lstm") == 0) compile_in_tf32(L, cell);
     take_cuts(L, cell);
   }

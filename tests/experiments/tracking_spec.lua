@@ -61,7 +61,7 @@ describe("tracking", function()
   end
 
   it("killed at any moment, goes on to the same bits", function()
-    local arguments <const> = "--model lstm --steps 60 --validate-every 5"
+    local arguments <const> = "--model lstm --steps 150 --validate-every 5"
     local whole, killed = folder .. "/whole", folder .. "/killed"
     local expected = done(arguments, whole)
     local kills, pause = 0, 0.03
