@@ -52,7 +52,7 @@ local function everything() return true end
 -- short.
 function json_lines.open(path, mode)
   if mode == "a" and (last_byte(path) or "\n") ~= "\n" then json_lines.cut(path, everything) end
-  return setmetatable({ file = log_file.open(path, mode or "w") }, Writer)
+  return setmetatable({ file = log_file.open(path, mode or "w"), path = path }, Writer)
 end
 
 --- Writes a record; it is in the file afterwards.
