@@ -86,15 +86,12 @@ function experiment.results(path, options)
   return results
 end
 
---- The records of one kind in a file of JSON lines. That there is none is an error, unless they `may_lack`. A last line
--- that was cut short is told of and left out.
+--- The records of one kind in a file of JSON lines. That there is none is an error, unless they `may_lack`.
 function experiment.read(path, kind, may_lack)
-  local all, rest = json_lines.read(path)
   local records = {}
-  for _, record in ipairs(all) do
+  for _, record in ipairs(json_lines.read(path)) do
     if record.kind == kind then records[#records + 1] = record end
   end
-  if rest then io.stderr:write("warning: ", path, " ends within a line, which is left out\n") end
   if #records == 0 and not may_lack then error(("%s holds no record of kind '%s'"):format(path, kind), 0) end
   return records
 end

@@ -13,17 +13,20 @@ local function lines_of(path)
   for line in file:lines "L" do
     if line:sub(-1) ~= "\n" then return list, line end
     local decoded, record = pcall(core.json_decode, line)
-    if not decoded then error(("%s: line %d is no JSON: %s"):format(path, #list + 1, record), 0) end
+    if not decoded or type(record) ~= "table" then
+      error(("%s: line %d is no JSON record: %.60s"):format(path, #list + 1, line:sub(1, -2)), 0)
+    end
     list[#list + 1] = { line = line, record = record }
   end
   return list
 end
 
---- The records of a file, and the text of its last line where that was cut short.
+--- The records of a file. A last line that was cut short is told of on the standard error and left out.
 function json_lines.read(path)
   local list, rest = lines_of(path)
   for i, entry in ipairs(list) do list[i] = entry.record end
-  return list, rest
+  if rest then io.stderr:write("warning: ", path, " ends within a line, which is left out\n") end
+  return list
 end
 
 -- The last byte of a file; nil where there is none, of pipes and devices, too.

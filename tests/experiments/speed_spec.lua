@@ -162,7 +162,7 @@ describe("results", function()
 
   it("that are none are refused", function()
     assert.matches("holds no measured recurrence", message_of(records.read, written '{"kind": "peak"}\n'))
-    assert.matches("a line is no JSON record: what", message_of(records.read, written "what\n"))
+    assert.matches(": line 1 is no JSON record: what$", message_of(records.read, written "what\n"))
     assert.matches("the line of the run", message_of(records.read, written '{"kind": "rnn"}\n'))
     assert.matches("a row has no size",
       message_of(records.read, written '{"kind": "run", "options": {}, "device": "x"}\n{"kind": "rnn"}\n'))

@@ -16,7 +16,7 @@ local function run(arguments) return program.run { args = "experiments/tracking.
 
 local function records(path, kind)
   local list = {}
-  for _, record in ipairs((json_lines.read(path))) do
+  for _, record in ipairs(json_lines.read(path)) do
     if record.kind == kind then list[#list + 1] = record end
   end
   return list
@@ -83,7 +83,7 @@ describe("tracking", function()
     local losses = {}
     for i, path in ipairs { whole, killed } do
       losses[i] = {}
-      for _, record in ipairs((json_lines.read(path .. "/steps.jsonl"))) do
+      for _, record in ipairs(json_lines.read(path .. "/steps.jsonl")) do
         table.insert(losses[i], { record.step, record.loss or record.accuracy })
       end
     end

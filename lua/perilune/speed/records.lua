@@ -2,6 +2,7 @@
 -- of other systems' times.
 local core = require "perilune.core"
 local experiment = require "perilune.experiment"
+local json_lines = require "perilune.json_lines"
 local sweeps = require "perilune.speed.sweeps"
 
 local records = {}
@@ -25,14 +26,12 @@ end
 -- counts. A file without rows is an error.
 function records.read(path)
   local rows, places, run = {}, {}, nil
-  for line in lines_of(path) do
-    local ok, record = pcall(core.json_decode, line)
-    if not ok or type(record) ~= "table" then error(("%s: a line is no JSON record: %.60s"):format(path, line), 0) end
+  for _, record in ipairs(json_lines.read(path)) do
     if record.kind == "run" then run = record end
     if record.kind == "rnn" then
       if not run then error(path .. ": the line of the run, with its options, is missing", 0) end
       if not record.batch and not sweeps.parse(tostring(record.size)) then
-        error(("%s: a row has no size: %.60s"):format(path, line), 0)
+        error(("%s: a row has no size: %.60s"):format(path, core.json_encode(record)), 0)
       end
       local row = complete(record, run)
       local key = records.key(row) .. row.device
