@@ -140,13 +140,19 @@ function SequenceModel:step(ids, state)
   return read_out(self, self.last_only and at_lengths(x) or x), next_state
 end
 
---- model:loss(ids, labels [, { state =, ignore_index =, label_smoothing = 0, reduction = "mean" }]) -> loss, state: the
--- cross-entropy of the labels [B,T], one for each position. `state` is as in `features`.
+--- model:loss_of(x, labels [, { ignore_index =, label_smoothing = 0, reduction = "mean" }]): the cross-entropy of the
+-- labels [..], given features x [.., width].
+function SequenceModel:loss_of(x, labels, options)
+  return loss.cross_entropy(read_out(self, x), labels, options)
+end
+
+--- model:loss(ids, labels [, { state =, and as loss_of }]) -> loss, state: the cross-entropy of the labels [B,T], one
+-- for each position. `state` is as in `features`.
 function SequenceModel:loss(ids, labels, options)
   local option = check.options(who .. ":loss", options, loss_options)
   local x, state = self:features(ids, option.state)
   option.state = nil
-  return loss.cross_entropy(read_out(self, x), labels, option), state
+  return self:loss_of(x, labels, option), state
 end
 declared.options(SequenceModel.loss, loss_options)
 
