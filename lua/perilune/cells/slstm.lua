@@ -1,7 +1,7 @@
 -- The sLSTM: an LSTM with exponential gates, a normaliser n, and a stabiliser m that keeps the exponents small.
 -- M. Beck et al., "xLSTM: Extended long short-term memory", NeurIPS 2024.
--- m cancels in c / n, so it carries no gradient. n = 0 marks a state that nothing was written to yet: m starts at i, and
--- l may lie so far above it that exp(l - m) times the empty c would not be a number: hence the bound of 80.
+-- m cancels in c / n, so it carries no gradient. n = 0 marks a state that nothing was written to yet: m starts at i,
+-- and l may lie so far above it that exp(l - m) times the empty c would not be a number: hence the bound of 80.
 
 local pl = require "perilune"
 
