@@ -26,9 +26,11 @@ typedef struct {
 } pl_compilations;
 
 /* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the
- * parameter's type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
+ * type in which the step is computed: float64 for float64, else float32. A parameter of 16 bits has a master of that
+ * type, too, which takes the step and which the parameter then is, rounded; where it is not before the step, because
+ * somebody set it, the master starts again from the parameter. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
 typedef struct {
-  const pl_array *parameter, *gradient, *first, *second;
+  const pl_array *parameter, *master, *gradient, *first, *second; /* master: NULL unless the parameter has 16 bits */
   double rate, beta1, beta2, epsilon, decay, correction1, correction2;
   bool decoupled; /* AdamW: decay multiplies the parameter instead of joining the gradient */
 } pl_adam;

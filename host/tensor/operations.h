@@ -87,9 +87,9 @@ pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out)
 pl_status pl_scale_all(pl_tensor *const list[], int count, double factor);
 
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
- * devices agree. */
-pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
-                       const pl_adam *factors);
+ * devices agree. master[i] is NULL unless parameter i has 16 bits. */
+pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[],
+                       pl_tensor *const master[], int count, const pl_adam *factors);
 
 /* The whole recurrence as one node. `r` carries cell, product, cut and clip; its arrays and sizes are filled in here.
  * recurrent, bias, initial, lengths may be NULL; parameters [cell->params]; lengths [B] int64. outputs: 'a' all states,

@@ -427,7 +427,7 @@ end
     local function train(device, dtype)
       pl.seed(2)
       local list = {}
-      for i = 1, 60 do list[i] = pl.randn({ 3 * i, i % 5 * 100 }):to(device, dtype):requires_grad() end
+      for i = 1, 60 do list[i] = pl.randn({ 3 * i, i % 5 * 101 }):to(device, dtype):requires_grad() end
       local optimizer = pl.optim.AdamW(list, { lr = 0.01, weight_decay = 0.1 })
       for step = 1, 3 do
         optimizer:zero_grad()
@@ -435,12 +435,21 @@ end
           if (i + step) % 7 > 0 then (w * w):sum():backward() end
         end
         optimizer:step()
+        if step == 2 then list[2]:detach():narrow(1, 2, 3):fill_(0.5) end -- from there a master starts again
       end
-      return list
+      return list, optimizer:state_dict()
     end
-    for dtype, limit in pairs { float32 = 1e-6, float64 = 1e-14 } do
-      local here, there = train("cpu", dtype), train(gpu, dtype)
-      for i, w in ipairs(here) do close(w, there[i], limit, "parameter " .. i) end
+    for dtype, limit in pairs { float32 = 1e-6, float64 = 1e-14, bfloat16 = 4e-3, float16 = 5e-4 } do
+      local here, state = train("cpu", dtype)
+      local there, state_there = train(gpu, dtype)
+      for i, w in ipairs(here) do close(w, there[i], limit, dtype .. " parameter " .. i) end
+      for name, t in pairs(state) do
+        if name:find "master" then
+          close(t, state_there[name], 1e-5, dtype .. " " .. name)
+          local parameter = there[tonumber(name:match "%d+$")]
+          assert.is_true(pl.eq(state_there[name]:to(dtype), parameter:detach()):min():item() ~= 0 or t:numel() == 0)
+        end
+      end
     end
   end)
 
