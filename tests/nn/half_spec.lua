@@ -38,8 +38,10 @@ describe("a model in 16 bits", function()
       for i, pair in ipairs(half:named_parameters()) do
         local name, p = table.unpack(pair)
         assert.are.equal("bfloat16", p.grad.dtype)
+        -- mLSTM divides by numbers near zero, which makes much of a rounding.
+        local bound = mixer == "mlstm" and 0.2 or 0.05
         local d = distance(single:named_parameters()[i][2].grad, p.grad)
-        assert.is_true(d < 0.1, ("%s: the gradient's relative distance is %g"):format(name, d))
+        assert.is_true(d < bound, ("%s: the gradient's relative distance is %g"):format(name, d))
       end
     end)
 
@@ -48,13 +50,13 @@ describe("a model in 16 bits", function()
       local ids, labels = pl.randint(1, 11, { 4, 12 }), pl.randint(1, 7, { 4, 12 })
       local model = new_model(mixer):to("bfloat16")
       local history = pl.train.loop {
-        model = model, optimizer = pl.optim.AdamW(model:parameters(), { lr = 1e-2 }), steps = 60, clip = 1,
+        model = model, optimizer = pl.optim.AdamW(model:parameters(), { lr = 1e-2 }), steps = 25, clip = 1,
         progress = false,
         batch = function() return ids end,
         loss = function(m, batch) return pl.nn.cross_entropy(m(batch), labels) end,
       }
-      local first, last = history.steps[1].loss, history.steps[60].loss
-      assert.is_true(last < first / 4, ("the loss went from %g to %g"):format(first, last))
+      local first, last = history.steps[1].loss, history.steps[25].loss
+      assert.is_true(last < first / 2, ("the loss went from %g to %g"):format(first, last))
     end)
   end
 
