@@ -51,6 +51,7 @@ typedef struct {
   bool ignoring; /* rows whose label is `ignored` have loss and gradient 0 */
   int64_t ignored;
   double smoothing;
+  int64_t first; /* what a complaint about a label adds to the number of its row */
 } pl_cross_entropy;
 
 struct pl_device {
@@ -103,7 +104,8 @@ struct pl_device {
   /* loss and shift [rows], contiguous float32, or float64 for float64; shift: log(sum(exp(logits))). */
   pl_status (*cross_entropy)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *loss,
                              const pl_array *shift);
-  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits. */
+  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits, and it may
+   * be the logits themselves, which are then overwritten. */
   pl_status (*cross_entropy_gradient)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
                                       const pl_array *g, const pl_array *gradient);
   /* Steps over `count` parameters of one type that differ in their arrays only. */

@@ -272,6 +272,28 @@ end
     assert.is_true(pl.memory()[gpu].live - before < 64 * 50304 * 3)
   end)
 
+  it("the cross-entropy of a linear layer in chunks is that of all its outputs", function()
+    for _, dtype in ipairs(floats) do
+      local x, labels = pl.randn({ 3000, 96 }):to(gpu, dtype), pl.randint(0, 5003, { 3000 }, { device = gpu })
+      local weight = (pl.randn({ 5003, 96 }) * 0.1):to(gpu, dtype)
+      local function results(loss)
+        local a, w = x:detach():requires_grad(), weight:detach():requires_grad()
+        local value = loss(a, w)
+        value:backward()
+        return { value, a.grad, w.grad }
+      end
+      local expected = results(function(a, w)
+        return pl.cross_entropy(a:matmul(w:t()), labels, { ignore_index = 0 })
+      end)
+      for _, chunk in ipairs { 700, 3000 } do
+        local got = results(function(a, w)
+          return pl.linear_cross_entropy(a, w, labels, { ignore_index = 0, chunk = chunk })
+        end)
+        for i, t in ipairs(expected) do close(t, got[i], of_sums[dtype], dtype .. ", result " .. i) end
+      end
+    end
+  end)
+
   it("random numbers are the CPU's", function()
     local function draw(device)
       pl.seed(77)
