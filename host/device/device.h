@@ -26,9 +26,11 @@ typedef struct {
 } pl_compilations;
 
 /* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the
- * parameter's type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
+ * type in which the step is computed: float64 for float64, else float32. A parameter of 16 bits has a master of that
+ * type, too, which takes the step and which the parameter then is, rounded; where it is not before the step, because
+ * somebody set it, the master starts again from the parameter. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
 typedef struct {
-  const pl_array *parameter, *gradient, *first, *second;
+  const pl_array *parameter, *master, *gradient, *first, *second; /* master: NULL unless the parameter has 16 bits */
   double rate, beta1, beta2, epsilon, decay, correction1, correction2;
   bool decoupled; /* AdamW: decay multiplies the parameter instead of joining the gradient */
 } pl_adam;
@@ -49,6 +51,7 @@ typedef struct {
   bool ignoring; /* rows whose label is `ignored` have loss and gradient 0 */
   int64_t ignored;
   double smoothing;
+  int64_t first; /* what a complaint about a label adds to the number of its row */
 } pl_cross_entropy;
 
 struct pl_device {
@@ -101,7 +104,8 @@ struct pl_device {
   /* loss and shift [rows], contiguous float32, or float64 for float64; shift: log(sum(exp(logits))). */
   pl_status (*cross_entropy)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *loss,
                              const pl_array *shift);
-  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits. */
+  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits, and it may
+   * be the logits themselves, which are then overwritten. */
   pl_status (*cross_entropy_gradient)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
                                       const pl_array *g, const pl_array *gradient);
   /* Steps over `count` parameters of one type that differ in their arrays only. */

@@ -37,5 +37,8 @@ const pl_operation pl_operations[] = {
     {"embedding", "weight:t index:t", 1, pl_op_embedding},
     {"one_hot", "index:t classes:i", 1, pl_op_one_hot},
     {"cross_entropy", "logits:t labels:t ignore_index:i?=0 ignoring:b? label_smoothing:x?=0", 1, pl_op_cross_entropy},
+    {"linear_cross_entropy",
+     "x:t weight:t labels:t bias:t? ignore_index:i?=0 ignoring:b? label_smoothing:x?=0 chunk:i?=0", 1,
+     pl_op_linear_cross_entropy},
 };
 const int pl_operation_count = sizeof pl_operations / sizeof *pl_operations;

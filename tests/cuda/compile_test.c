@@ -239,7 +239,7 @@ static void all_lists(void) {
     pl_list_prelude((pl_dtype)type, &prelude);
     compile("scale.cu", &prelude, true);
   }
-  for (int type = PL_F32; type <= PL_F64; type++) {
+  for (int type = PL_F16; type <= PL_F64; type++) {
     pl_adam_prelude((pl_dtype)type, &prelude);
     compile("adam.cu", &prelude, true);
   }

@@ -370,6 +370,25 @@ local examples <const> = {
         { math.log(4), math.log(2) }
     end,
   },
+  linear_cross_entropy = {
+    { { 5, 3 }, { 4, 3 }, { 4 }, index = whole { 4, 1, 2, 2, 3 },
+      call = function(x, w, b, labels)
+        return pl.linear_cross_entropy(x, w, labels, { bias = b, chunk = 2, label_smoothing = 0.1 })
+      end },
+    { { 2, 3, 3 }, { 4, 3 }, index = whole { { 4, 1, 0 }, { 2, 0, 3 } },
+      call = function(x, w, labels)
+        return pl.linear_cross_entropy(x, w, labels, { ignore_index = 0, chunk = 4 }),
+          pl.linear_cross_entropy(x, w, labels, { ignore_index = 0, reduction = "sum" })
+      end },
+    { { 3 }, { 4, 3 }, index = whole(2), call = function(x, w, label)
+      return pl.linear_cross_entropy(x, w, label) end },
+    { { 0, 3 }, { 4, 3 }, { 4 }, index = whole {}, call = function(x, w, b, labels)
+      return pl.linear_cross_entropy(x, w, labels, { bias = b, reduction = "sum" }) end },
+    known = function()
+      return pl.linear_cross_entropy(pl.tensor { { 1 }, { 0 } }, pl.tensor { { 0 }, { math.log(3) } }, { 1, 2 },
+        { reduction = "sum" }), math.log(4) + math.log(2)
+    end,
+  },
 }
 
 local function arguments(example, device)
