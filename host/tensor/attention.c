@@ -168,7 +168,7 @@ static pl_status composed(pl_tensor *const given[3], bool causal, double scale, 
  * operations, with memory for all scores. */
 static pl_status attend(pl_tensor *const given[3], bool causal, double scale, pl_tensor **out) {
   pl_device *device = pl_tensor_device(given[0]);
-  bool takes = device->attends && device->attends(device, given[0]->array.dtype, given[0]->array.size[3]);
+  bool takes = device->attends(device, given[0]->array.dtype, given[0]->array.size[3]);
   return takes ? at_once(given, causal, scale, out) : composed(given, causal, scale, out);
 }
 
