@@ -54,6 +54,16 @@ typedef struct {
   int64_t first; /* what a complaint about a label adds to the number of its row */
 } pl_cross_entropy;
 
+/* Attention: out = softmax(scale q k^T) v for each of the B H heads, with q and out [B,H,T,D], k and v [B,H,S,D], S >
+ * 0, of one floating-point type; T <= S where causal, and then query t sees the keys up to S - T + t only. Features
+ * have stride 1, and where D of them are a multiple of 16 bytes, so are all starts of rows, also of the gradients. The
+ * logarithm of each query's sum of exponentials is [B,H,T], contiguous float32, or float64 for float64. */
+typedef struct {
+  const pl_array *q, *k, *v;
+  double scale;
+  bool causal;
+} pl_attention;
+
 struct pl_device {
   char name[16]; /* "cpu", "cuda:0" */
   void *state;   /* the device's own */
@@ -108,6 +118,14 @@ struct pl_device {
    * be the logits themselves, which are then overwritten. */
   pl_status (*cross_entropy_gradient)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
                                       const pl_array *g, const pl_array *gradient);
+  /* Whether the next two take heads of that type and number of features. */
+  bool (*attends)(pl_device *device, pl_dtype type, int64_t features);
+  pl_status (*attention)(pl_device *device, const pl_attention *attention, const pl_array *out,
+                         const pl_array *logsumexp);
+  /* From both results and g, the gradient at out, those of q, k and v; each is NULL where not wanted. */
+  pl_status (*attention_gradient)(pl_device *device, const pl_attention *attention, const pl_array *out,
+                                  const pl_array *logsumexp, const pl_array *g, const pl_array *gq, const pl_array *gk,
+                                  const pl_array *gv);
   /* Steps over `count` parameters of one type that differ in their arrays only. */
   pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
   bool host_memory; /* what allocate gives is memory that the host reads and writes */

@@ -348,6 +348,23 @@ local examples <const> = {
     { index = whole { { 1, 3 }, { 2, 3 } }, call = function(index) return pl.one_hot(index, 4) end },
     known = function() return pl.one_hot(pl.tensor({ 2, 1 }):long(), 2), { { 0, 1 }, { 1, 0 } } end,
   },
+  scaled_dot_product_attention = {
+    { { 2, 3, 5, 4 }, { 2, 3, 7, 4 }, { 2, 3, 7, 4 },
+      call = function(q, k, v)
+        return pl.scaled_dot_product_attention(q, k, v), q:scaled_dot_product_attention(k, v, { scale = 0.3 })
+      end },
+    { { 1, 2, 3, 2 }, { 1, 2, 5, 2 }, { 1, 2, 5, 2 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v, { causal = true }) end },
+    { { 0, 2, 3, 2 }, { 0, 2, 3, 2 }, { 0, 2, 3, 2 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v, true) end },
+    { { 2, 1, 0, 3 }, { 2, 1, 2, 3 }, { 2, 1, 2, 3 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v) end },
+    known = function()
+      local q, k = pl.tensor { { { { 1 }, { 1 } } } }, pl.tensor { { { { 0 }, { math.log(3) } } } }
+      return pl.scaled_dot_product_attention(q, k, pl.tensor { { { { 4 }, { 8 } } } }, { causal = true }),
+        { { { { 4 }, { 7 } } } }
+    end,
+  },
   cross_entropy = {
     { { 3, 4 }, index = whole { 4, 1, 2 }, call = function(a, labels) return pl.cross_entropy(a, labels) end },
     { { 2, 3, 4 }, index = whole { { 4, 1, 2 }, { 1, 1, 3 } },
