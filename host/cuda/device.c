@@ -6,6 +6,7 @@
 #include "host/cuda/cell_text.h"
 #include "host/cuda/fused_details.h"
 #include "host/cuda/cubin_cache.h"
+#include "host/cuda/nccl.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
 #include "host/cuda/recurrence_plan.h"
@@ -197,6 +198,7 @@ static const pl_device primitives = {
     .mark = pl_cuda_mark,
     .elapsed = pl_cuda_elapsed,
     .unmark = pl_cuda_unmark,
+    .group = pl_nccl_group,
     .compilations = pl_nvrtc_compilations,
     .capacity = capacity,
     .describe = describe_device,

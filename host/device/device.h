@@ -64,6 +64,9 @@ typedef struct {
   bool causal;
 } pl_attention;
 
+typedef struct pl_group pl_group; /* host/device/group.h */
+typedef struct pl_peers pl_peers; /* host/base/peers.h */
+
 struct pl_device {
   char name[16]; /* "cpu", "cuda:0" */
   void *state;   /* the device's own */
@@ -154,6 +157,8 @@ struct pl_device {
   /* Sets how many threads the primitives use, unless it is 0, and says how many they do; NULL where a device has none.
    */
   int (*threads)(pl_device *device, int threads);
+  /* The device's own group; NULL where arrays are in host memory, which has one in host/device/group.c. */
+  pl_status (*group)(pl_device *device, pl_peers *peers, pl_group **group);
   /* What this process has compiled so far for devices of this kind; NULL where nothing is compiled. */
   pl_compilations (*compilations)(void);
   /* Bytes of memory that are free, and that there are, on a device in use (by any process); from any thread. NULL where

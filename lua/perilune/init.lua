@@ -15,6 +15,7 @@ local modules <const> = {
   optim = "perilune.optim",
   train = "perilune.train",
   checkpoint = "perilune.checkpoint",
+  distributed = "perilune.distributed",
   task = "perilune.task",
   data = "perilune.data",
   cells = "perilune.cells",
