@@ -8,6 +8,7 @@
 #include "host/bind/construct.h"
 #include "host/bind/data.h"
 #include "host/bind/display.h"
+#include "host/bind/distributed.h"
 #include "host/bind/evaluate.h"
 #include "host/bind/expression.h"
 #include "host/bind/fields.h"
@@ -40,6 +41,7 @@ int pl_open_core(lua_State *L) {
   pl_register_process(L);
   pl_register_data(L);
   pl_register_bpe(L);
+  pl_register_distributed(L);
   lua_pushstring(L, PERILUNE_VERSION);
   lua_setfield(L, -2, "version");
   return 1;

@@ -1,5 +1,6 @@
 /* Command line of scripts: -e, -l, -i, -v, -W, -, SCRIPT; and of commands that are written in Lua. */
 #include "host/bind/script.h"
+#include "host/bind/distributed.h"
 #include "host/bind/interrupt.h"
 #include "host/bind/repl.h"
 #include "host/bind/state.h"
@@ -74,7 +75,9 @@ static bool call(lua_State *L, int load_status, int arguments) {
   if (status == LUA_OK) status = pl_interrupt_call(L, arguments, 0, NULL);
   if (status == LUA_OK) return true;
   const char *message = lua_tostring(L, -1);
-  complain(message ? message : "error without a message");
+  if (!message) message = "error without a message";
+  pl_distributed_failed(message);
+  complain(message);
   lua_pop(L, 1);
   return false;
 }

@@ -6,6 +6,7 @@
 #include "host/cuda/cell_text.h"
 #include "host/cuda/fused_details.h"
 #include "host/cuda/cubin_cache.h"
+#include "host/cuda/nccl.h"
 #include "host/cuda/nvrtc.h"
 #include "host/cuda/recurrence.h"
 #include "host/cuda/recurrence_plan.h"
@@ -183,6 +184,9 @@ static const pl_device primitives = {
     .norm_gradient = pl_cuda_norm_gradient,
     .cross_entropy = pl_cuda_cross_entropy,
     .cross_entropy_gradient = pl_cuda_cross_entropy_gradient,
+    .attends = pl_cuda_attends,
+    .attention = pl_cuda_attention,
+    .attention_gradient = pl_cuda_attention_gradient,
     .adam = pl_cuda_adam,
     .squares = pl_cuda_squares,
     .scale = pl_cuda_scale,
@@ -194,6 +198,7 @@ static const pl_device primitives = {
     .mark = pl_cuda_mark,
     .elapsed = pl_cuda_elapsed,
     .unmark = pl_cuda_unmark,
+    .group = pl_nccl_group,
     .compilations = pl_nvrtc_compilations,
     .capacity = capacity,
     .describe = describe_device,

@@ -289,8 +289,36 @@ static pl_status pass(pl_node *node) {
   return status;
 }
 
-static pl_status run_backward(pl_tensor *tensor, pl_tensor *seed) {
-  if (!tensor->node) return collect(tensor, seed);
+/* ---- telling when a leaf's gradient is complete ---- */
+
+static void await_leaves(const node_list *list) {
+  for (size_t i = 0; i < list->count; i++)
+    for (int k = 0; k < list->node[i]->inputs; k++)
+      if (list->node[i]->input[k].leaf) list->node[i]->input[k].leaf->awaited++;
+}
+
+/* Also those that a failed pass did not come to. */
+static void forget_leaves(const node_list *list) {
+  for (size_t i = 0; i < list->count; i++)
+    for (int k = 0; k < list->node[i]->inputs; k++)
+      if (list->node[i]->input[k].leaf) list->node[i]->input[k].leaf->awaited = 0;
+}
+
+/* A node counts as passed for its leaves whether or not a gradient came to it. */
+static pl_status tell(const pl_node *node, const pl_leaf_watch *watch) {
+  for (int i = 0; i < node->inputs; i++) {
+    pl_tensor *leaf = node->input[i].leaf;
+    if (leaf && --leaf->awaited == 0) PL_TRY(watch->complete(watch->context, leaf));
+  }
+  return PL_OK;
+}
+
+/* watch may be NULL */
+static pl_status run_backward(pl_tensor *tensor, pl_tensor *seed, const pl_leaf_watch *watch) {
+  if (!tensor->node) {
+    PL_TRY(collect(tensor, seed));
+    return watch ? watch->complete(watch->context, tensor) : PL_OK;
+  }
   node_list list = {0};
   visits++;
   push(&list, tensor->node);
@@ -300,7 +328,12 @@ static pl_status run_backward(pl_tensor *tensor, pl_tensor *seed) {
   /* Inputs are recorded before what is computed from them, so descending sequence is an order of dependence. */
   qsort(list.node, list.count, sizeof *list.node, later_first);
   pl_status status = add_into(&tensor->node->gradient[tensor->output], seed);
-  for (size_t i = 0; i < list.count && status == PL_OK; i++) status = pass(list.node[i]);
+  if (watch) await_leaves(&list);
+  for (size_t i = 0; i < list.count && status == PL_OK; i++) {
+    status = pass(list.node[i]);
+    if (watch && status == PL_OK) status = tell(list.node[i], watch);
+  }
+  if (watch) forget_leaves(&list);
   for (size_t i = 0; i < list.count; i++) {
     drop_gradients(list.node[i]);
     node_release(list.node[i]);
@@ -309,7 +342,9 @@ static pl_status run_backward(pl_tensor *tensor, pl_tensor *seed) {
   return status;
 }
 
-pl_status pl_backward(pl_tensor *tensor, pl_tensor *seed) {
+pl_status pl_backward(pl_tensor *tensor, pl_tensor *seed) { return pl_backward_watched(tensor, seed, NULL); }
+
+pl_status pl_backward_watched(pl_tensor *tensor, pl_tensor *seed, const pl_leaf_watch *watch) {
   PL_REQUIRE(pl_tensor_tracked(tensor), "backward: this tensor does not depend on any that requires a gradient");
   PL_REQUIRE(!seed || pl_array_same_shape(&seed->array, &tensor->array), "backward: seed has shape %s, expected %s",
              pl_shape_text(&seed->array), pl_shape_text(&tensor->array));
@@ -321,7 +356,7 @@ pl_status pl_backward(pl_tensor *tensor, pl_tensor *seed) {
   bool was = pl_set_recording(false);
   pl_status status = seed ? pl_convert_to(seed, shape->dtype, device, &start)
                           : pl_filled(device, shape->dtype, shape->rank, shape->size, 1, &start);
-  if (status == PL_OK) status = run_backward(tensor, start);
+  if (status == PL_OK) status = run_backward(tensor, start, watch);
   pl_set_recording(was);
   pl_tensor_release(start);
   return status;

@@ -14,6 +14,7 @@ struct pl_tensor {
   pl_node *node;       /* what computed it, or NULL */
   int output;          /* which result of that node it is */
   pl_tensor *gradient; /* of a leaf: NULL until one arrived */
+  int awaited;         /* private to graph.c: of a leaf, contributions that a watched backward has still to come to */
 };
 
 /* New tensors have undefined contents, row-major strides and count 1. */
@@ -43,6 +44,13 @@ pl_status pl_tensor_mutate(pl_tensor *tensor, const char *operation);
 /* Gradients of everything that wants one, added to what is there. seed NULL: the tensor has one element and the seed
  * is 1. Uses the graph up: its saved buffers are given back on the way. */
 pl_status pl_backward(pl_tensor *tensor, pl_tensor *seed);
+
+/* Who is told of each leaf as soon as this backward will add nothing more to its gradient (NULL where none arrived). */
+typedef struct {
+  pl_status (*complete)(void *context, pl_tensor *leaf);
+  void *context;
+} pl_leaf_watch;
+pl_status pl_backward_watched(pl_tensor *tensor, pl_tensor *seed, const pl_leaf_watch *watch);
 
 /* ---- for operations: recording a node ---- */
 

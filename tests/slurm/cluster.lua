@@ -1,6 +1,7 @@
 -- A Slurm of its own for a test: munge, a controller and two nodes on the loopback address, in one folder, with nothing
 -- of the machine's configuration. Needs root, and Debian's slurm-wlm and munge.
 local core = require "perilune.core"
+local free_ports = require "tests.free_ports"
 local program = require "bind.program"
 local walks = require "sweep.walks"
 
@@ -71,20 +72,6 @@ function Cluster:start(name, command)
   local words = { "/usr/bin/env", "SLURM_CONF=" .. self.folder .. "/slurm.conf", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                   table.unpack(command) }
   self.processes[name] = self.children:start(words, "/", self.folder .. "/" .. name .. ".out")
-end
-
--- Ports at which nobody listens, below those that the system gives to clients.
-local function free_ports(count)
-  local taken, found = {}, {}
-  for port in output("cat /proc/net/tcp /proc/net/tcp6"):gmatch ":(%x%x%x%x) %x+:%x%x%x%x 0A" do
-    taken[tonumber(port, 16)] = true
-  end
-  local port = math.random(20000, 30000)
-  while #found < count do
-    port = port + 1
-    if not taken[port] then found[#found + 1] = port end
-  end
-  return found
 end
 
 --- Starts a cluster in an empty folder, and waits until both nodes are idle.

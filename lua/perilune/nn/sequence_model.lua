@@ -140,10 +140,12 @@ function SequenceModel:step(ids, state)
   return read_out(self, self.last_only and at_lengths(x) or x), next_state
 end
 
---- model:loss_of(x, labels [, { ignore_index =, label_smoothing = 0, reduction = "mean" }]): the cross-entropy of the
--- labels [..], given features x [.., width].
+--- model:loss_of(x, labels [, { ignore_index =, label_smoothing = 0, reduction = "mean" | "sum" }]): the cross-entropy
+-- of the labels [..], given features x [.., width]; the logits of all positions are never there at once.
 function SequenceModel:loss_of(x, labels, options)
-  return loss.cross_entropy(read_out(self, x), labels, options)
+  local given = { bias = self.head and self.head.bias }
+  for name, value in pairs(options or {}) do given[name] = value end
+  return loss.linear_cross_entropy(x, self.head and self.head.weight or self.embedding.weight, labels, given)
 end
 
 --- model:loss(ids, labels [, { state =, and as loss_of }]) -> loss, state: the cross-entropy of the labels [B,T], one
