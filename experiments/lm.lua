@@ -172,8 +172,8 @@ local function megabytes(bytes) return bytes / (1 << 20) end
 
 local model, row, curves = require("perilune.lm.training").run(option, text)
 print(("%s, %d heads, %d parameters: %d steps in %.0f s%s, peak memory %.0f MiB"):format(row.model, row.heads,
-  row.parameters, row.steps, row.seconds, row.step_ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
-  .. "products)"):format(row.step_ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
+  row.parameters, row.steps, row.seconds, row.ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
+  .. "products)"):format(row.ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
 if row.loss then
   print(("validation: loss %.4f nats per token, perplexity %.2f, %.3f bits per byte"):format(row.loss, row.perplexity,
     row.bits_per_byte))

@@ -52,7 +52,7 @@ describe("lm", function()
     it("trains with " .. (arguments == "" and "nothing else" or arguments), function()
       local row, text = done(arguments, folder .. "/run")
       assert.are.equal(6, row.steps)
-      assert.is_true(row.loss > 0 and row.loss < 6 and row.step_ms > 0 and row.peak_bytes > 0)
+      assert.is_true(row.loss > 0 and row.loss < 6 and row.ms > 0 and row.peak_bytes > 0)
       assert.near(math.exp(row.loss), row.perplexity, 1e-9 * row.perplexity)
       local bits = row.loss / math.log(2)
       if arguments:find "bpe" then
