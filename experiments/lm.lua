@@ -162,6 +162,9 @@ if option.profile then
   for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
     print(("%-12s %7.2f %5.1f %%"):format(name, ms[name], 100 * ms[name] / ms.step))
   end
+  local results <close> = options.attempt("out", experiment.results, option.out .. "/profile.jsonl", option)
+  ms.kind = "profile"
+  results:write(ms)
   return
 end
 
