@@ -263,6 +263,15 @@ local function norm_of(gradients)
   return math.sqrt(squares)
 end
 
+--- The common 2-norm of a list of floating-point tensors of any types and devices, a number; sums of squares are taken
+-- in float32 or wider. The host waits for the devices.
+function optim.get_total_norm(tensors)
+  check.kind("optim.get_total_norm", "tensors", tensors, "table")
+  for i, tensor in ipairs(tensors) do check.tensor("optim.get_total_norm", ("tensors[%d]"):format(i), tensor) end
+  local _ <close> = pl.scope()
+  return pl.no_grad(norm_of, tensors)
+end
+
 local function finite(x)
   return x == x and x ~= math.huge and x ~= -math.huge
 end
