@@ -120,7 +120,7 @@ pl_status pl_peers_receive(pl_peers *peers, int rank, void *data, size_t bytes) 
 
 void pl_peers_leave(pl_peers *peers) {
   if (!peers) return;
-  pl_peers_watch_end(peers, true);
+  pl_peers_watch_end(peers);
   for (int i = 0; i < peers->world; i++) {
     if (peers->peer[i].control >= 0) close(peers->peer[i].control);
     if (peers->peer[i].data >= 0) close(peers->peer[i].data);

@@ -88,7 +88,7 @@ bool pl_peers_hear(int socket, pl_said *said, char text[PL_SAID_BYTES + 1]);
 
 /* The thread that listens to the control connections. */
 pl_status pl_peers_watch_start(pl_peers *peers);
-void pl_peers_watch_end(pl_peers *peers, bool say);
+void pl_peers_watch_end(pl_peers *peers);       /* says good-bye */
 uint64_t pl_peers_watch_count(pl_peers *peers); /* one more collective operation has begun */
 
 #endif

@@ -10,11 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* Every rank speaks each BEAT_MS. One that is silent for SILENCE_MS has lost its host or its network. Who does not end
  * by itself within GRACE_MS after another's failure, because it waits for a GPU that waits in vain, is ended. */
 enum { BEAT_MS = 500, SILENCE_MS = 30000, GRACE_MS = 5000 };
+/* How long a last word may take to be heard. A connection that is closed while something has come that nobody read is
+ * cut off at once, with what was said last: so each end stops speaking first, and closes when the other has, too. */
+enum { PARTING_MS = 2000 };
 
 struct pl_peers_watch {
   pthread_t thread;
@@ -34,12 +38,15 @@ uint64_t pl_peers_watch_count(pl_peers *peers) { return atomic_fetch_add(&peers-
 static void say(pl_peers *peers, uint32_t kind, int about, const char *text, bool last) {
   struct pl_peers_watch *w = peers->watch;
   pthread_mutex_lock(&w->speaking);
-  for (int i = 0; i < peers->world && !atomic_load(&w->said_last); i++) {
+  bool silent = atomic_load(&w->said_last);
+  if (last) atomic_store(&w->said_last, true); /* before it is said: others may answer it by closing */
+  for (int i = 0; i < peers->world && !silent; i++) {
     const pl_peer *to = &peers->peer[i];
     uint64_t begun = about == peers->rank ? atomic_load(&w->begun) : peers->peer[about].begun;
-    if (to->control >= 0 && !to->left) (void)pl_peers_say(to->control, kind, about, begun, text);
+    if (to->control < 0 || to->left) continue;
+    (void)pl_peers_say(to->control, kind, about, begun, text);
+    if (last) shutdown(to->control, SHUT_WR);
   }
-  if (last) atomic_store(&w->said_last, true);
   pthread_mutex_unlock(&w->speaking);
 }
 
@@ -49,7 +56,10 @@ static void fail(pl_peers *peers, int about, const char *text) {
   if (atomic_load(&w->failure) || atomic_load(&w->said_last)) return;
   w->failed_ms = pl_now_ms();
   atomic_store(&w->failure, pl_duplicate(text));
-  if (peers->rank == 0) say(peers, PL_SAID_LOST, about, text, true);
+  if (peers->rank == 0)
+    say(peers, PL_SAID_LOST, about, text, true);
+  else
+    shutdown(peers->peer[0].control, SHUT_WR);
   if (peers->alarm) peers->alarm();
 }
 
@@ -72,6 +82,7 @@ static void hear_begun(pl_peers *peers, int rank, const pl_said *said, const cha
 static void hear_left(pl_peers *peers, int rank, const pl_said *said, const char *text) {
   hear_begun(peers, rank, said, text);
   peers->peer[rank].left = true;
+  if (peers->peer[rank].control >= 0) shutdown(peers->peer[rank].control, SHUT_WR);
   if (peers->rank == 0) say(peers, PL_SAID_LEFT, rank, NULL, false);
 }
 
@@ -208,15 +219,27 @@ void pl_peers_fail(pl_peers *peers, const char *why) {
   pl_text_release(&text);
 }
 
-void pl_peers_watch_end(pl_peers *peers, bool goodbye) {
+/* Reads on until every other end has stopped speaking. */
+static void part(pl_peers *peers) {
+  double until = pl_now_ms() + PARTING_MS;
+  for (int i = 0; i < peers->world; i++) {
+    struct pollfd other = {.fd = peers->peer[i].control, .events = POLLIN};
+    char rest[512];
+    for (double left_ms; other.fd >= 0 && (left_ms = until - pl_now_ms()) > 0;)
+      if (poll(&other, 1, (int)left_ms + 1) > 0 && recv(other.fd, rest, sizeof rest, 0) <= 0) break;
+  }
+}
+
+void pl_peers_watch_end(pl_peers *peers) {
   struct pl_peers_watch *w = peers->watch;
   if (!w) return;
-  if (goodbye && !pl_peers_failure(peers)) say(peers, PL_SAID_LEFT, peers->rank, NULL, true);
+  if (!pl_peers_failure(peers)) say(peers, PL_SAID_LEFT, peers->rank, NULL, true);
   atomic_store(&w->ending, true);
   uint64_t one = 1;
   ssize_t put = write(w->wake, &one, sizeof one);
   (void)put;
   pthread_join(w->thread, NULL);
+  part(peers);
   close(w->wake);
   pthread_mutex_destroy(&w->speaking);
   free(atomic_load(&w->failure));

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERIES = 64 };
+enum { QUERIES = 64, WORK_MIN = 1 << 20 }; /* multiplications below which a second thread does not pay */
 
 typedef struct {
   const pl_attention *attention;
@@ -157,7 +157,7 @@ static pl_status over_heads(const job *work, int64_t elements, void (*head_of)(c
                             void *context) {
   bool failed = false;
   double products = (double)work->heads * (double)work->queries * (double)work->keys * (double)work->features;
-#pragma omp parallel if (products > PL_PARALLEL_MIN) reduction(|| : failed)
+#pragma omp parallel if (products > WORK_MIN) reduction(|| : failed)
   {
     char *memory = malloc((size_t)elements * work->each);
     failed = !memory;

@@ -6,6 +6,7 @@ const pl_operation pl_operations[] = {
     {"transpose", "self:t i:d j:d", 1, pl_op_transpose},
     {"permute", "self:t order:S", 1, pl_op_permute},
     {"narrow", "self:t dim:d start:i length:i", 1, pl_op_narrow},
+    {"pieces", "self:t dim:d size:i", PL_NODE_OUTPUTS, pl_op_pieces},
     {"select", "self:t dim:d index:i", 1, pl_op_select},
     {"unsqueeze", "self:t dim:i", 1, pl_op_unsqueeze},
     {"squeeze", "self:t dim:D?", 1, pl_op_squeeze},

@@ -98,10 +98,10 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
                    pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths, char outputs,
                    pl_tensor **states, pl_tensor **last);
 
-/* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c,
+/* ---- what the table lists, by family: views.c, pieces.c, reduce.c, matmul.c, normalise.c,
  * attention.c, losses.c, linear_cross_entropy.c, index.c ---- */
 extern pl_operation_run pl_op_reshape, pl_op_transpose, pl_op_permute, pl_op_narrow, pl_op_select, pl_op_unsqueeze,
-    pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack;
+    pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack, pl_op_pieces;
 extern pl_operation_run pl_op_sum, pl_op_mean, pl_op_var, pl_op_max, pl_op_min, pl_op_argmax, pl_op_argmin, pl_op_norm,
     pl_op_cumsum;
 extern pl_operation_run pl_op_matmul;

@@ -134,6 +134,9 @@ function methods:split(size, dim)
   if type(size) ~= "table" and (math.type(size) ~= "integer" or size < 1) then
     error(("split: size: expected a positive integer or a table, got %s"):format(tostring(size)), 2)
   end
+  if type(size) ~= "table" and whole > 0 and (whole - 1) // size < 4 then
+    return { core.pieces(self, dim, size) } -- whose gradients are put together in one pass
+  end
   while start <= whole do
     local length = type(size) == "table" and size[#parts + 1] or type(size) ~= "table" and size
     if not length or (type(size) == "table" and start + length - 1 > whole) then

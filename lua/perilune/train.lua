@@ -7,6 +7,7 @@ local json_lines = require "perilune.json_lines"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
+local parallel = require "perilune.distributed.parallel"
 
 local train = {}
 
@@ -15,7 +16,7 @@ local known <const> = {
   autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
   evaluate_every = check.none, log = check.none, tensorboard = check.none, checkpoint = check.none,
   checkpoint_every = check.none, state = check.none, monitor = check.none, report = check.none, accumulate = 1,
-  log_every = 1, progress = true, label = "train",
+  log_every = 1, progress = true, label = "train", distributed = false,
 }
 
 local function read_options(given)
@@ -54,6 +55,10 @@ local function read_options(given)
     option.checkpoint_every = check.integer(who, "checkpoint_every", every)
   end
   option.state = check.kind(who, "state", option.state or {}, "table")
+  option.ranks = parallel.new(option.distributed)
+  if not option.ranks.main then
+    for _, name in ipairs { "log", "tensorboard", "monitor", "progress" } do option[name] = nil end
+  end
   if option.monitor == true then
     option.monitor = pl.monitor { title = tostring(option.label) }
   elseif option.monitor and (type(option.monitor) ~= "table" or not option.monitor.add) then
@@ -114,7 +119,7 @@ local function run_batches(option, parameters, step)
     if i == 1 then option.optimizer:zero_grad() end
     local loss = forward(option, batch)
     if count > 1 then loss = loss / count end
-    (option.scaler and option.scaler:scale(loss) or loss):backward()
+    option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss)
     if count > 1 then add_up(parameters, sums) end
     total = (total and total + loss:detach() or loss:detach()):keep()
   end
@@ -171,7 +176,7 @@ local function take_step(option, parameters, step)
   local lr = option.schedule and option.schedule(step)
   if lr then option.optimizer:set_lr(lr) end
   -- Waiting for the loss comes after all that can be asked of a GPU before.
-  local record = { step = step, loss = loss:item(), lr = option.optimizer:lr() }
+  local record = { step = step, loss = option.ranks:mean(loss), lr = option.optimizer:lr() }
   if not_finite(record.loss) then
     check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step%s", step,
       tostring(record.loss), last_good(option))
@@ -192,7 +197,7 @@ local function evaluate(option, step)
   if type(result) ~= "table" then
     check.fail("train.loop: evaluate: expected it to return a number or a table of numbers, got a %s", type(result))
   end
-  return result, stop
+  return result, option.ranks:agree(stop)
 end
 
 -- The numbers of a record but its step, under their names behind a prefix.
@@ -249,7 +254,7 @@ end
 
 -- What a checkpoint holds: objects with tensors of their own.
 local function parts_of(option)
-  return { model = option.model, optimizer = option.optimizer, scaler = option.scaler }
+  return { model = option.model, optimizer = option.optimizer, scaler = option.scaler, ranks = option.ranks }
 end
 
 -- Goes back to the last checkpoint, if there is one. Returns the step it was made after, else 0.
@@ -268,9 +273,12 @@ local function save(option, history, step)
   if not_finite(norm) then
     check.fail("train.loop: the norm of the parameters is %s after step %d%s", tostring(norm), step, last_good(option))
   end
-  checkpoint.save(option.checkpoint, parts_of(option), {
-    step = step, state = option.state, evaluations = core.json_array(history.evaluations), stopped = history.stopped,
-  })
+  option.ranks:save(function()
+    checkpoint.save(option.checkpoint, parts_of(option), {
+      step = step, state = option.state, evaluations = core.json_array(history.evaluations),
+      stopped = history.stopped,
+    })
+  end)
   option.saved = step
 end
 
@@ -305,6 +313,10 @@ end
 --   report(record)      returns a table of numbers that join the step's record and stand beside the bar, such as
 --                       tokens per second from record.ms
 --   progress, label     whether to show progress, and under which name
+--   distributed         true: the ranks of the job (pl.distributed) train this model together, as one process would
+--                       with a batch of all their rows. Each gives its own rows as its batch; parameters are rank 0's
+--                       at the start, gradients and the recorded loss are means over the ranks. Rank 0 alone writes
+--                       and shows things, and its evaluation decides; state is to be the same on all
 -- Every micro-batch, step and evaluation has a scope of its own: what they make is gone afterwards. A loss, a
 -- gradient (with clip) or, before a checkpoint, parameters that are not finite are an error that names the step and the
 -- last good checkpoint.
@@ -313,6 +325,7 @@ function train.loop(options)
   local parameters = option.model:parameters()
   local history, evaluation = { steps = {}, evaluations = {} }, nil
   local resumed = resume(option, history)
+  option.ranks:begin(option.model, option.optimizer, resumed)
   if history.stopped or resumed >= option.steps then return history end
   local log <close> = open_log(option, resumed)
   local events <close> = option.tensorboard and pl.tensorboard(option.tensorboard, resumed + 1)

@@ -1,4 +1,5 @@
--- perilune sweep --slurm on a real Slurm: one array, a node that fails, jobs that are cancelled, and nothing twice.
+-- perilune sweep --slurm on a real Slurm: one array, a node that fails, jobs that are cancelled, and nothing twice. And
+-- pl.distributed in the tasks of srun.
 local cluster = require "slurm.cluster"
 local core = require "perilune.core"
 local new_folder = require "tests.new_folder"
@@ -96,6 +97,20 @@ describe("a sweep on Slurm", function()
     walks.wait(function()
       return core.json_decode(program.read(out .. "/runs/0002_cell=gru_fail=gru/started.json")).attempt == 2
     end, "the second attempt")
+  end)
+
+  it("starts the ranks of a job by srun, on both nodes", function()
+    program.write(folder .. "/ranks.lua", [[
+      local d = require("perilune").distributed
+      d.init { timeout = 60 }
+      local sum = d.all_reduce(require("perilune").tensor { 1 + d.rank() }):item()
+      io.write(("rank %d of %d, %d on its node: %g\n"):format(d.rank(), d.world_size(), d.local_rank(), sum))]])
+    -- The nodes' names stand for no address.
+    local text = slurm:ask(("MASTER_ADDR=127.0.0.1 srun --nodes 2 --ntasks-per-node 2 --chdir / %s %s/ranks.lua")
+      :format(core.program(), folder))
+    for rank, place in pairs { [0] = 0, 1, 0, 1 } do
+      assert.matches(("rank %d of 4, %d on its node: 10\n"):format(rank, place), text)
+    end
   end)
 
   it("gives sbatch's own words where it refuses", function()

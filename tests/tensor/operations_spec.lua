@@ -189,6 +189,15 @@ local examples <const> = {
     { { 3, 5 }, call = function(a) return a:narrow(1, 3, 0) end },
     known = function() return pl.arange(1, 5):narrow(1, 2, 3), { 2, 3, 4 } end,
   },
+  pieces = {
+    { { 2, 7 }, call = function(a) return a:pieces(2, 3) end },
+    { { 2, 8, 3 }, call = function(a)
+      local _, second, _, last = a:pieces(-2, 2)
+      return second * 2, last
+    end },
+    { { 3, 0 }, call = function(a) return (a:pieces(1, 3)) end },
+    known = function() return (select(3, pl.arange(1, 7):pieces(1, 3))), { 7 } end,
+  },
   select = {
     { { 3, 4 }, call = function(a) return a:select(2, 2), a[-1] end },
     known = function() return pl.tensor({ { 1, 2 }, { 3, 4 } }):select(2, -1), { 2, 4 } end,

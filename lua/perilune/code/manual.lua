@@ -17,6 +17,7 @@ local operations <const> = {
   transpose = "a view with dimensions i and j exchanged",
   permute = "a view with the dimensions in another order",
   narrow = "a view of `length` entries along `dim` from `start` on",
+  pieces = "views of all entries along `dim`, `size` of them each (the last may have less), at most four",
   select = "a view of one entry along `dim`, without that dimension; t[i] is t:select(1, i)",
   unsqueeze = "a view with a dimension of size 1 inserted at `dim`",
   squeeze = "a view without the dimensions of size 1, or without those named",
