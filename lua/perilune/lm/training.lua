@@ -57,6 +57,7 @@ local function scores(text, loss)
   return { loss = loss, perplexity = math.exp(loss), bits_per_byte = loss / math.log(2) / text.bytes_per_token }
 end
 
+-- evaluate(model) for pl.train.loop, if there is text for it.
 local function evaluation_of(option, text, state, watch)
   if not text.validation then return nil end
   return function(model)
@@ -73,14 +74,13 @@ local function peak_of(option)
   return floor.peaks(option.device, option.dtype).gflops * 1e9
 end
 
--- Trains `model` and returns the history; state.seconds is what it took, earlier sessions included. peak: operations
--- per second that the device is capable of.
-local function train(option, text, model, state, watch, peak)
+-- Trains `model` and returns the history. peak: operations per second that the device is capable of.
+local function train(option, text, model, job, state, watch, evaluate, peak)
   local batches <close> = text.train:batches {
-    rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = 0, world = 1,
-    device = option.device,
+    rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = job.rank,
+    world = job.world, device = option.device,
   }
-  local part, per_token = parts_of(batches, option.accumulate), 6 * model:product_parameters()
+  local part, per_token = parts_of(batches, option.accumulate), 6 * model:product_parameters() / job.world
   local history = pl.train.loop {
     model = model, steps = option.steps, clip = option.clip, schedule = schedule_of(option, state),
     optimizer = pl.optim.AdamW(model:groups(), { lr = option.lr, betas = { 0.9, 0.95 }, weight_decay = option.decay }),
@@ -95,7 +95,7 @@ local function train(option, text, model, state, watch, peak)
       local rate = option.batch * option.length / record.ms * 1000
       return { tokens_per_s = rate, of_peak = rate * per_token / peak }
     end,
-    evaluate = evaluation_of(option, text, state, watch), evaluate_every = option.eval_every,
+    evaluate = evaluate, evaluate_every = option.eval_every, distributed = true,
     log = option.out .. "/steps.jsonl", log_every = option.log_every, tensorboard = option.out .. "/events",
     checkpoint = training.checkpoint_of(option.out), checkpoint_every = option.eval_every, state = state,
     label = option.model,
@@ -126,22 +126,24 @@ local function median_of(steps, name)
   return (experiment.quantiles(values))
 end
 
---- Trains by the options of experiments/lm.lua on what perilune.lm.text gave. Returns the model, evaluating, the record
--- of the result, and the records of its curves.
-function training.run(option, text)
+--- Trains by the options of experiments/lm.lua on what perilune.lm.text gave. job: { rank =, world = (of the processes
+-- that train together), rows = (of each part of this one's batches) }. Returns the model, evaluating, the record of the
+-- result, and the records of its curves.
+function training.run(option, text, job)
   local peak = peak_of(option)
   pl.reset_peak_memory(option.device) -- what measuring that took does not count
   pl.seed(option.seed)
   local model = Language(option, math.max(option.vocabulary or 0, text.vocabulary))
-  if option.stateful then model:carry(option.batch // option.accumulate) end
-  local state = { seconds = 0 } -- in the checkpoint
+  if option.stateful then model:carry(job.rows) end
+  local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
   local watch = stopwatch(state)
-  local history = train(option, text, model, state, watch, peak)
+  local evaluate = evaluation_of(option, text, state, watch)
+  local history = train(option, text, model, job, state, watch, evaluate, peak)
   model:eval()
   local steps, evaluations = history.steps, history.evaluations
   local last, done = evaluations[#evaluations], #steps > 0 and steps[#steps].step or history.resumed
-  if text.validation and (not last or last.step < done) then -- the budget of seconds ended the training
-    last = pl.no_grad(evaluation_of(option, text, state, watch), model)
+  if evaluate and (not last or last.step < done) then -- the budget of seconds ended the training
+    last = pl.no_grad(evaluate, model)
     last.step = done
     evaluations[#evaluations + 1] = last
   end
@@ -152,6 +154,7 @@ function training.run(option, text)
   end
   for _, name in ipairs { "loss", "perplexity", "bits_per_byte" } do row[name] = last and last[name] end
   for _, name in ipairs { "ms", "tokens_per_s", "of_peak" } do row[name] = median_of(steps, name) end
+  if job.rank > 0 then return model, row, {} end -- the log is rank 0's
   local curves = curve(option.out .. "/steps.jsonl", 100)
   for _, record in ipairs(evaluations) do
     record.kind = "validation"
