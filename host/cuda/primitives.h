@@ -43,5 +43,9 @@ pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count);
 pl_status pl_cuda_mark(pl_device *device, void **mark);
 pl_status pl_cuda_elapsed(pl_device *device, void *from, void *to, double *ms);
 void pl_cuda_unmark(pl_device *device, void *mark);
+pl_status pl_cuda_record(pl_device *device);
+pl_status pl_cuda_recorded(pl_device *device, void **work);
+pl_status pl_cuda_replay(pl_device *device, void *work);
+void pl_cuda_erase(pl_device *device, void *work);
 
 #endif

@@ -148,6 +148,12 @@ struct pl_device {
   pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
                                    const pl_recurrence_gradient *gradient);
   pl_status (*synchronize)(pl_device *device);
+  /* Between `record` and `recorded` work is not done but becomes *work (NULL: it is dropped), which `replay` does;
+   * `erase` frees it. NULL where a device records nothing. See host/device/recording.h. */
+  pl_status (*record)(pl_device *device);
+  pl_status (*recorded)(pl_device *device, void **work);
+  pl_status (*replay)(pl_device *device, void *work);
+  void (*erase)(pl_device *device, void *work);
   /* A moment in the device's work, reached when all that was asked of it before is done. *mark is NULL before its first
    * use; a mark may be set again. */
   pl_status (*mark)(pl_device *device, void **mark);
@@ -218,5 +224,14 @@ void pl_device_limit(pl_device *device, size_t bytes);
 void pl_device_reset_peak(pl_device *device);
 /* Gives cached memory back to the device. */
 void pl_device_trim(pl_device *device);
+
+/* ---- private to host/device: memory of a recording ---- */
+
+typedef struct pl_pool pl_pool;
+/* From here to set_back buffers take their memory from an empty pool of their own, or new from the device, and leave it
+ * to that pool, which keeps the buffers that are still there then, too. All counts as live until it is given back. */
+void pl_device_set_aside(pl_device *device);
+pl_pool *pl_device_set_back(pl_device *device);
+void pl_device_give_back(pl_device *device, pl_pool *pool);
 
 #endif
