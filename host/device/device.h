@@ -83,7 +83,8 @@ struct pl_device {
   pl_status (*gemm)(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
   /* out[.., i, ..] = in[.., index[.., i, ..], ..] along dim; index has out's shape, or rank 1 to pick whole slices. */
   pl_status (*gather)(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
-  /* out[.., index[.., i, ..], ..] += in[.., i, ..] along dim; shapes as in gather with in and out swapped. */
+  /* out[.., index[.., i, ..], ..] += in[.., i, ..] along dim; shapes as in gather with in and out swapped. float32,
+   * float64 and int64, and with an index of rank 1 16-bit types, whose sums are taken in float32 and rounded once. */
   pl_status (*scatter)(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);
   /* Element i (row-major) draws Philox(seed, offset + i/4) lane i%4: U[p0,p1), N(p0,p1), 1 with probability p0, or
    * integers p0..p1 inclusive. */

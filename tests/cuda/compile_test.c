@@ -140,7 +140,7 @@ static void all_reductions(void) {
 }
 
 static void all_indices(void) {
-  static const pl_dtype index[] = {PL_U8, PL_I32, PL_I64}, sums[] = {PL_F32, PL_F64, PL_I64};
+  static const pl_dtype index[] = {PL_U8, PL_I32, PL_I64}, sums[] = {PL_F32, PL_F64, PL_I64, PL_BF16, PL_F16};
   pl_text prelude = {0};
   for (int i = 0; i < 3; i++)
     for (int rank = 0; rank < 4; rank++) {
@@ -149,8 +149,8 @@ static void all_indices(void) {
         pl_gather_prelude(&v, &prelude);
         compile("gather.cu", &prelude, bytes == 4 && rank == 2);
       }
-      for (int s = 0; s < 3; s++) {
-        pl_scatter_variant v = {sums[s], index[i], rank};
+      for (int s = 0; s < 5; s++) {
+        pl_scatter_variant v = {sums[s], index[i], rank, rank % 2 ? 16 / (int)pl_dtype_size(sums[s]) : 1};
         pl_scatter_prelude(&v, &prelude);
         compile("scatter.cu", &prelude, s == 0 && rank == 1);
       }

@@ -363,6 +363,21 @@ end
       compare(function(s, p) return pl.zeros_like(s:narrow(1, 1, 6)):scatter_add(1, p, s) end,
         { source:reshape { 40, 100 }, (pl.rand { 40, 100 } * 6):to "int64" + 1 }, 10 * epsilon[dtype], "lines")
     end
+    -- 16-bit types: sums in float32, rounded once; rows that are whole vectors, and such that are not.
+    for dtype, limit in pairs { bfloat16 = 3e-3, float16 = 4e-4 } do
+      for _, width in ipairs { 64, 12, 7 } do
+        for _, rows in ipairs { 2, 5000 } do
+          local place = (pl.rand { 20000 } * rows):to "int64" + 1
+          local g = (pl.randn { 20000, width } + 1):to(dtype)
+          local exact = pl.zeros({ rows, width }):requires_grad();
+          (exact:index_select(1, place) * g:float()):sum():backward()
+          local leaf = pl.zeros({ rows, width, dtype = dtype, device = gpu }):requires_grad();
+          (leaf:index_select(1, place:to(gpu)) * g:to(gpu)):sum():backward()
+          assert.equal(dtype, leaf.grad.dtype)
+          close(exact.grad, leaf.grad, limit, ("%s, %d rows of %d"):format(dtype, rows, width))
+        end
+      end
+    end
     -- Runs of equals of more than one piece, next to short ones.
     for _, rows in ipairs { 1, 3, 900 } do
       local source, place = pl.randn { 70000, 5 }, (pl.rand { 70000 } ^ 3 * rows):to "int64" + 1
