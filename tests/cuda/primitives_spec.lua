@@ -51,6 +51,28 @@ end
 (gpu and describe or function() end)("on the GPU", function()
   before_each(function() pl.seed(5) end)
 
+  it("gradients of two operands at once are the CPU's", function()
+    local function gradients(f)
+      return function(a, b)
+        a, b = a:detach():requires_grad(), b:detach():requires_grad()
+        local y = f(a, b);
+        (y * y:detach()):sum():backward()
+        return a.grad, b.grad
+      end
+    end
+    for _, dtype in ipairs(floats) do
+      for _, shapes in ipairs { { { 70001 }, { 70001 } }, { { 64, 1000 }, { 1000 } }, { { 33, 1 }, { 33, 258 } } } do
+        local operands = {}
+        for i, shape in ipairs(shapes) do
+          operands[i] = (pl.rand(table.move(shape, 1, #shape, 1, { dtype = "float64" })) + 0.5):to(dtype)
+        end
+        for name, f in pairs { mul = pl.mul, div = pl.div, swiglu = pl.swiglu, pow = pl.pow } do
+          compare(gradients(f), operands, 20 * epsilon[dtype], ("%s of %s"):format(name, dtype))
+        end
+      end
+    end
+  end)
+
   it("elementwise operations of any strides are the CPU's", function()
     for _, dtype in ipairs(floats) do
       for _, shape in ipairs { { 70001 }, { 100, 1001 }, { 128, 256 }, { 9, 33, 130 } } do
