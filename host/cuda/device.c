@@ -174,6 +174,7 @@ static const pl_device primitives = {
     .transfer = pl_cuda_transfer,
     .copy = pl_cuda_copy,
     .pointwise = pl_cuda_pointwise,
+    .pointwise_gradients = pl_cuda_pointwise_gradients,
     .reduce = pl_cuda_reduce,
     .gemm = pl_cuda_gemm,
     .gather = pl_cuda_gather,

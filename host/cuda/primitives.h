@@ -12,6 +12,8 @@ pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t b
 pl_status pl_cuda_download(pl_device *device, void *host, const void *from, size_t bytes);
 pl_status pl_cuda_transfer(pl_device *to_device, void *to, pl_device *from_device, const void *from, size_t bytes);
 pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from);
+pl_status pl_cuda_pointwise_gradients(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                      const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                             const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);

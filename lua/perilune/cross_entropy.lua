@@ -72,7 +72,8 @@ function entropy.linear_cross_entropy(x, weight, labels, options)
   if chunk ~= nil and (math.type(chunk) ~= "integer" or chunk < 1) then
     error(("linear_cross_entropy: chunk: expected an integer of at least 1, got %s"):format(tostring(chunk)), 2)
   end
-  local sum = sum_of_losses(x, weight, option.labels, bias, ignored or 0, ignored ~= nil, option.smoothing, chunk or 0)
+  local sum = sum_of_losses(x, weight, option.labels, bias, ignored or 0, ignored ~= nil, option.smoothing,
+    chunk or 0)
   return option.reduction == "sum" and sum or average(sum, option)
 end
 declared.options(entropy.linear_cross_entropy, linear_known)
