@@ -2,7 +2,8 @@
 -- the recurrent matrix into heads costs that. Best of several seeds each.
 --
 --   perilune experiments/tracking_table.lua                          parity, on two cores
---   perilune experiments/tracking_table.lua --task s5,a5 --steps 8000 --device cuda
+--   perilune experiments/tracking_table.lua --task a5 --width 256 --batch 256 --min 1 --max 20 --curriculum 150 \
+--     --lr 0.001 --steps 7000 --device cuda
 --   perilune experiments/tracking_table.lua --plot tracking_table/tracking_table.jsonl
 --
 -- It is two sweeps of experiments/tracking.lua, one over the models and one over the heads of the recurrent ones: what
@@ -18,7 +19,6 @@ local models <const> = { "transformer", "mamba", "mamba_negative", "mlstm", "elm
 local known_tasks <const> = {}
 for name in pairs(pl.task) do known_tasks[#known_tasks + 1] = name end
 table.sort(known_tasks)
-local width <const>, longest <const> = 64, 40 -- of the model, and of the sequences it is trained on
 local recurrent <const> = { elman = true, gru = true, lstm = true, slstm = true }
 
 -- Accuracy beyond the training length on parity that the FlashRNN project's poster reports, best of 3 seeds.
@@ -30,13 +30,19 @@ local option = options.read {
   { "task", "list", default = { "parity" }, choices = known_tasks, help = "tasks of pl.task" },
   { "model", "list", default = models, choices = models, help = "models of pl.nn.mixers" },
   { "heads", "integers", default = { 2, 4, 8 }, minimum = 2,
-    help = "heads of the recurrent models, beside 1; divisors of 64" },
+    help = "heads of the recurrent models, beside 1; divisors of the width" },
+  { "width", "integer", default = 64, minimum = 1, help = "units of the models" },
+  { "min", "integer", default = 3, minimum = 1, help = "shortest training sequence" },
+  { "max", "integer", default = 40, minimum = 1, help = "longest training sequence" },
+  { "curriculum", "integer", minimum = 1, help = "as experiments/tracking.lua has it [none]" },
+  { "batch", "integer", default = 32, minimum = 1, help = "sequences per step" },
+  { "lr", "number", default = 0.002, minimum = 0, help = "peak learning rate" },
   { "seeds", "integer", default = 3, minimum = 1, help = "seeds of each" },
   { "jobs", "integer", default = 2, minimum = 1, help = "runs at once" },
   { "steps", "integer", default = 2000, minimum = 1, help = "most training steps" },
   { "state", "integer", default = 4, minimum = 1, help = "states of Mamba per feature; the paper has 16" },
-  { "lengths", "integers", default = { 40, 80, 160, 320, 640 }, minimum = 1,
-    help = "lengths to report, some of them above 40" },
+  { "lengths", "integers", minimum = 1,
+    help = "lengths to report, some of them above --max [1, 2, 4, 8 and 16 times --max]" },
   { "count", "integer", default = 128, minimum = 1, help = "sequences per length" },
   { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },
   { "out", "string", default = "tracking_table", help = "folder of the sweeps, the table and the figures" },
@@ -75,12 +81,14 @@ if option.plot then
   return
 end
 
-if math.max(table.unpack(option.lengths)) <= longest then
-  options.fail("option --lengths: expected one above those of training (%d), got %s", longest,
+if option.lengths and math.max(table.unpack(option.lengths)) <= option.max then
+  options.fail("option --lengths: expected one above those of training (%d), got %s", option.max,
     table.concat(option.lengths, ","))
 end
 for _, heads in ipairs(option.heads) do
-  if width % heads ~= 0 then options.fail("option --heads: expected divisors of the width %d, got %d", width, heads) end
+  if option.width % heads ~= 0 then
+    options.fail("option --heads: expected divisors of the width %d, got %d", option.width, heads)
+  end
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -98,10 +106,14 @@ local function results_of(name, axes)
     table.insert(words, "--" .. axis[1])
     table.insert(words, table.concat(axis[2], ","))
   end
-  for _, word in ipairs { "--seed", "1.." .. option.seeds, "--", "--steps", option.steps, "--state", option.state,
-                          "--lengths", table.concat(option.lengths, ","), "--count", option.count,
-                          "--device", option.device } do
-    table.insert(words, tostring(word))
+  for _, word in ipairs { "--seed", "1.." .. option.seeds, "--" } do table.insert(words, word) end
+  for _, passed in ipairs { "width", "min", "max", "curriculum", "batch", "lr", "steps", "state", "lengths", "count",
+                            "device" } do
+    local value = option[passed]
+    if value then
+      table.insert(words, "--" .. passed)
+      table.insert(words, type(value) == "table" and table.concat(value, ",") or tostring(value))
+    end
   end
   failed = failed + sweep(words)
   local list = {}

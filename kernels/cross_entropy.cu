@@ -12,8 +12,8 @@ struct job {
   const TYPE_LABEL *labels; // [rows]
   T *loss, *shift;          // [rows]; shift: the logarithm of the sum of exp(logits)
   const T *g;               // the gradient that arrives at the losses
-  TYPE *gradient;
-  i64 rows, classes;
+  TYPE *gradient; // may be the logits' memory: each thread writes only where it has read
+  i64 rows, classes, first;
   i64 row, g_row;        // strides from row to row
   i64 ignoring, ignored; // rows with the label `ignored` count for nothing, when `ignoring`
   f64 smoothing;
@@ -25,7 +25,7 @@ inline i64 class_of(const job &j, i64 row) {
   const i64 label = (i64)read<i64>(j.labels[row]);
   if (j.ignoring && label == j.ignored) return -1;
   if (label >= 1 && label <= j.classes) return label - 1;
-  complain(j.complaint, COMPLAINT_INDEX, label, row + 1, j.classes);
+  complain(j.complaint, COMPLAINT_INDEX, label, j.first + row + 1, j.classes);
   return 0; // something that exists; the complaint stops whoever reads the result
 }
 

@@ -126,8 +126,6 @@ struct turns {
 
 // ---- shared memory -------------------------------------------------------------------------------------------------
 
-inline u32 shared_address(const void *at) { return (u32)__cvta_generic_to_shared(at); }
-
 inline void load_shared(u32 (&to)[4], u32 at) {
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -149,46 +147,6 @@ inline void store_one(u32 at, f16 x) { asm volatile("st.shared.b16 [%0], %1;" ::
 inline void store_one(u32 at, bf16 x) { asm volatile("st.shared.b16 [%0], %1;" ::"r"(at), "h"(x.bits) : "memory"); }
 inline void store_one(u32 at, float x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory"); }
 
-// Four (two) matrices of 8 rows of 16 bytes; lane 8 m + r holds the address of row r of matrix m. Lane 4 i + j gets
-// word j of row i; transposed, for elements of 2 bytes, elements 2 j and 2 j + 1 of column i.
-inline void load_matrices(u32 (&to)[4], u32 row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(row)
-               : "memory");
-}
-inline void load_two_matrices(u32 (&to)[4], u32 row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-               : "=r"(to[0]), "=r"(to[1])
-               : "r"(row)
-               : "memory");
-}
-inline void load_transposed(u32 &to, u32 row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(to) : "r"(row) : "memory");
-}
-inline void load_transposed(u32 &a, u32 &b, u32 row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-               : "=r"(a), "=r"(b)
-               : "r"(row)
-               : "memory");
-}
-inline void load_transposed(u32 &a, u32 &b, u32 &c, u32 &d, u32 row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"(row)
-               : "memory");
-}
-
-inline u32 pack_two(f16, float low, float high) {
-  u32 x;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
-  return x;
-}
-inline u32 pack_two(bf16, float low, float high) {
-  u32 x;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(high), "f"(low));
-  return x;
-}
 inline u32 pack_two(float, float low, float) { return __float_as_uint(low); }
 inline float unpack(f16, u32 word, int half) {
   f16 x = {(u16)(half ? word >> 16 : word)};
@@ -196,14 +154,6 @@ inline float unpack(f16, u32 word, int half) {
 }
 inline float unpack(bf16, u32 word, int half) { return __uint_as_float(half ? word & 0xFFFF0000u : word << 16); }
 inline float unpack(float, u32 word, int) { return __uint_as_float(word); }
-
-// Copies 16 bytes to shared memory while the thread goes on; zeros unless `there`.
-inline void fetch(u32 to, const char *from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
-inline void end_fetches() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits until all but the newest N groups of fetches have arrived.
-template <int N> inline void await_fetches() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
 // N words of each lane, as few instructions as go: the lanes' 16 bytes side by side, then 8 and 4.
 template <int N> inline void store_words(char *to, int lane, const u32 (&word)[N]) {
@@ -333,15 +283,9 @@ inline u32 rest_tf32(u32 x, u32 rounded) { return __float_as_uint(__uint_as_floa
 // a[2] and a[1], a[3], those of row i of b in b0 and b1, and columns 2 j, 2 j + 1 of rows i and i + 8 of the sum.
 inline void multiply(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #if PRODUCT == PRODUCT_BF16
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  multiply_16(bf16(), sum, a, b0, b1);
 #elif PRODUCT == PRODUCT_F16
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  multiply_16(f16(), sum, a, b0, b1);
 #elif PRODUCT == PRODUCT_TF32
   const u32 rounded[4] = {round_tf32(a[0]), round_tf32(a[1]), round_tf32(a[2]), round_tf32(a[3])};
   multiply_tf32(sum, rounded, round_tf32(b0), round_tf32(b1));

@@ -4,3 +4,4 @@
 #include "fast.cuh"
 #include "layout.cuh"
 #include "typed.cuh"
+#include "tensor_core.cuh"

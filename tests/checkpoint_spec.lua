@@ -78,6 +78,60 @@ describe("train.loop with a checkpoint", function()
     end
   end)
 
+  it("goes on bit for bit with parameters of 16 bits, their masters and micro-batches", function()
+    local path = folder .. "/half.safetensors"
+    local function half(steps, option)
+      local made = training(steps, option)
+      made.model:to("bfloat16")
+      made.optimizer = pl.optim.AdamW(made.model:parameters(), { lr = 0.01 })
+      made.batch = function() return pl.randn { 4, 3, dtype = "bfloat16" } end
+      made.accumulate = 2
+      return made
+    end
+    local whole = half(12, {})
+    local expected = pl.train.loop(whole)
+    pl.train.loop(half(5, { checkpoint = path }))
+    local second = half(12, { checkpoint = path })
+    local history = pl.train.loop(second)
+    assert.are.equal(5, history.resumed)
+    for i, record in ipairs(history.steps) do assert.are.equal(expected.steps[5 + i].loss, record.loss) end
+    local masters = parameters(whole.optimizer)
+    assert.is_not_nil(masters["1.master.1"])
+    assert.are.same(masters, parameters(second.optimizer))
+    assert.are.same(parameters(whole.model), parameters(second.model))
+  end)
+
+  it("names the last good one when a loss, a gradient or the parameters are not finite", function()
+    local path = folder .. "/c.safetensors"
+    local last = "the last good checkpoint is '" .. path:gsub("%p", "%%%0") .. "', of step 6$"
+    local function broken(step_of, what, option)
+      local now
+      local all = training(20, { checkpoint = path, checkpoint_every = 3 })
+      local batch, loss = all.batch, all.loss
+      all.batch = function(step)
+        now = step
+        return batch(step)
+      end
+      all.loss = function(m, x)
+        local value = loss(m, x)
+        return now < step_of and value or what(m, value)
+      end
+      for name, value in pairs(option or {}) do all[name] = value end
+      return message_of(pl.train.loop, all)
+    end
+    local function no_number(_, value) return value * (0 / 0) end
+    local function steep(m, value) -- without bound at 0
+      return value + pl.sqrt(m[3].weight - m[3].weight:detach()):sum()
+    end
+    assert.matches("loss of step 1 .*; there is no checkpoint yet$", broken(1, no_number))
+    assert.matches("the loss of step 8 is %-?nan.*" .. last, broken(8, no_number))
+    assert.matches("the gradient of step 8 is .*" .. last, broken(8, steep))
+    local free = { clip = false }
+    assert.matches("the norm of the parameters is %-?nan after step 9; " .. last, broken(9, steep, free))
+    local option = training(20, { checkpoint = path })
+    assert.are.equal(6, pl.checkpoint.load(path, { model = option.model, optimizer = option.optimizer }).step)
+  end)
+
   it("has nothing to do after its end", function()
     local path = folder .. "/c.safetensors"
     local stop = function(_, step) return { step = step }, step == 8 end

@@ -190,16 +190,100 @@ describe("cosine", function()
   end)
 end)
 
-describe("Adam", function()
-  it("refuses parameters of 16 bits and says what to do instead", function()
-    for _, dtype in ipairs { "bfloat16", "float16" } do
-      local p = pl.nn.parameter(pl.ones { 2, dtype = dtype })
-      for _, name in ipairs { "Adam", "AdamW" } do
-        assert.matches("optim." .. name .. ": params%[1%]: expected float32 or float64, got " .. dtype
-          .. "; keep master weights in float32 and let autocast round", message_of(pl.optim[name], { p }))
-      end
-      assert.is_not_nil(pl.optim.SGD { p })
+describe("parameters of 16 bits", function()
+  -- Enough elements for several blocks and an end that fills none; a step is far below their spacing.
+  local count <const> = 1300
+  local ways <const> = {
+    { "SGD", { lr = 3e-4, momentum = 0.9, weight_decay = 0.1 } },
+    { "SGD", { lr = 3e-4, momentum = 0.9, nesterov = true } },
+    { "Adam", { lr = 3e-4, weight_decay = 0.1 } },
+    { "AdamW", { lr = 3e-4, weight_decay = 0.1 } },
+  }
+
+  -- A parameter of `dtype`, one of float32 with the same value, and step(): one step of each, with the same gradient.
+  local function pair(dtype, way)
+    local start = (pl.rand { count } + 0.5):to(dtype)
+    local p, q = pl.nn.parameter(start), pl.nn.parameter(start:float())
+    local optimizer, other = pl.optim[way[1]]({ p }, way[2]), pl.optim[way[1]]({ q }, way[2])
+    return p, q, optimizer, function()
+      local g = (pl.rand { count } + 0.5):to(dtype)
+      p.grad, q.grad = g, g:float()
+      optimizer:step()
+      other:step()
     end
+  end
+
+  for _, dtype in ipairs { "bfloat16", "float16" } do
+    for _, way in ipairs(ways) do
+      it(("have a master that %s steps as if it were the parameter, %s"):format(way[1], dtype), function()
+        pl.seed(3)
+        local p, q, optimizer, step = pair(dtype, way)
+        local start = p:clone()
+        for _ = 1, 12 do
+          step()
+          assert.are.equal(dtype, p.dtype)
+          near(q:totable(), optimizer:state_dict()["1.master.1"]:totable(), 0)
+          near(q:to(dtype):totable(), p:totable(), 0)
+        end
+        assert.is_true(pl.ne(p, start):sum():item() > count / 20)
+        for name, tensor in pairs(optimizer:state_dict()) do
+          if name ~= "steps" then assert.are.equal("float32", tensor.dtype) end
+        end
+      end)
+    end
+
+    it("have a master that starts again where they were set, " .. dtype, function()
+      for _, way in ipairs(ways) do
+        local p, q, _, step = pair(dtype, way)
+        for _ = 1, 5 do step() end
+        local set = p:detach():narrow(1, 400, 500)
+        set:copy_(set * 1.5)
+        q:detach():narrow(1, 400, 500):copy_(set)
+        for _ = 1, 5 do step() end
+        near(q:to(dtype):totable(), p:totable(), 0)
+      end
+    end)
+  end
+
+  it("go on bit for bit from a saved state", function()
+    pl.seed(4)
+    local p, _, optimizer, step = pair("bfloat16", ways[4])
+    for _ = 1, 5 do step() end
+    local name = os.tmpname()
+    pl.save(name .. ".safetensors", optimizer:state_dict())
+    local r = pl.nn.parameter(p:clone())
+    local resumed = pl.optim.AdamW({ r }, ways[4][2])
+    resumed:load_state_dict(pl.load(name .. ".safetensors"))
+    os.remove(name .. ".safetensors")
+    os.remove(name)
+    for _ = 1, 5 do
+      step()
+      r.grad = p.grad
+      resumed:step()
+      near(p:totable(), r:totable(), 0)
+    end
+    local other = resumed:state_dict()
+    for key, tensor in pairs(optimizer:state_dict()) do near(tensor:totable(), other[key]:totable(), 0) end
+  end)
+
+  it("stand beside others in one group, and are clipped with them", function()
+    local half, single = pl.nn.parameter(pl.ones { 2, dtype = "bfloat16" }), pl.nn.parameter(pl.ones { 2 })
+    local optimizer = pl.optim.AdamW({ half, single }, { lr = 0.25, weight_decay = 0 })
+    half.grad, single.grad = pl.full({ 2 }, 3, { dtype = "bfloat16" }), pl.full({ 2 }, 4)
+    near(math.sqrt(50), pl.optim.get_total_norm { half.grad, single.grad }, 1e-6)
+    near(math.sqrt(50), pl.optim.clip_grad_norm({ half, single }, 1), 1e-6)
+    near(3 / math.sqrt(50), half.grad:float():totable()[1], 2e-3)
+    near(4 / math.sqrt(50), single.grad:totable()[1], 1e-6)
+    optimizer:step()
+    near({ 0.75, 0.75 }, half:totable(), 1e-5)
+    near({ 0.75, 0.75 }, single:totable(), 1e-5)
+    assert.is_nil(optimizer:state_dict()["1.master.2"])
+  end)
+
+  it("have norms that are added up in float32", function()
+    local p = pl.nn.parameter(pl.zeros { 100000, dtype = "bfloat16" })
+    p.grad = pl.full({ 100000 }, 2 ^ -70, { dtype = "bfloat16" }) -- squares that no bfloat16 sum would count
+    near(1, pl.optim.clip_grad_norm({ p }, 1) / (2 ^ -70 * math.sqrt(100000)), 1e-5)
   end)
 end)
 

@@ -175,7 +175,7 @@ describe("train.loop", function()
       error("on purpose")
     end
     assert.matches("on purpose", message_of(pl.train.loop, option))
-    assert.are.equal(before, pl.memory().cpu.buffers)
+    assert.are.equal(before - 2, pl.memory().cpu.buffers) -- the gradients went before the forward
   end)
 
   it("gives a monitor what it records", function()
@@ -212,10 +212,83 @@ describe("train.loop", function()
     assert.matches("^fit.*loss 0.0000\n$", bar)
   end)
 
+  it("follows the mean of micro-batches as it would one batch of them all", function()
+    local function trained(micro)
+      local option = setting(6)
+      option.clip, option.evaluate = 1, nil
+      option.optimizer = pl.optim.AdamW(option.model:parameters(), { lr = 0.1 })
+      local x = pl.randn { 6, 12, 1 }
+      option.accumulate = micro
+      option.batch = function(step, i)
+        local rows = 12 // micro
+        local part = x:select(1, step):narrow(1, (i - 1) * rows + 1, rows)
+        return { x = part, y = part * 2 }
+      end
+      return pl.train.loop(option), option.model
+    end
+    local whole, model = trained(1)
+    for _, micro in ipairs { 2, 3 } do
+      local history, other = trained(micro)
+      for step, record in ipairs(history.steps) do
+        near(whole.steps[step].loss, record.loss, 1e-5)
+        near(whole.steps[step].grad_norm, record.grad_norm, 1e-5)
+      end
+      near(model.weight:totable(), other.weight:totable(), 1e-5)
+    end
+  end)
+
+  it("adds up gradients of 16 bits in float32", function()
+    local model = pl.nn.Linear(1, 1, { bias = false }):to("bfloat16")
+    local gradient
+    local optimizer = pl.optim.SGD(model:parameters(), { lr = 0 })
+    local step = optimizer.step
+    function optimizer:step()
+      gradient = model.weight.grad:item()
+      return step(self)
+    end
+    pl.train.loop {
+      model = model, optimizer = optimizer, steps = 1, progress = false, accumulate = 513,
+      batch = function(_, i) return pl.full({ 1, 1 }, i == 1 and 512 or 1, { dtype = "bfloat16" }) end,
+      loss = function(m, x) return m(x):sum() * 513 end,
+    }
+    near(1024, gradient, 0) -- one by one they would all be lost beside 512 in bfloat16
+  end)
+
+  it("takes no step whose micro-batches end early, and asks for no others", function()
+    local option, asked = setting(50), {}
+    local batch, before = option.batch, nil
+    option.accumulate = 2
+    option.batch = function(step, i)
+      asked[#asked + 1] = ("%d.%d"):format(step, i)
+      if step == 2 then before = option.model.weight:item() end
+      if step < 2 or i < 2 then return batch(step) end
+    end
+    assert.are.equal(1, #pl.train.loop(option).steps)
+    assert.are.same({ "1.1", "1.2", "2.1", "2.2" }, asked)
+    near(before, option.model.weight:item(), 0)
+  end)
+
+  it("adds to the record what report gives", function()
+    local option = setting(3)
+    option.report = function(record) return { double_step = 2 * record.step } end
+    option.log = os.tmpname()
+    assert.are.equal(6, pl.train.loop(option).steps[3].double_step)
+    local lines = {}
+    for line in io.lines(option.log) do lines[#lines + 1] = pl.json_decode(line).double_step end
+    os.remove(option.log)
+    option.log = nil
+    assert.are.same({ 2, 4, 6 }, lines)
+    option.report = function() return { loss = 1 } end
+    assert.matches("report: expected numbers under new names, got loss = 1", message_of(pl.train.loop, option))
+    option.report = function() return 1 end
+    assert.matches("report: expected it to return a table of numbers, got a number",
+      message_of(pl.train.loop, option))
+  end)
+
   it("names what is wrong with its options", function()
     local option = setting(1)
     option.batches = option.batch
-    assert.matches("unknown option 'batches'; expected autocast, batch", message_of(pl.train.loop, option))
+    assert.matches("unknown option 'batches'; expected accumulate, autocast, batch", message_of(pl.train.loop, option))
     option.batches, option.model = nil, 4
     assert.matches("model: expected a module, got a number", message_of(pl.train.loop, option))
     option = setting(1)
@@ -224,6 +297,9 @@ describe("train.loop", function()
     option = setting(1)
     option.batch = nil
     assert.matches("batch: expected a function, got nothing", message_of(pl.train.loop, option))
+    option = setting(1)
+    option.accumulate = 0
+    assert.matches("accumulate: expected an integer of at least 1, got 0", message_of(pl.train.loop, option))
     option = setting(1)
     option.evaluate = function() return "good" end
     assert.matches("evaluate: expected it to return a number or a table of numbers, got a string",

@@ -225,7 +225,7 @@ static void read_all(reading *r) {
 
 typedef struct {
   reading r;
-  pl_tensor *out[2];
+  pl_tensor *out[PL_NODE_OUTPUTS];
 } operation_run;
 
 static pl_status run_operation(void *context) {
@@ -237,8 +237,8 @@ static int call_operation(lua_State *L) {
   const signature *s = lua_touserdata(L, lua_upvalueindex(1));
   operation_run run = {.r = {.L = L, .s = s}};
   read_all(&run.r);
-  pl_tensor **place[2];
-  luaL_checkstack(L, 4, "results");
+  pl_tensor **place[PL_NODE_OUTPUTS];
+  luaL_checkstack(L, PL_NODE_OUTPUTS + 2, "results");
   for (int i = 0; i < s->operation->outputs; i++) place[i] = pl_push_handle(L);
   pl_run(L, s->operation->name, run_operation, &run);
   int results = 0;

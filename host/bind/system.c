@@ -337,8 +337,9 @@ static double number_field(lua_State *L, const char *name) {
   return value;
 }
 
-/* adam_step{ parameters=, first=, second=, rate=, beta1=, beta2=, epsilon=, decay=, step=, decoupled= }: in place, from
- * the parameters' gradients; those without one are left alone. */
+/* adam_step{ parameters=, first=, second=, master=, rate=, beta1=, beta2=, epsilon=, decay=, step=, decoupled= }: in
+ * place, from the parameters' gradients; those without one are left alone. master has a tensor, float32, at the place
+ * of each parameter of 16 bits. */
 static int adam_step(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
@@ -353,20 +354,21 @@ static int adam_step(lua_State *L) {
   lua_getfield(L, 1, "decoupled");
   factors.decoupled = lua_toboolean(L, -1);
   lua_settop(L, 1);
-  static const char *const lists[] = {"parameters", "first", "second"};
-  for (int i = 0; i < 3; i++)
+  enum { LISTS = 4 };
+  static const char *const lists[LISTS] = {"parameters", "first", "second", "master"};
+  for (int i = 0; i < LISTS; i++)
     if (lua_getfield(L, 1, lists[i]) != LUA_TTABLE)
       return pl_error(L, "adam_step: %s: expected a table of tensors, got %s", lists[i], luaL_typename(L, -1));
   int count = (int)luaL_len(L, 2);
-  pl_tensor **t = lua_newuserdatauv(L, (size_t)(3 * count + 1) * sizeof *t, 0); /* the tables keep the tensors */
-  for (int k = 0; k < 3; k++)
+  pl_tensor **t = lua_newuserdatauv(L, (size_t)(LISTS * count + 1) * sizeof *t, 0); /* the tables keep the tensors */
+  for (int k = 0; k < LISTS; k++)
     for (int i = 0; i < count; i++) {
-      lua_geti(L, 2 + k, i + 1);
-      t[k * count + i] = pl_check_tensor(L, -1, "adam_step", lists[k]);
+      bool absent = lua_geti(L, 2 + k, i + 1) == LUA_TNIL && k == LISTS - 1;
+      t[k * count + i] = absent ? NULL : pl_check_tensor(L, -1, "adam_step", lists[k]);
       lua_pop(L, 1);
     }
   bool was = pl_set_recording(false);
-  pl_status status = pl_adam_step(t, t + count, t + 2 * count, count, &factors);
+  pl_status status = pl_adam_step(t, t + count, t + 2 * count, t + 3 * count, count, &factors);
   pl_set_recording(was);
   pl_raise_unless_ok(L, status);
   return 0;

@@ -33,6 +33,12 @@ pl_status pl_cpu_cross_entropy(pl_device *device, const pl_cross_entropy *entrop
                                const pl_array *shift);
 pl_status pl_cpu_cross_entropy_gradient(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
                                         const pl_array *g, const pl_array *gradient);
+bool pl_cpu_attends(pl_device *device, pl_dtype type, int64_t features);
+pl_status pl_cpu_attention(pl_device *device, const pl_attention *attention, const pl_array *out,
+                           const pl_array *logsumexp);
+pl_status pl_cpu_attention_gradient(pl_device *device, const pl_attention *attention, const pl_array *out,
+                                    const pl_array *logsumexp, const pl_array *g, const pl_array *gq,
+                                    const pl_array *gk, const pl_array *gv);
 pl_status pl_cpu_squares(pl_device *device, const pl_array *const arrays[], int count, const pl_array *out);
 pl_status pl_cpu_scale(pl_device *device, const pl_array *const arrays[], int count, double factor);
 pl_status pl_cpu_adam(pl_device *device, const pl_adam *steps, int count);

@@ -31,7 +31,7 @@ static pl_status check_labels(const job *work) {
     if (work->entropy->ignoring && label == work->entropy->ignored) continue;
     PL_REQUIRE(label >= PL_INDEX_BASE && label < work->classes + PL_INDEX_BASE,
                "index: value %lld at position %lld is outside 1..%lld", (long long)label,
-               (long long)row + PL_INDEX_BASE, (long long)work->classes);
+               (long long)(work->entropy->first + row) + PL_INDEX_BASE, (long long)work->classes);
   }
   return PL_OK;
 }

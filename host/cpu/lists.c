@@ -46,10 +46,30 @@ pl_status pl_cpu_scale(pl_device *device, const pl_array *const arrays[], int co
   return PL_OK;
 }
 
+/* The elements of a master from `start` on that are not the parameter's any more, as somebody set these, become so. */
+static void follow_parameter(const pl_adam *step, float *master, int64_t start, int64_t n) {
+  _Alignas(64) char stored[PL_BLOCK_BYTES], rounded[PL_BLOCK_BYTES], room[PL_BLOCK_BYTES];
+  const pl_kernels *kernels = pl_cpu_kernels();
+  pl_dtype type = step->parameter->dtype;
+  kernels->store[PL_COMPUTE_F32][type](n, stored, master);
+  kernels->load[PL_COMPUTE_F32][type](n, rounded, stored);
+  const float *was = (float *)rounded, *now = pl_blocks_read(step->parameter, PL_COMPUTE_F32, start, n, room);
+  for (int64_t i = 0; i < n; i++)
+    if (was[i] != now[i]) master[i] = now[i];
+}
+
+static void adam_block(const pl_adam *step, pl_compute compute, const double *factors, int64_t start, int64_t n) {
+  _Alignas(64) char room[PL_BLOCK_BYTES];
+  size_t at = (size_t)start * pl_compute_size(compute);
+  char *stepped = (char *)pl_array_data(step->master ? step->master : step->parameter) + at;
+  if (step->master) follow_parameter(step, (float *)stepped, start, n);
+  pl_cpu_kernels()->adam[compute](n, stepped, pl_blocks_read(step->gradient, compute, start, n, room),
+                                  (char *)pl_array_data(step->first) + at, (char *)pl_array_data(step->second) + at,
+                                  factors);
+  if (step->master) pl_blocks_write(step->parameter, compute, start, n, stepped);
+}
+
 static pl_status adam(const pl_adam *step) {
-  const pl_array *p = step->parameter;
-  PL_REQUIRE(p->dtype == PL_F32 || p->dtype == PL_F64, "adam: parameters of float32 or float64 only, got %s",
-             pl_dtype_name(p->dtype));
   const double factors[PL_ADAM_FACTORS] = {
       [PL_ADAM_RATE] = step->rate,
       [PL_ADAM_BETA1] = step->beta1,
@@ -60,17 +80,11 @@ static pl_status adam(const pl_adam *step) {
       [PL_ADAM_CORRECTION2] = step->correction2,
       [PL_ADAM_DECOUPLED] = step->decoupled,
   };
-  pl_compute compute = pl_compute_of(p->dtype);
-  size_t size = pl_compute_size(compute);
-  int64_t count = pl_array_count(p), piece = PL_PARALLEL_MIN;
-#pragma omp parallel for if (count > piece)
-  for (int64_t start = 0; start < count; start += piece) {
-    int64_t n = count - start < piece ? count - start : piece;
-    size_t at = (size_t)start * size;
-    pl_cpu_kernels()->adam[compute](n, (char *)pl_array_data(p) + at, (char *)pl_array_data(step->gradient) + at,
-                                    (char *)pl_array_data(step->first) + at, (char *)pl_array_data(step->second) + at,
-                                    factors);
-  }
+  pl_compute compute = pl_compute_of(step->parameter->dtype);
+  int64_t count = pl_array_count(step->parameter);
+#pragma omp parallel for if (count > PL_PARALLEL_MIN)
+  for (int64_t start = 0; start < count; start += PL_BLOCK)
+    adam_block(step, compute, factors, start, count - start < PL_BLOCK ? count - start : PL_BLOCK);
   return PL_OK;
 }
 

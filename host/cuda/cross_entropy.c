@@ -8,7 +8,7 @@ typedef struct {
   void *loss, *shift;
   const void *g;
   void *gradient;
-  int64_t rows, classes, row, g_row, ignoring, ignored;
+  int64_t rows, classes, first, row, g_row, ignoring, ignored;
   double smoothing;
   pl_complaints complaint;
 } job;
@@ -38,6 +38,7 @@ static job job_of(const pl_cuda *cuda, const pl_cross_entropy *entropy, const pl
                .shift = pl_array_data(shift),
                .rows = entropy->logits->size[0],
                .classes = entropy->logits->size[1],
+               .first = entropy->first,
                .row = entropy->logits->stride[0],
                .ignoring = entropy->ignoring,
                .ignored = entropy->ignored,

@@ -69,7 +69,8 @@ enum {
   PL_FAMILY_SQUARES,
   PL_FAMILY_SCALE,
   PL_FAMILY_RECURRENCE,
-  PL_FAMILY_FUSED
+  PL_FAMILY_FUSED,
+  PL_FAMILY_ATTENTION
 };
 pl_cu_function pl_cuda_kernel_found(const pl_cuda *cuda, uint64_t key);
 /* Compiles kernels/FILE behind `prelude` (generated text; may be NULL) with `options`, loads it, and remembers the

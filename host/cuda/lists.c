@@ -29,7 +29,9 @@ void pl_list_prelude(pl_dtype type, pl_text *text) {
   pl_text_print(text, "typedef %s ACC;\n#define TYPE %s\n", compute_type(type), pl_layout_type(type));
 }
 
-void pl_adam_prelude(pl_dtype type, pl_text *text) { pl_text_print(text, "typedef %s T;\n", compute_type(type)); }
+void pl_adam_prelude(pl_dtype type, pl_text *text) {
+  pl_text_print(text, "typedef %s T;\n#define TYPE %s\n", compute_type(type), pl_layout_type(type));
+}
 
 static pl_status load(pl_cuda *cuda, int family, const char *name, void (*prelude)(pl_dtype type, pl_text *text),
                       pl_dtype type, pl_cu_function *function) {
@@ -113,7 +115,7 @@ pl_status pl_cuda_scale(pl_device *device, const pl_array *const arrays[], int c
 
 /* As in kernels/adam.cu. */
 typedef struct {
-  void *parameter[TENSORS], *first[TENSORS], *second[TENSORS];
+  void *parameter[TENSORS], *master[TENSORS], *first[TENSORS], *second[TENSORS];
   const void *gradient[TENSORS];
   int64_t count[TENSORS];
   uint32_t chunk[TENSORS + 1];
@@ -132,6 +134,7 @@ static pl_status adam_together(pl_cuda *cuda, pl_cu_function function, const pl_
                   .shrink = step->decoupled ? 1 - step->rate * step->decay : 1};
   for (int i = 0; i < count; i++) {
     job.parameter[i] = pl_array_data(steps[i].parameter);
+    job.master[i] = steps[i].master ? pl_array_data(steps[i].master) : NULL;
     job.first[i] = pl_array_data(steps[i].first);
     job.second[i] = pl_array_data(steps[i].second);
     job.gradient[i] = pl_array_data(steps[i].gradient);
@@ -148,8 +151,6 @@ pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count) {
   pl_cu_function function;
   pl_dtype type = steps->parameter->dtype;
   PL_TRY(pl_cuda_enter(device, &cuda));
-  PL_REQUIRE(type == PL_F32 || type == PL_F64, "adam: parameters of float32 or float64 only, got %s",
-             pl_dtype_name(type));
   PL_TRY(load(cuda, PL_FAMILY_ADAM, "adam", pl_adam_prelude, type, &function));
   for (int done = 0; done < count; done += TENSORS)
     PL_TRY(adam_together(cuda, function, steps + done, count - done < TENSORS ? count - done : TENSORS));

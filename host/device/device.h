@@ -26,9 +26,11 @@ typedef struct {
 } pl_compilations;
 
 /* One step of Adam or AdamW over one parameter; all arrays contiguous, same shape; first and second have the
- * parameter's type. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
+ * type in which the step is computed: float64 for float64, else float32. A parameter of 16 bits has a master of that
+ * type, too, which takes the step and which the parameter then is, rounded; where it is not before the step, because
+ * somebody set it, the master starts again from the parameter. correction1 = 1 - beta1^t, correction2 = 1 - beta2^t. */
 typedef struct {
-  const pl_array *parameter, *gradient, *first, *second;
+  const pl_array *parameter, *master, *gradient, *first, *second; /* master: NULL unless the parameter has 16 bits */
   double rate, beta1, beta2, epsilon, decay, correction1, correction2;
   bool decoupled; /* AdamW: decay multiplies the parameter instead of joining the gradient */
 } pl_adam;
@@ -49,7 +51,18 @@ typedef struct {
   bool ignoring; /* rows whose label is `ignored` have loss and gradient 0 */
   int64_t ignored;
   double smoothing;
+  int64_t first; /* what a complaint about a label adds to the number of its row */
 } pl_cross_entropy;
+
+/* Attention: out = softmax(scale q k^T) v for each of the B H heads, with q and out [B,H,T,D], k and v [B,H,S,D], S >
+ * 0, of one floating-point type; T <= S where causal, and then query t sees the keys up to S - T + t only. Features
+ * have stride 1, and where D of them are a multiple of 16 bytes, so are all starts of rows, also of the gradients. The
+ * logarithm of each query's sum of exponentials is [B,H,T], contiguous float32, or float64 for float64. */
+typedef struct {
+  const pl_array *q, *k, *v;
+  double scale;
+  bool causal;
+} pl_attention;
 
 typedef struct pl_group pl_group; /* host/device/group.h */
 typedef struct pl_peers pl_peers; /* host/base/peers.h */
@@ -104,9 +117,18 @@ struct pl_device {
   /* loss and shift [rows], contiguous float32, or float64 for float64; shift: log(sum(exp(logits))). */
   pl_status (*cross_entropy)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *loss,
                              const pl_array *shift);
-  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits. */
+  /* From g [rows] of loss's type and any stride, the gradient at loss: `gradient`, contiguous, like logits, and it may
+   * be the logits themselves, which are then overwritten. */
   pl_status (*cross_entropy_gradient)(pl_device *device, const pl_cross_entropy *entropy, const pl_array *shift,
                                       const pl_array *g, const pl_array *gradient);
+  /* Whether the next two take heads of that type and number of features. */
+  bool (*attends)(pl_device *device, pl_dtype type, int64_t features);
+  pl_status (*attention)(pl_device *device, const pl_attention *attention, const pl_array *out,
+                         const pl_array *logsumexp);
+  /* From both results and g, the gradient at out, those of q, k and v; each is NULL where not wanted. */
+  pl_status (*attention_gradient)(pl_device *device, const pl_attention *attention, const pl_array *out,
+                                  const pl_array *logsumexp, const pl_array *g, const pl_array *gq, const pl_array *gk,
+                                  const pl_array *gv);
   /* Steps over `count` parameters of one type that differ in their arrays only. */
   pl_status (*adam)(pl_device *device, const pl_adam *steps, int count);
   bool host_memory; /* what allocate gives is memory that the host reads and writes */

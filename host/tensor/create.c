@@ -35,22 +35,36 @@ pl_status pl_random(pl_device *device, pl_dtype dtype, int rank, const int64_t *
 }
 
 /* One parameter's part of the step, checked. */
-static pl_status adam_part(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, const pl_adam *factors,
-                           pl_adam *part) {
+static pl_status adam_part(pl_tensor *parameter, pl_tensor *first, pl_tensor *second, pl_tensor *master,
+                           const pl_adam *factors, pl_adam *part) {
   pl_tensor *gradient = parameter->gradient;
-  pl_tensor *const all[] = {parameter, first, second, gradient};
-  static const char *const names[] = {"parameter", "first moment", "second moment", "gradient"};
-  for (int i = 0; i < 4; i++) {
-    PL_REQUIRE(pl_array_same_shape(&all[i]->array, &parameter->array) &&
-                   all[i]->array.dtype == parameter->array.dtype &&
-                   pl_tensor_device(all[i]) == pl_tensor_device(parameter),
-               "adam: the %s is %s %s, expected %s %s as the parameter", names[i], pl_dtype_name(all[i]->array.dtype),
-               pl_shape_text(&all[i]->array), pl_dtype_name(parameter->array.dtype), pl_shape_text(&parameter->array));
-    PL_REQUIRE(pl_array_contiguous(&all[i]->array), "adam: the %s must be contiguous", names[i]);
+  pl_dtype type = parameter->array.dtype, wide = type == PL_F64 ? PL_F64 : PL_F32;
+  PL_REQUIRE(pl_dtype_is_float(type), "adam: the parameter is %s, expected a floating-point type", pl_dtype_name(type));
+  PL_REQUIRE((type == wide) == !master, "adam: a master is for parameters of 16 bits, which need one; this is %s",
+             pl_dtype_name(type));
+  const struct {
+    const char *name;
+    pl_tensor *tensor;
+    pl_dtype type;
+  } all[] = {{"gradient", gradient, type},
+             {"parameter", parameter, type},
+             {"first moment", first, wide},
+             {"second moment", second, wide},
+             {"master", master, wide}};
+  int count = master ? 5 : 4;
+  for (int i = 0; i < count; i++) {
+    const pl_array *array = &all[i].tensor->array;
+    PL_REQUIRE(pl_array_same_shape(array, &parameter->array) && array->dtype == all[i].type &&
+                   pl_tensor_device(all[i].tensor) == pl_tensor_device(parameter),
+               "adam: the %s is %s %s on %s, expected %s %s on %s", all[i].name, pl_dtype_name(array->dtype),
+               pl_shape_text(array), pl_tensor_device(all[i].tensor)->name, pl_dtype_name(all[i].type),
+               pl_shape_text(&parameter->array), pl_tensor_device(parameter)->name);
+    PL_REQUIRE(pl_array_contiguous(array), "adam: the %s must be contiguous", all[i].name);
   }
-  for (int i = 0; i < 3; i++) PL_TRY(pl_tensor_mutate(all[i], "adam"));
+  for (int i = 1; i < count; i++) PL_TRY(pl_tensor_mutate(all[i].tensor, "adam"));
   *part = *factors;
   part->parameter = &parameter->array;
+  part->master = master ? &master->array : NULL;
   part->first = &first->array;
   part->second = &second->array;
   part->gradient = &gradient->array;
@@ -62,13 +76,14 @@ static bool alike(const pl_adam *a, const pl_adam *b) {
   return a->parameter->buffer->device == b->parameter->buffer->device && a->parameter->dtype == b->parameter->dtype;
 }
 
-pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
-                       const pl_adam *factors) {
+pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[],
+                       pl_tensor *const master[], int count, const pl_adam *factors) {
   pl_adam *parts = pl_allocate((size_t)(count + 1) * sizeof *parts);
   pl_status status = PL_OK;
   int made = 0;
   for (int i = 0; i < count && status == PL_OK; i++)
-    if (parameter[i]->gradient) status = adam_part(parameter[i], first[i], second[i], factors, &parts[made++]);
+    if (parameter[i]->gradient)
+      status = adam_part(parameter[i], first[i], second[i], master[i], factors, &parts[made++]);
   for (int start = 0, end; start < made && status == PL_OK; start = end) {
     for (end = start + 1; end < made && alike(&parts[start], &parts[end]);) end++;
     pl_device *device = parts[start].parameter->buffer->device;

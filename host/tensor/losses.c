@@ -84,7 +84,11 @@ pl_status pl_op_cross_entropy(const pl_call *call, pl_tensor *out[]) {
   if (status == PL_OK) status = pl_tensor_new(device, type, 1, &rows, &shift);
   if (status == PL_OK) status = pl_tensor_new(device, type, last, logits->array.size, &losses);
   if (status == PL_OK) {
-    pl_cross_entropy entropy = {&flat->array, &column->array, call->integer[1] != 0, call->integer[0], call->number[0]};
+    pl_cross_entropy entropy = {.logits = &flat->array,
+                                .labels = &column->array,
+                                .ignoring = call->integer[1] != 0,
+                                .ignored = call->integer[0],
+                                .smoothing = call->number[0]};
     pl_array of_rows = losses->array;
     of_rows.rank = 1, of_rows.size[0] = rows, of_rows.stride[0] = 1;
     status = device->cross_entropy(device, &entropy, &of_rows, &shift->array);

@@ -6,6 +6,7 @@ const pl_operation pl_operations[] = {
     {"transpose", "self:t i:d j:d", 1, pl_op_transpose},
     {"permute", "self:t order:S", 1, pl_op_permute},
     {"narrow", "self:t dim:d start:i length:i", 1, pl_op_narrow},
+    {"pieces", "self:t dim:d size:i", PL_NODE_OUTPUTS, pl_op_pieces},
     {"select", "self:t dim:d index:i", 1, pl_op_select},
     {"unsqueeze", "self:t dim:i", 1, pl_op_unsqueeze},
     {"squeeze", "self:t dim:D?", 1, pl_op_squeeze},
@@ -28,6 +29,7 @@ const pl_operation pl_operations[] = {
     {"softmax", "self:t dim:d?=-1", 1, pl_op_softmax},
     {"log_softmax", "self:t dim:d?=-1", 1, pl_op_log_softmax},
     {"logsumexp", "self:t dim:D? keepdim:b?", 1, pl_op_logsumexp},
+    {"scaled_dot_product_attention", "query:t key:t value:t causal:b? scale:x?=nan", 1, pl_op_attention},
     {"layer_norm", "self:t weight:t? bias:t? eps:x?=1e-5", 1, pl_op_layer_norm},
     {"rms_norm", "self:t weight:t? eps:x?=1e-6", 1, pl_op_rms_norm},
     {"dropout", "self:t p:x", 1, pl_op_dropout},
@@ -37,5 +39,8 @@ const pl_operation pl_operations[] = {
     {"embedding", "weight:t index:t", 1, pl_op_embedding},
     {"one_hot", "index:t classes:i", 1, pl_op_one_hot},
     {"cross_entropy", "logits:t labels:t ignore_index:i?=0 ignoring:b? label_smoothing:x?=0", 1, pl_op_cross_entropy},
+    {"linear_cross_entropy",
+     "x:t weight:t labels:t bias:t? ignore_index:i?=0 ignoring:b? label_smoothing:x?=0 chunk:i?=0", 1,
+     pl_op_linear_cross_entropy},
 };
 const int pl_operation_count = sizeof pl_operations / sizeof *pl_operations;

@@ -87,9 +87,9 @@ pl_status pl_sum_of_squares(pl_tensor *const list[], int count, pl_tensor **out)
 pl_status pl_scale_all(pl_tensor *const list[], int count, double factor);
 
 /* One Adam step over `count` parameters; those without a gradient are left alone. Checks first that shapes, types and
- * devices agree. */
-pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[], int count,
-                       const pl_adam *factors);
+ * devices agree. master[i] is NULL unless parameter i has 16 bits. */
+pl_status pl_adam_step(pl_tensor *const parameter[], pl_tensor *const first[], pl_tensor *const second[],
+                       pl_tensor *const master[], int count, const pl_adam *factors);
 
 /* The whole recurrence as one node. `r` carries cell, product, cut and clip; its arrays and sizes are filled in here.
  * recurrent, bias, initial, lengths may be NULL; parameters [cell->params]; lengths [B] int64. outputs: 'a' all states,
@@ -98,15 +98,15 @@ pl_status pl_recur(pl_recurrence r, pl_tensor *input, pl_tensor *recurrent, pl_t
                    pl_tensor *const *parameters, pl_tensor *initial, pl_tensor *lengths, char outputs,
                    pl_tensor **states, pl_tensor **last);
 
-/* ---- what the table lists, by family: views.c, reduce.c, matmul.c, normalise.c,
- * losses.c, index.c ---- */
+/* ---- what the table lists, by family: views.c, pieces.c, reduce.c, matmul.c, normalise.c,
+ * attention.c, losses.c, linear_cross_entropy.c, index.c ---- */
 extern pl_operation_run pl_op_reshape, pl_op_transpose, pl_op_permute, pl_op_narrow, pl_op_select, pl_op_unsqueeze,
-    pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack;
+    pl_op_squeeze, pl_op_expand, pl_op_contiguous, pl_op_clone, pl_op_detach, pl_op_cat, pl_op_stack, pl_op_pieces;
 extern pl_operation_run pl_op_sum, pl_op_mean, pl_op_var, pl_op_max, pl_op_min, pl_op_argmax, pl_op_argmin, pl_op_norm,
     pl_op_cumsum;
 extern pl_operation_run pl_op_matmul;
 extern pl_operation_run pl_op_softmax, pl_op_log_softmax, pl_op_logsumexp, pl_op_layer_norm, pl_op_rms_norm,
-    pl_op_dropout, pl_op_cross_entropy;
+    pl_op_dropout, pl_op_attention, pl_op_cross_entropy, pl_op_linear_cross_entropy;
 extern pl_operation_run pl_op_gather, pl_op_index_select, pl_op_scatter_add, pl_op_embedding, pl_op_one_hot;
 
 #endif

@@ -58,7 +58,7 @@ pl_status pl_backward_watched(pl_tensor *tensor, pl_tensor *seed, const pl_leaf_
  * arrived at result k (never for nodes of one result). */
 typedef pl_status (*pl_backward_rule)(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]);
 
-enum { PL_NODE_INTEGERS = 4, PL_NODE_OUTPUTS = 2 };
+enum { PL_NODE_INTEGERS = 4, PL_NODE_OUTPUTS = 4 };
 
 typedef struct {
   pl_node *node;   /* that computed it */

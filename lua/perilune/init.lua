@@ -49,6 +49,7 @@ for _, row in ipairs(core.operations) do pl[row.name] = core[row.name] end
 --- Asks the user for a line that is not shown while it is typed: password([prompt]) -> text.
 function pl.password(prompt) return core.input(prompt, true) end
 for name, f in pairs(require "perilune.tensor") do pl[name] = f end
+for name, f in pairs(require "perilune.cross_entropy") do pl[name] = f end
 for name, f in pairs(require "perilune.pointwise") do pl[name] = f end
 
 -- What can be completed after "pl.", loaded or not.

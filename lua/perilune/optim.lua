@@ -5,6 +5,11 @@
 --
 -- Parameters are a list of tensors, or a list of groups { params = {..}, lr =, weight_decay =, .. } whose options go
 -- before those of the optimiser.
+--
+-- A parameter of 16 bits, as model:to("bfloat16") makes them, has a master in the state: its value in float32, which
+-- takes the steps, most of them smaller than the spacing of 16-bit numbers. The parameter is the master rounded. The
+-- master starts from the parameter when the optimiser is made, and again, element by element, wherever the parameter
+-- was set since by somebody else (as load_state_dict of the model does). All else in the state is float32 as well.
 local core = require "perilune.core"
 local pl = require "perilune"
 local declared = require "perilune.code.declared"
@@ -26,17 +31,6 @@ local function check_parameters(who, list)
     core.retain(tensor)
   end
   return list
-end
-
--- Adam's second moments are squares, which 16 bits cannot hold, and its steps are below a 16-bit parameter's spacing.
-local function check_master_weights(who, list)
-  for i, tensor in ipairs(list) do
-    local dtype = tensor.dtype
-    if dtype ~= "float32" and dtype ~= "float64" then
-      check.fail('%s: params[%d]: expected float32 or float64, got %s; keep master weights in float32 and let autocast '
-        .. 'round the products: pl.autocast, or autocast = "bfloat16" of pl.train.loop', who, i, dtype)
-    end
-  end
 end
 
 local function check_values(who, values, ranges)
@@ -62,7 +56,6 @@ local function read_groups(class, params, options)
   for i, given in ipairs(listed) do
     local group = check.options(who, given, known)
     check_parameters(who, group.params)
-    if class.master_weights then check_master_weights(who, group.params) end
     check_values(who, group, class.ranges)
     for _, tensor in ipairs(group.params) do
       if seen[tensor] then check.fail("%s: params: a tensor is there twice (group %d)", who, i) end
@@ -74,15 +67,31 @@ local function read_groups(class, params, options)
   return groups
 end
 
+-- The type of what is kept for a parameter.
+local function wide(tensor) return tensor.dtype == "float64" and "float64" or "float32" end
+
 local function zeros_like_all(list)
   local zeros = {}
-  for i, tensor in ipairs(list) do zeros[i] = core.retain(pl.zeros_like(tensor:detach())) end
+  for i, tensor in ipairs(list) do
+    zeros[i] = core.retain(pl.zeros_like(tensor:detach(), { dtype = wide(tensor) }))
+  end
   return zeros
 end
 
+-- The masters of the parameters of 16 bits, at their places in the list.
+local function masters_of(list)
+  local masters = {}
+  for i, tensor in ipairs(list) do
+    if tensor.dtype == "bfloat16" or tensor.dtype == "float16" then
+      masters[i] = core.retain(tensor:detach():contiguous():float())
+    end
+  end
+  return masters
+end
+
 -- A class of optimisers: `about` for help, `defaults` and `ranges` of its options, `slots` the names of what it keeps
--- per parameter, and update(self, group, state) for one group; state[slot] lists a tensor per parameter. With
--- master_weights parameters of 16 bits are refused.
+-- per parameter, and update(self, group, state) for one group; state[slot] lists a tensor per parameter, state.master
+-- one per parameter of 16 bits.
 local function class(name, description)
   local new = setmetatable(description, { __index = Optimizer })
   new.__index, new.__name = new, "optim." .. name
@@ -91,7 +100,7 @@ local function class(name, description)
     local self = setmetatable({ steps = 0, states = {} }, new)
     self.groups = read_groups(new, params, options)
     for i, group in ipairs(self.groups) do
-      local state = {}
+      local state = { master = masters_of(group.params) }
       for _, slot in ipairs(new.slots) do state[slot] = zeros_like_all(group.params) end
       self.states[i] = state
     end
@@ -129,11 +138,12 @@ function Optimizer:set_lr(lr)
 end
 
 --- Name -> tensor: what pl.save takes. Names are "GROUP.SLOT.INDEX" and "steps"; the tensors are the optimiser's own.
+-- The slot "master" is there for parameters of 16 bits.
 function Optimizer:state_dict()
   local dict = { steps = pl.tensor({ self.steps }, { dtype = "int64" }) }
   for i, state in ipairs(self.states) do
     for slot, tensors in pairs(state) do
-      for j, tensor in ipairs(tensors) do dict[("%d.%s.%d"):format(i, slot, j)] = tensor end
+      for j, tensor in pairs(tensors) do dict[("%d.%s.%d"):format(i, slot, j)] = tensor end
     end
   end
   return dict
@@ -168,16 +178,19 @@ momentum, and p moves against it (against g + momentum * sum with nesterov), as 
   slots = { "momentum" },
   update = function(_, group, state)
     for i, p in ipairs(group.params) do
-      local direction = p.grad
-      if direction then
-        if group.weight_decay ~= 0 then direction = direction + p * group.weight_decay end
+      if p.grad then
+        local direction, master = p.grad:to(wide(p)), state.master[i]
+        if master then master:copy_(pl.where(pl.eq(master:to(p.dtype), p), master, p)) end
+        local weight = master or p
+        if group.weight_decay ~= 0 then direction = direction + weight * group.weight_decay end
         if group.momentum ~= 0 then
           local sum = state.momentum[i]
           sum:mul_(group.momentum)
           sum:add_(direction)
           direction = group.nesterov and direction + sum * group.momentum or sum
         end
-        p:add_(direction, -group.lr)
+        weight:add_(direction, -group.lr)
+        if master then p:copy_(master) end
       end
     end
   end,
@@ -193,18 +206,19 @@ end
 -- gradient or, decoupled, on the parameter (Loshchilov and Hutter 2019).
 local function adam_update(decoupled)
   return function(self, group, state)
-    local parameters, first, second = {}, {}, {}
+    local parameters, first, second, master = {}, {}, {}, {}
     for i, p in ipairs(group.params) do
       if p.grad then
         local n = #parameters + 1
         parameters[n], first[n], second[n] = p, state.first[i], state.second[i]
+        master[n] = state.master[i]
       end
     end
     if #parameters == 0 then return end
     core.adam_step {
-      parameters = parameters, first = first, second = second, rate = group.lr, beta1 = group.betas[1],
-      beta2 = group.betas[2], epsilon = group.eps, decay = group.weight_decay, step = self.steps,
-      decoupled = decoupled,
+      parameters = parameters, first = first, second = second, master = master, rate = group.lr,
+      beta1 = group.betas[1], beta2 = group.betas[2], epsilon = group.eps, decay = group.weight_decay,
+      step = self.steps, decoupled = decoupled,
     }
   end
 end
@@ -216,7 +230,7 @@ class("Adam", {
 optim.Adam(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 }): steps by running means of the
 gradient and of its square, with weight decay in the gradient (Kingma and Ba 2015).]],
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 },
-  ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(false),
+  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(false),
 })
 
 class("AdamW", {
@@ -224,7 +238,7 @@ class("AdamW", {
 optim.AdamW(params, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 }): Adam with weight decay on
 the parameter itself (Loshchilov and Hutter 2019).]],
   defaults = { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0.01 },
-  ranges = adam_ranges, slots = { "first", "second" }, master_weights = true, update = adam_update(true),
+  ranges = adam_ranges, slots = { "first", "second" }, update = adam_update(true),
 })
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -247,6 +261,15 @@ local function norm_of(gradients)
   end
   for _, list in pairs(alike) do squares = squares + core.sum_of_squares(list):item() end
   return math.sqrt(squares)
+end
+
+--- The common 2-norm of a list of floating-point tensors of any types and devices, a number; sums of squares are taken
+-- in float32 or wider. The host waits for the devices.
+function optim.get_total_norm(tensors)
+  check.kind("optim.get_total_norm", "tensors", tensors, "table")
+  for i, tensor in ipairs(tensors) do check.tensor("optim.get_total_norm", ("tensors[%d]"):format(i), tensor) end
+  local _ <close> = pl.scope()
+  return pl.no_grad(norm_of, tensors)
 end
 
 local function finite(x)

@@ -9,7 +9,8 @@
 --   }
 --
 -- Options are written `--name value`, `--name=value`, and `--name` alone for a flag. A name with a hyphen has an
--- underscore in the result. An option without a default is nil when it is not given.
+-- underscore in the result. An option without a default is nil when it is not given, but a flag is false, unless it is
+-- `optional`.
 -- With `words = "files"` in the declaration, words that are no options, `-` among them, make the list `files`, nil
 -- where there are none.
 local options = {}
@@ -121,7 +122,7 @@ local function defaults(declaration)
   for _, row in ipairs(declaration) do
     local value = row.default
     if type(value) == "table" then value = table.move(value, 1, #value, 1, {}) end
-    if row[2] == "flag" and value == nil then value = false end
+    if row[2] == "flag" and value == nil and not row.optional then value = false end
     values[(row[1]:gsub("-", "_"))] = value
   end
   return values

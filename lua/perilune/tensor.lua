@@ -1,5 +1,5 @@
--- The part of the tensor API that is easier said in Lua: constructors and methods made of others, losses that reduce,
--- and how a tensor prints.
+-- The part of the tensor API that is easier said in Lua: constructors and methods made of others, and how a tensor
+-- prints.
 local core = require "perilune.core"
 local declared = require "perilune.code.declared"
 local methods = core.methods
@@ -134,6 +134,9 @@ function methods:split(size, dim)
   if type(size) ~= "table" and (math.type(size) ~= "integer" or size < 1) then
     error(("split: size: expected a positive integer or a table, got %s"):format(tostring(size)), 2)
   end
+  if type(size) ~= "table" and whole > 0 and (whole - 1) // size < 4 then
+    return { core.pieces(self, dim, size) } -- whose gradients are put together in one pass
+  end
   while start <= whole do
     local length = type(size) == "table" and size[#parts + 1] or type(size) ~= "table" and size
     if not length or (type(size) == "table" and start + length - 1 > whole) then
@@ -231,42 +234,6 @@ both("allclose", function(a, b, options)
 end)
 
 declared.options(tensor.allclose, closeness)
-
--- Losses -------------------------------------------------------------------------------------------------------------
-
--- The operation itself gives one loss per row; what scripts call reduces them.
-local losses_of_rows = core.cross_entropy
-
-local loss_options <const> = { ignore_index = true, reduction = true, label_smoothing = true }
-
---- cross_entropy(logits, labels [, options]) -> tensor: of logits [.., C] against labels [..] in 1..C (an integer
--- tensor, or a table of integers).
--- options: ignore_index (rows with that label count for nothing), label_smoothing in [0, 1), reduction "mean" (over the
--- rows that count), "sum" or "none".
-function tensor.cross_entropy(logits, labels, options)
-  options = options == nil and {} or options
-  if type(options) ~= "table" then
-    error(("cross_entropy: options: expected a table, got %s"):format(type(options)), 2)
-  end
-  if not core.is_tensor(logits) then
-    error(("cross_entropy: logits: expected a tensor, got %s"):format(type(logits)), 2)
-  end
-  for name in pairs(options) do
-    if not loss_options[name] then error(("cross_entropy: unknown option '%s'"):format(tostring(name)), 2) end
-  end
-  local reduction, ignored = options.reduction or "mean", options.ignore_index
-  if reduction ~= "mean" and reduction ~= "sum" and reduction ~= "none" then
-    error(('cross_entropy: reduction: expected "mean", "sum" or "none", got %s'):format(tostring(reduction)), 2)
-  end
-  if type(labels) == "table" then labels = core.tensor(labels, { dtype = "int64", device = logits.device }) end
-  local losses = losses_of_rows(logits, labels, ignored or 0, ignored ~= nil, options.label_smoothing or 0.0)
-  if reduction == "none" then return losses end
-  if reduction == "sum" then return losses:sum() end
-  if ignored == nil then return losses:mean() end
-  return losses:sum() / core.ne(labels, ignored):sum()
-end
-declared.options(tensor.cross_entropy, loss_options)
-core.cross_entropy, methods.cross_entropy = tensor.cross_entropy, tensor.cross_entropy
 
 -- Types of products -----------------------------------------------------------------------------------------------
 

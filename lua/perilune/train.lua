@@ -15,7 +15,7 @@ local known <const> = {
   model = check.none, optimizer = check.none, steps = check.none, batch = check.none, loss = check.none,
   autocast = check.none, scaler = check.none, clip = check.none, schedule = check.none, evaluate = check.none,
   evaluate_every = check.none, log = check.none, tensorboard = check.none, checkpoint = check.none,
-  checkpoint_every = check.none, state = check.none, monitor = check.none,
+  checkpoint_every = check.none, state = check.none, monitor = check.none, report = check.none, accumulate = 1,
   log_every = 1, progress = true, label = "train", distributed = false,
 }
 
@@ -31,6 +31,8 @@ local function read_options(given)
   check.callable(who, "batch", option.batch)
   check.callable(who, "loss", option.loss)
   check.integer(who, "log_every", option.log_every)
+  check.integer(who, "accumulate", option.accumulate)
+  if option.report then check.callable(who, "report", option.report) end
   if option.autocast and option.autocast ~= "bfloat16" and option.autocast ~= "float16" then
     check.fail('%s: autocast: expected "bfloat16" or "float16", got %s', who, tostring(option.autocast))
   end
@@ -84,6 +86,47 @@ local function forward(option, batch)
   return option.loss(option.model, batch)
 end
 
+-- Ends an error of a training that must not go on: where to go back to.
+local function last_good(option)
+  if not option.checkpoint then return "" end
+  if option.saved == 0 then return "; there is no checkpoint yet" end
+  return ("; the last good checkpoint is '%s', of step %d"):format(option.checkpoint, option.saved)
+end
+
+-- Moves the gradients of parameters of 16 bits to `sums`, where they add up in float32 (those of others do so anyway).
+local function add_up(parameters, sums)
+  for i, p in ipairs(parameters) do
+    local gradient = p.grad
+    if gradient and (p.dtype == "bfloat16" or p.dtype == "float16") then
+      if sums[i] then
+        sums[i]:add_(gradient)
+      else
+        sums[i] = gradient:float():keep()
+      end
+      p.grad = nil
+    end
+  end
+end
+
+-- Forward and backward over a step's micro-batches, each in a scope of its own, which leave the gradients of the mean
+-- of their losses. Returns that mean, a tensor; nil when the batches have ended.
+local function run_batches(option, parameters, step)
+  local count, sums, total = option.accumulate, {}, nil
+  for i = 1, count do
+    local _ <close> = pl.scope()
+    local batch = option.batch(step, i)
+    if batch == nil then return nil end
+    if i == 1 then option.optimizer:zero_grad() end
+    local loss = forward(option, batch)
+    if count > 1 then loss = loss / count end
+    option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss)
+    if count > 1 then add_up(parameters, sums) end
+    total = (total and total + loss:detach() or loss:detach()):keep()
+  end
+  for i, sum in pairs(sums) do parameters[i].grad = sum:to(parameters[i].dtype) end
+  return total
+end
+
 local smallest_scale <const> = 2 ^ -14
 
 -- Clips the gradients and changes the parameters, unless a scaler found a gradient that is not finite.
@@ -92,14 +135,14 @@ local function update(option, parameters, record)
   local good = not scaler or scaler:unscale_(option.optimizer)
   if scaler then record.scale, record.skipped = scaler:get_scale(), not good end
   if scaler and not good and record.scale < smallest_scale then
-    check.fail("train.loop: the gradient of step %d is not finite at any scale of the loss (now %g)", record.step,
-      record.scale)
+    check.fail("train.loop: the gradient of step %d is not finite at any scale of the loss (now %g)%s", record.step,
+      record.scale, last_good(option))
   end
   if good and option.clip then
     record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
     if not_finite(record.grad_norm) then
-      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step",
-        record.step, tostring(record.grad_norm), record.loss)
+      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step%s",
+        record.step, tostring(record.grad_norm), record.loss, last_good(option))
     end
   end
   if not scaler then return option.optimizer:step() end
@@ -107,26 +150,40 @@ local function update(option, parameters, record)
   scaler:update()
 end
 
--- One step inside its own scope. Returns its record, or nil when the batches have ended.
+-- Adds what the user reports of a step to its record. Returns it.
+local function reported(option, record)
+  if not option.report then return nil end
+  local numbers = option.report(record)
+  if type(numbers) ~= "table" then
+    check.fail("train.loop: report: expected it to return a table of numbers, got a %s", type(numbers))
+  end
+  for name, value in pairs(numbers) do
+    if type(name) ~= "string" or type(value) ~= "number" or record[name] ~= nil then
+      check.fail("train.loop: report: expected numbers under new names, got %s = %s", tostring(name), tostring(value))
+    end
+    record[name] = value
+  end
+  return numbers
+end
+
+-- One step inside its own scope. Returns its record, and the part of it that the user reported; nil when the batches
+-- have ended.
 local function take_step(option, parameters, step)
   local _ <close> = pl.scope()
   local began_s = pl.time()
-  local batch = option.batch(step)
-  if batch == nil then return nil end
+  local loss = run_batches(option, parameters, step)
+  if loss == nil then return nil end
   local lr = option.schedule and option.schedule(step)
   if lr then option.optimizer:set_lr(lr) end
-  local loss = forward(option, batch)
-  option.optimizer:zero_grad()
-  option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss)
   -- Waiting for the loss comes after all that can be asked of a GPU before.
   local record = { step = step, loss = option.ranks:mean(loss), lr = option.optimizer:lr() }
   if not_finite(record.loss) then
-    check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step", step,
-      tostring(record.loss))
+    check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step%s", step,
+      tostring(record.loss), last_good(option))
   end
   update(option, parameters, record)
   record.ms = (pl.time() - began_s) * 1000
-  return record
+  return record, reported(option, record)
 end
 
 -- Runs the user's evaluation without gradients and with dropout off. Returns its table of numbers, and whether to stop.
@@ -159,12 +216,18 @@ local function write(log, events, record, prefix)
   for name, value in pairs(numbers_of(record, prefix)) do events:scalar(name, value, record.step) end
 end
 
-local function summary(record, evaluation)
+-- The line beside the bar: the loss, what was reported of the step, and the last evaluation.
+local function summary(record, report, evaluation)
   local words = { ("loss %.4f"):format(record.loss) }
-  local numbers, names = numbers_of(evaluation or {}, ""), {}
-  for name in pairs(numbers) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do words[#words + 1] = ("%s %.4g"):format(name, numbers[name]) end
+  for _, part in ipairs { report or {}, evaluation or {} } do
+    local numbers, names = numbers_of(part, ""), {}
+    for name in pairs(numbers) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do
+      local form = math.abs(numbers[name]) < 1000 and "%s %.4g" or "%s %.0f"
+      words[#words + 1] = form:format(name, numbers[name])
+    end
+  end
   return table.concat(words, ", ")
 end
 
@@ -204,21 +267,31 @@ local function resume(option, history)
   return found.step
 end
 
+-- A checkpoint is a good one: a training whose parameters are not finite must not write over the last.
 local function save(option, history, step)
+  local norm = optim.get_total_norm(option.model:parameters())
+  if not_finite(norm) then
+    check.fail("train.loop: the norm of the parameters is %s after step %d%s", tostring(norm), step, last_good(option))
+  end
   option.ranks:save(function()
     checkpoint.save(option.checkpoint, parts_of(option), {
       step = step, state = option.state, evaluations = core.json_array(history.evaluations),
       stopped = history.stopped,
     })
   end)
+  option.saved = step
 end
 
 --- Trains and returns the history: steps, a list of { step =, loss =, lr =, grad_norm =, ms = }, with a scaler also
 -- scale and skipped; evaluations, a list of what evaluate returned, with step; stopped = true when an evaluation ended
 -- it early.
 --   model, optimizer, steps
---   batch(step)         the step's batch, anything but nil; nil ends the training (so an iterator fits, too)
+--   batch(step, i)      the step's batch, anything but nil; nil ends the training (so an iterator fits, too)
 --   loss(model, batch)  a tensor of one element
+--   accumulate          micro-batches per step, 1 by default: batch is called for i = 1 .. accumulate, and the step
+--                       follows the mean of their losses, as it would that of one batch of them all if they are equally
+--                       large. Gradients of parameters of 16 bits add up in float32. A step whose micro-batches end
+--                       early is not taken
 --   autocast            "bfloat16" or "float16": the type of the products of float32 tensors, as in pl.autocast; the
 --                       parameters stay float32. With "float16" the loss is scaled, and steps with gradients beyond
 --                       its range are skipped, by `scaler`
@@ -237,13 +310,16 @@ end
 --   state               a table of plain values that the functions keep, which the checkpoint has, too
 --   monitor             true, or a pl.monitor: curves that grow while the loop runs, of the loss, with clip of the
 --                       gradient's norm, with a schedule of the learning rate, and of what evaluate returns
+--   report(record)      returns a table of numbers that join the step's record and stand beside the bar, such as
+--                       tokens per second from record.ms
 --   progress, label     whether to show progress, and under which name
 --   distributed         true: the ranks of the job (pl.distributed) train this model together, as one process would
 --                       with a batch of all their rows. Each gives its own rows as its batch; parameters are rank 0's
 --                       at the start, gradients and the recorded loss are means over the ranks. Rank 0 alone writes
 --                       and shows things, and its evaluation decides; state is to be the same on all
--- Every step and evaluation has a scope of its own: what they make is gone afterwards. A loss that is not finite is an
--- error that names the step.
+-- Every micro-batch, step and evaluation has a scope of its own: what they make is gone afterwards. A loss, a
+-- gradient (with clip) or, before a checkpoint, parameters that are not finite are an error that names the step and the
+-- last good checkpoint.
 function train.loop(options)
   local option = read_options(options)
   local parameters = option.model:parameters()
@@ -255,9 +331,10 @@ function train.loop(options)
   local events <close> = option.tensorboard and pl.tensorboard(option.tensorboard, resumed + 1)
   local watch, _ <close> = watcher_of(option), option.monitor
   option.model:train()
-  local done, saved = resumed, resumed
+  local done = resumed
+  option.saved = resumed
   for step, bar in steps_of(option, resumed) do
-    local record = take_step(option, parameters, step)
+    local record, report = take_step(option, parameters, step)
     if not record then break end
     history.steps[#history.steps + 1] = record
     if step % option.log_every == 0 then write(log, events, record, "") end
@@ -270,15 +347,14 @@ function train.loop(options)
       write(log, events, evaluation, "evaluation/")
       watch(step, numbers_of(evaluation, "evaluation "))
     end
-    if bar then bar:message("%s", summary(record, evaluation)) end
+    if bar then bar:message("%s", summary(record, report, evaluation)) end
     done, history.stopped = step, stop or nil
     if option.checkpoint and step % option.checkpoint_every == 0 then
       save(option, history, step)
-      saved = step
     end
     if stop then break end
   end
-  if option.checkpoint and done > saved then save(option, history, done) end
+  if option.checkpoint and done > option.saved then save(option, history, done) end
   return history
 end
 declared.options(train.loop, known)

@@ -1,5 +1,6 @@
 /* Compiles the kernels of kernels/ for every supported architecture through NVRTC: each formula of the elementwise
  * table, and each variant that the primitives choose from. Needs no GPU; skips itself where NVRTC is missing. */
+#include "host/cuda/attention.h"
 #include "host/cuda/index.h"
 #include "host/cuda/lists.h"
 #include "host/cuda/nvrtc.h"
@@ -226,6 +227,21 @@ static void all_rows(void) {
       }
 }
 
+/* Every number of features of a head, in both types; causal or not in turn. */
+static void all_attention(void) {
+  pl_text prelude = {0};
+  for (int features = 1; features <= 256; features++)
+    for (int type = 0; type < PL_DTYPES; type++)
+      for (int pass = PL_ATTENTION_FORWARD; pass <= PL_ATTENTION_SUMS; pass++) {
+        if (!pl_attention_compiles((pl_dtype)type, features)) continue;
+        bool causal = (features / 16 + type) % 2 == 1;
+        pl_attention_variant v = {(pl_attention_pass)pass, (pl_dtype)type, features, causal};
+        pl_attention_prelude(&v, &prelude);
+        compile("attention.cu", &prelude, causal && features % 64 == 0);
+      }
+  pl_text_release(&prelude);
+}
+
 static void all_lists(void) {
   pl_text prelude = {0};
   for (int kind = PL_UNIFORM; kind <= PL_INTEGER; kind++)
@@ -239,7 +255,7 @@ static void all_lists(void) {
     pl_list_prelude((pl_dtype)type, &prelude);
     compile("scale.cu", &prelude, true);
   }
-  for (int type = PL_F32; type <= PL_F64; type++) {
+  for (int type = PL_F16; type <= PL_F64; type++) {
     pl_adam_prelude((pl_dtype)type, &prelude);
     compile("adam.cu", &prelude, true);
   }
@@ -254,6 +270,7 @@ int main(void) {
   all_reductions();
   all_indices();
   all_rows();
+  all_attention();
   all_lists();
   share_end(counts, COUNTS);
   printf("%d compilations with NVRTC %s, %d failed\n", counts[COMPILED], pl_nvrtc_version(), counts[FAILED]);

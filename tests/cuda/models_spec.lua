@@ -46,7 +46,7 @@ describe("models of sequences on a GPU", function()
     local model = pl.nn.SequenceModel { mixer = "lstm", vocabulary = 2, classes = 2, width = 32, layers = 1 }
     model:to("cuda")
     pl.train.loop {
-      model = model, optimizer = pl.optim.AdamW(model:parameters(), { lr = 3e-3 }), steps = 300, clip = 1,
+      model = model, optimizer = pl.optim.AdamW(model:parameters(), { lr = 3e-3 }), steps = 600, clip = 1,
       progress = false,
       batch = function(step) return task:batch(step) end,
       loss = function(m, batch) return pl.cross_entropy(m(batch.x), batch.y) end,

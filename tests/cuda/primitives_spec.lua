@@ -272,6 +272,28 @@ end
     assert.is_true(pl.memory()[gpu].live - before < 64 * 50304 * 3)
   end)
 
+  it("the cross-entropy of a linear layer in chunks is that of all its outputs", function()
+    for _, dtype in ipairs(floats) do
+      local x, labels = pl.randn({ 3000, 96 }):to(gpu, dtype), pl.randint(0, 5003, { 3000 }, { device = gpu })
+      local weight = (pl.randn({ 5003, 96 }) * 0.1):to(gpu, dtype)
+      local function results(loss)
+        local a, w = x:detach():requires_grad(), weight:detach():requires_grad()
+        local value = loss(a, w)
+        value:backward()
+        return { value, a.grad, w.grad }
+      end
+      local expected = results(function(a, w)
+        return pl.cross_entropy(a:matmul(w:t()), labels, { ignore_index = 0 })
+      end)
+      for _, chunk in ipairs { 700, 3000 } do
+        local got = results(function(a, w)
+          return pl.linear_cross_entropy(a, w, labels, { ignore_index = 0, chunk = chunk })
+        end)
+        for i, t in ipairs(expected) do close(t, got[i], of_sums[dtype], dtype .. ", result " .. i) end
+      end
+    end
+  end)
+
   it("random numbers are the CPU's", function()
     local function draw(device)
       pl.seed(77)
@@ -427,7 +449,7 @@ end
     local function train(device, dtype)
       pl.seed(2)
       local list = {}
-      for i = 1, 60 do list[i] = pl.randn({ 3 * i, i % 5 * 100 }):to(device, dtype):requires_grad() end
+      for i = 1, 60 do list[i] = pl.randn({ 3 * i, i % 5 * 101 }):to(device, dtype):requires_grad() end
       local optimizer = pl.optim.AdamW(list, { lr = 0.01, weight_decay = 0.1 })
       for step = 1, 3 do
         optimizer:zero_grad()
@@ -435,12 +457,21 @@ end
           if (i + step) % 7 > 0 then (w * w):sum():backward() end
         end
         optimizer:step()
+        if step == 2 then list[2]:detach():narrow(1, 2, 3):fill_(0.5) end -- from there a master starts again
       end
-      return list
+      return list, optimizer:state_dict()
     end
-    for dtype, limit in pairs { float32 = 1e-6, float64 = 1e-14 } do
-      local here, there = train("cpu", dtype), train(gpu, dtype)
-      for i, w in ipairs(here) do close(w, there[i], limit, "parameter " .. i) end
+    for dtype, limit in pairs { float32 = 1e-6, float64 = 1e-14, bfloat16 = 4e-3, float16 = 5e-4 } do
+      local here, state = train("cpu", dtype)
+      local there, state_there = train(gpu, dtype)
+      for i, w in ipairs(here) do close(w, there[i], limit, dtype .. " parameter " .. i) end
+      for name, t in pairs(state) do
+        if name:find "master" then
+          close(t, state_there[name], 1e-5, dtype .. " " .. name)
+          local parameter = there[tonumber(name:match "%d+$")]
+          assert.equal(0, pl.ne(state_there[name]:to(dtype), parameter:detach()):sum():item())
+        end
+      end
     end
   end)
 

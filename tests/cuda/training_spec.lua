@@ -39,6 +39,22 @@ describe("training on a GPU", function()
     end)
   end
 
+  it("loses as on the processor, parameters in bfloat16", function()
+    local losses = {}
+    for _, device in ipairs { "cpu", "cuda" } do
+      local option = setting(device, 40)
+      option.model:to("bfloat16")
+      option.optimizer = pl.optim.AdamW(option.model:parameters(), { lr = 3e-3 })
+      option.loss = function(m, batch) return pl.nn.cross_entropy(m(batch.x:to("bfloat16")), batch.y) end
+      losses[device] = pl.train.loop(option).steps
+      for _, p in ipairs(option.model:parameters()) do assert.are.equal("bfloat16", p.dtype) end
+    end
+    for i, record in ipairs(losses.cuda) do
+      local difference = math.abs(record.loss - losses.cpu[i].loss)
+      assert.is_true(difference < 1e-2, ("step %d: the losses differ by %g"):format(i, difference))
+    end
+  end)
+
   it("skips steps whose float16 gradients overflow, and goes on at a lower scale", function()
     local option = setting("cuda", 60)
     option.autocast, option.scaler = "float16", pl.optim.GradScaler { init_scale = 2.0 ^ 40 }

@@ -39,7 +39,7 @@ describe("nn.Block", function()
 
   it("names what is wrong", function()
     assert.matches("nn.Block: mixer: expected a module, got 'lstm'", message_of(nn.Block, 6, "lstm"))
-    assert.matches("unknown option 'conv'; expected convolution, hidden",
+    assert.matches("unknown option 'conv'; expected convolution, dropout, hidden",
       message_of(nn.Block, 6, nn.Linear(6, 6), { conv = 4 }))
   end)
 end)

@@ -23,6 +23,24 @@ local function source_of(name)
   return text
 end
 
+-- Where nothing was written to an sLSTM yet, an input gate far below 0 is no reason for a state that is not a number.
+it("the first input gate of an sLSTM may be closed", function()
+  for _, backend in ipairs { "reference", "vanilla" } do
+    for _, gate in ipairs { -60, -120, -1e30 } do
+      local wx = pl.zeros { 1, 3, 4, 1, 2 }
+      wx:select(3, 1):fill_(gate)
+      wx:select(3, 3):fill_(0.5)
+      wx:requires_grad()
+      local h = pl.rnn(wx, pl.zeros { 4, 1, 2, 2 }, pl.zeros { 4, 1, 2 },
+        { cell = "slstm", backend = backend, outputs = "h" })
+      -- c / n of the first step is tanh(z).
+      assert.is_true(math.abs(h:min():item() - 0.5 * pl.tanh(pl.tensor { 0.5 }):item()) < 1e-6)
+      h:sum():backward()
+      assert.is_true(wx.grad:abs():max():item() < 10)
+    end
+  end
+end)
+
 describe("a cell of the gallery", function()
   before_each(function() pl.seed(23) end)
 

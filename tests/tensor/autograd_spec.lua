@@ -429,6 +429,7 @@ describe("Adam's step", function()
         p.grad = nil;
         (p * p * p):sum():backward()
         options.step, options.parameters, options.first, options.second = step, { p }, { m }, { v }
+        options.master = {}
         local gradient = p.grad:totable()
         core.adam_step(options)
         for i, e in ipairs(expected) do
@@ -443,10 +444,13 @@ describe("Adam's step", function()
   it("refuses what does not fit", function()
     local p, other = leaf { 1, 2 }, pl.zeros { 2 }
     local options = { rate = 0.1, beta1 = 0.8, beta2 = 0.9, epsilon = 1e-3, decay = 0, step = 1,
-      parameters = { p }, first = { other }, second = { other } }
+      parameters = { p }, first = { other }, second = { other }, master = {} }
     core.adam_step(options) -- no gradient: left alone
     p:sum():backward()
-    assert.matches("adam: the first moment is float32 %[2%], expected float64 %[2%]",
+    assert.matches("adam: the first moment is float32 %[2%] on cpu, expected float64 %[2%] on cpu",
+      check.message(core.adam_step, options))
+    options.first, options.second, options.master = { pl.zeros_like(p) }, { pl.zeros_like(p) }, { other }
+    assert.matches("adam: a master is for parameters of 16 bits, which need one; this is float64",
       check.message(core.adam_step, options))
     options.first = nil
     assert.matches("adam_step: first: expected a table of tensors, got nil", check.message(core.adam_step, options))

@@ -6,6 +6,8 @@ local check = require "tests.tensor.check"
 local a, b, whole = pl.ones { 2, 3 }, pl.ones { 4 }, pl.ones { 2, dtype = "int64" }
 local vector, flag = pl.ones { 3 }, pl.tensor { true, false, true }
 
+local function heads(count, positions, features) return pl.ones { 1, count, positions, features } end
+
 -- A call by name and arguments (n given, so that nil counts), and the pattern that its message must match.
 local function call(name, ...) return { name = name, table.pack(...) } end
 
@@ -86,6 +88,9 @@ local cases <const> = {
   { call("narrow", a, 2, 2, 3), "narrow: 3 elements from 2 are outside dimension 2 of size 3" },
   { call("narrow", a, 2, 0, 1), "narrow: 1 elements from 0 are outside dimension 2 of size 3" },
   { call("narrow", a, 2, 1, -1), "narrow: %-1 elements from 1 are outside" },
+  { call("pieces", pl.ones { 9 }, 1, 2),
+    "pieces: size: expected one that gives 1..4 pieces of dimension 1 of size 9, got 2" },
+  { call("pieces", a, 1, 0), "pieces: size: expected one that gives 1..4 pieces of dimension 1 of size 2, got 0" },
   { call("narrow", a, 2, 1), "narrow: length: expected an integer, got nothing" },
   { call("select", a, 1, 3), "select: index 3 is outside dimension 1 of size 2" },
   { call("unsqueeze", a, 4), "unsqueeze: dimension 4 is outside 1..3" },
@@ -132,6 +137,24 @@ local cases <const> = {
   { call("layer_norm", a, nil, nil, "x"), "layer_norm: eps: expected a number, got string" },
   { call("layer_norm", whole), "layer_norm: expected a floating%-point tensor of at least one dimension, got int64" },
   { call("rms_norm", a, { weight = vector, epsilon = 1 }), "rms_norm: unknown option 'epsilon'" },
+  { call("scaled_dot_product_attention", a, a, a),
+    "scaled_dot_product_attention: query: expected floating%-point %[B, H, positions, D%], got float32 %[2, 3%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 5, 4), heads(2, 6, 4)),
+    "value: expected a position for each of key, got %[1, 2, 6, 4%] for %[1, 2, 5, 4%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(3, 3, 4), heads(2, 3, 4)),
+    "key: expected the query's B, H and D, got %[1, 3, 3, 4%] for %[1, 2, 3, 4%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 3, 4), heads(2, 3, 4):double()),
+    "value is float64, query float32" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 2, 4), heads(2, 2, 4), { causal = true }),
+    "causal: expected as many positions of key as of query or more, got %[1, 2, 2, 4%] for %[1, 2, 3, 4%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 0, 4), heads(2, 0, 4)),
+    "key: expected at least one position, got %[1, 2, 0, 4%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 0), heads(2, 3, 0), heads(2, 3, 0)),
+    "query: expected at least one feature, got %[1, 2, 3, 0%]" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 3, 4), heads(2, 3, 4), { scale = math.huge }),
+    "scale: expected a finite number, got inf" },
+  { call("scaled_dot_product_attention", heads(2, 3, 4), heads(2, 3, 4), heads(2, 3, 4), { is_causal = true }),
+    "scaled_dot_product_attention: unknown option 'is_causal'" },
   { call("dropout", a, 1.5), "dropout: p: expected 0 <= p <= 1, got 1.5" },
   { call("dropout", a), "dropout: p: expected a number, got nothing" },
   { call("dropout", whole, 0.5), "dropout: expected a floating%-point type, got int64" },

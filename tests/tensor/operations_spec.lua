@@ -189,6 +189,15 @@ local examples <const> = {
     { { 3, 5 }, call = function(a) return a:narrow(1, 3, 0) end },
     known = function() return pl.arange(1, 5):narrow(1, 2, 3), { 2, 3, 4 } end,
   },
+  pieces = {
+    { { 2, 7 }, call = function(a) return a:pieces(2, 3) end },
+    { { 2, 8, 3 }, call = function(a)
+      local _, second, _, last = a:pieces(-2, 2)
+      return second * 2, last
+    end },
+    { { 3, 0 }, call = function(a) return (a:pieces(1, 3)) end },
+    known = function() return (select(3, pl.arange(1, 7):pieces(1, 3))), { 7 } end,
+  },
   select = {
     { { 3, 4 }, call = function(a) return a:select(2, 2), a[-1] end },
     known = function() return pl.tensor({ { 1, 2 }, { 3, 4 } }):select(2, -1), { 2, 4 } end,
@@ -348,6 +357,23 @@ local examples <const> = {
     { index = whole { { 1, 3 }, { 2, 3 } }, call = function(index) return pl.one_hot(index, 4) end },
     known = function() return pl.one_hot(pl.tensor({ 2, 1 }):long(), 2), { { 0, 1 }, { 1, 0 } } end,
   },
+  scaled_dot_product_attention = {
+    { { 2, 3, 5, 4 }, { 2, 3, 7, 4 }, { 2, 3, 7, 4 },
+      call = function(q, k, v)
+        return pl.scaled_dot_product_attention(q, k, v), q:scaled_dot_product_attention(k, v, { scale = 0.3 })
+      end },
+    { { 1, 2, 3, 2 }, { 1, 2, 5, 2 }, { 1, 2, 5, 2 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v, { causal = true }) end },
+    { { 0, 2, 3, 2 }, { 0, 2, 3, 2 }, { 0, 2, 3, 2 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v, true) end },
+    { { 2, 1, 0, 3 }, { 2, 1, 2, 3 }, { 2, 1, 2, 3 },
+      call = function(q, k, v) return pl.scaled_dot_product_attention(q, k, v) end },
+    known = function()
+      local q, k = pl.tensor { { { { 1 }, { 1 } } } }, pl.tensor { { { { 0 }, { math.log(3) } } } }
+      return pl.scaled_dot_product_attention(q, k, pl.tensor { { { { 4 }, { 8 } } } }, { causal = true }),
+        { { { { 4 }, { 7 } } } }
+    end,
+  },
   cross_entropy = {
     { { 3, 4 }, index = whole { 4, 1, 2 }, call = function(a, labels) return pl.cross_entropy(a, labels) end },
     { { 2, 3, 4 }, index = whole { { 4, 1, 2 }, { 1, 1, 3 } },
@@ -368,6 +394,25 @@ local examples <const> = {
     known = function()
       return pl.cross_entropy(pl.tensor { { 0, math.log(3) }, { 5, 5 } }, { 1, 2 }, { reduction = "none" }),
         { math.log(4), math.log(2) }
+    end,
+  },
+  linear_cross_entropy = {
+    { { 5, 3 }, { 4, 3 }, { 4 }, index = whole { 4, 1, 2, 2, 3 },
+      call = function(x, w, b, labels)
+        return pl.linear_cross_entropy(x, w, labels, { bias = b, chunk = 2, label_smoothing = 0.1 })
+      end },
+    { { 2, 3, 3 }, { 4, 3 }, index = whole { { 4, 1, 0 }, { 2, 0, 3 } },
+      call = function(x, w, labels)
+        return pl.linear_cross_entropy(x, w, labels, { ignore_index = 0, chunk = 4 }),
+          pl.linear_cross_entropy(x, w, labels, { ignore_index = 0, reduction = "sum" })
+      end },
+    { { 3 }, { 4, 3 }, index = whole(2), call = function(x, w, label)
+      return pl.linear_cross_entropy(x, w, label) end },
+    { { 0, 3 }, { 4, 3 }, { 4 }, index = whole {}, call = function(x, w, b, labels)
+      return pl.linear_cross_entropy(x, w, labels, { bias = b, reduction = "sum" }) end },
+    known = function()
+      return pl.linear_cross_entropy(pl.tensor { { 1 }, { 0 } }, pl.tensor { { 0 }, { math.log(3) } }, { 1, 2 },
+        { reduction = "sum" }), math.log(4) + math.log(2)
     end,
   },
 }

@@ -241,8 +241,8 @@ NORM(f64, double)
     *sum_out = sum_##suffix(n, x);                                                                                     \
   }                                                                                                                    \
   static void entropy_gradient_##suffix(long n, void *out, const void *in, double from, double share, double factor) { \
-    type *restrict gx = out;                                                                                           \
-    const type *restrict x = in;                                                                                       \
+    type *gx = out; /* may be x */                                                                                     \
+    const type *x = in;                                                                                                \
     const type shift = (type)from, even = (type)share, g = (type)factor;                                               \
     _Pragma("omp simd") for (long i = 0; i < n; i++) gx[i] = g * (exp(x[i] - shift) - even);                           \
   }

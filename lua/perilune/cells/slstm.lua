@@ -1,6 +1,7 @@
 -- The sLSTM: an LSTM with exponential gates, a normaliser n, and a stabiliser m that keeps the exponents small.
 -- M. Beck et al., "xLSTM: Extended long short-term memory", NeurIPS 2024.
--- m cancels in c / n, so it carries no gradient. n = 0 marks a state that nothing was written to yet: m starts at i.
+-- m cancels in c / n, so it carries no gradient. n = 0 marks a state that nothing was written to yet: m starts at i,
+-- and l may lie so far above it that exp(l - m) times the empty c would not be a number: hence the bound of 80.
 
 local pl = require "perilune"
 
@@ -11,7 +12,7 @@ return pl.cell {
   step = function(gate, state)
     local l = pl.logsigmoid(gate.f) + state.m
     local m = pl.stop_gradient(pl.where(pl.eq(state.n, 0), gate.i, pl.maximum(gate.i, l)))
-    local a, e = pl.exp(gate.i - m), pl.exp(l - m)
+    local a, e = pl.exp(gate.i - m), pl.exp(l - pl.stop_gradient(pl.maximum(m, l - 80)))
     local c = e * state.c + a * pl.tanh(gate.z)
     local n = pl.maximum(e * state.n + a, 1)
     return { h = pl.sigmoid(gate.o) * c / n, c = c, n = n, m = m }

@@ -17,6 +17,7 @@ local operations <const> = {
   transpose = "a view with dimensions i and j exchanged",
   permute = "a view with the dimensions in another order",
   narrow = "a view of `length` entries along `dim` from `start` on",
+  pieces = "views of all entries along `dim`, `size` of them each (the last may have less), at most four",
   select = "a view of one entry along `dim`, without that dimension; t[i] is t:select(1, i)",
   unsqueeze = "a view with a dimension of size 1 inserted at `dim`",
   squeeze = "a view without the dimensions of size 1, or without those named",
@@ -39,6 +40,8 @@ local operations <const> = {
   softmax = "exp(x) / sum(exp(x)) along `dim`",
   log_softmax = "log(softmax(x)) along `dim`",
   logsumexp = "log(sum(exp(x))), over all elements or the dimensions named",
+  scaled_dot_product_attention = "softmax(scale query key^T) value for query [B,H,T,D], key and value [B,H,S,D]; "
+    .. "with `causal`, query t sees the keys up to S - T + t (PyTorch's is_causal: up to t); scale: 1 / sqrt(D)",
   layer_norm = "(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension",
   rms_norm = "x / sqrt(mean(x^2) + eps) * weight over the last dimension",
   dropout = "each element 0 with probability `p`, the others divided by 1 - p",

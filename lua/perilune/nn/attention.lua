@@ -34,9 +34,8 @@ local function attend(self, x, past)
   q, k, v = heads.split(q, self.heads), heads.split(k, self.heads), heads.split(v, self.heads)
   if self.rotary then q, k = positions.rotary(q, before), positions.rotary(k, before) end
   if past then k, v = pl.cat({ past.k, k }, 3), pl.cat({ past.v, v }, 3) end
-  local scores = (q * (1 / math.sqrt(self.dim))):matmul(k:transpose(3, 4))
-  if self.causal then scores = scores:masked_fill(heads.future(x.shape[2], x.device, before), -math.huge) end
-  return self.out(heads.join(scores:softmax(-1):matmul(v))), { k = k, v = v }
+  local seen = pl.scaled_dot_product_attention(q, k, v, { causal = self.causal })
+  return self.out(heads.join(seen)), { k = k, v = v }
 end
 
 function Attention:forward(x)

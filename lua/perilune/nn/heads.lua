@@ -24,11 +24,10 @@ function heads.join(x)
   return x:transpose(2, 3):reshape { shape[1], shape[3], shape[2] * shape[4] }
 end
 
---- [T,before+T] bool: 1 where the column, the position that is looked at, lies after the row, the position that looks,
--- when `before` (default 0) positions come before the first row.
-function heads.future(steps, device, before)
-  local t = pl.arange(1, (before or 0) + steps, { dtype = "int64", device = device })
-  return pl.gt(t:unsqueeze(1), t:narrow(1, (before or 0) + 1, steps):unsqueeze(2)):to("bool")
+--- [T,T] bool: 1 where the column, the position that is looked at, lies after the row, the position that looks.
+function heads.future(steps, device)
+  local t = pl.arange(1, steps, { dtype = "int64", device = device })
+  return pl.gt(t:unsqueeze(1), t:unsqueeze(2)):to("bool")
 end
 
 return heads

@@ -1,4 +1,4 @@
--- Losses: cross_entropy, mse_loss.
+-- Losses: cross_entropy, linear_cross_entropy, mse_loss.
 local pl = require "perilune"
 local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
@@ -7,6 +7,10 @@ local loss = {}
 
 --- cross_entropy(logits [.., C], labels [..] in 1..C [, { ignore_index =, reduction = "mean", label_smoothing = 0 }]).
 loss.cross_entropy = pl.cross_entropy
+
+--- linear_cross_entropy(x [.., W], weight [C, W], labels [..] [, options]): that of nn.Linear's outputs, without
+-- holding them all.
+loss.linear_cross_entropy = pl.linear_cross_entropy
 
 local reductions <const> = {
   mean = function(x) return x:mean() end,

@@ -8,7 +8,7 @@ local rnn = require "perilune.nn.rnn"
 local mixers = {}
 
 function mixers.transformer(size, heads, option)
-  return attention.Attention(size, heads, { rotary = option.positions == "rotary" })
+  return attention.Attention(size, heads, { rotary = option.positions == "rotary", bias = option.bias })
 end
 
 function mixers.mamba(size, _, option) return mamba.Mamba(size, { state = option.state }) end
@@ -20,12 +20,13 @@ function mixers.mamba_negative(size, _, option) return mamba.Mamba(size, { state
 function mixers.mlstm(size, heads) return mlstm.MLSTM(size, heads) end
 
 local function recurrent(cell, forget_bias)
-  return function(size, heads)
-    return rnn.RNN { input_size = size, hidden_size = size, heads = heads, cell = cell, forget_bias = forget_bias }
+  return function(size, heads, option)
+    return rnn.RNN { input_size = size, hidden_size = size, heads = heads, cell = cell, forget_bias = forget_bias,
+                     backend = option.backend }
   end
 end
 
 mixers.elman, mixers.gru = recurrent "elman", recurrent "gru"
 mixers.lstm, mixers.slstm = recurrent("lstm", 1), recurrent("slstm", 1)
 
-return { mixers = mixers }
+return { mixers = mixers, recurrent = recurrent }

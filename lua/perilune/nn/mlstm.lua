@@ -38,11 +38,14 @@ function MLSTM:init(size, count)
   self.out = linear.Linear(size, size)
 end
 
--- x -> q, k, v [B,H,T,D], i and log f [B,H,T].
+-- The type of gates and states, whose sums over many positions 16 bits cannot hold.
+local function wide(x) return x.dtype == "float64" and "float64" or "float32" end
+
+-- x -> q, k, v [B,H,T,D], i and log f [B,H,T], these two in the type of states.
 local function project(self, x)
   check.tensor("nn.MLSTM", "x", x, 3, self.size)
   local q, k, v = table.unpack(self.qkv(x):split(self.size, 3))
-  local i, f = table.unpack(self.gates(x):transpose(2, 3):split(self.heads, 2))
+  local i, f = table.unpack(self.gates(x):to(wide(x)):transpose(2, 3):split(self.heads, 2))
   return heads.split(q, self.heads), heads.split(k * (1 / math.sqrt(self.dim)), self.heads),
     heads.split(v, self.heads), i, pl.logsigmoid(f)
 end
@@ -64,7 +67,7 @@ function MLSTM:forward(x)
     heads.future(x.shape[2], x.device), -math.huge)
   local m = weight:detach():max(4, true)
   local scores = q:matmul(k:transpose(3, 4)) * pl.exp(weight - m)
-  return finish(self, x, read(scores:matmul(v), scores:sum(4, true), m))
+  return finish(self, x, read(scores:to(v.dtype):matmul(v), scores:sum(4, true), m):to(x.dtype))
 end
 
 -- One step for q, k, v [B,H,1,D], i, log f [B,H,1,1]: h [B,H,1,D] and the state.
@@ -80,9 +83,10 @@ end
 -- { c = [B,H,D,D] (key, value), n = [B,H,1,D], m = [B,H,1,1] }, as an earlier call returned it.
 function MLSTM:recurrent(x, state)
   local q, k, v, i, log_f = project(self, x)
-  local batch, steps = x.shape[1], x.shape[2]
+  local batch, steps, type = x.shape[1], x.shape[2], wide(x)
+  q, k, v = q:to(type), k:to(type), v:to(type)
   local function full(a, b, value)
-    return pl.full({ batch, self.heads, a, b }, value, { dtype = x.dtype, device = x.device })
+    return pl.full({ batch, self.heads, a, b }, value, { dtype = type, device = x.device })
   end
   state = state or { c = full(self.dim, self.dim, 0), n = full(1, self.dim, 0), m = full(1, 1, -math.huge) }
   local list = {}
@@ -90,7 +94,7 @@ function MLSTM:recurrent(x, state)
     local function at(y) return y:narrow(3, t, 1) end
     list[t], state = step(at(q), at(k), at(v), at(i):unsqueeze(4), at(log_f):unsqueeze(4), state)
   end
-  return finish(self, x, pl.cat(list, 3)), state
+  return finish(self, x, pl.cat(list, 3):to(x.dtype)), state
 end
 
 --- mlstm:step(x [, state]): as recurrent, under the name that all mixers have for it.

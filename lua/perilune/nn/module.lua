@@ -174,12 +174,18 @@ function Module:load_state_dict(state)
   return self
 end
 
---- Moves the parameters and buffers to a device ("cpu", "cuda") or changes their type ("float64"). They are new tensors
--- afterwards: make the optimiser after this call.
+local function moved_to(tensor, where)
+  local floating = type(where) == "string" and where:find "float"
+  if floating and not tensor.dtype:find "float" then return tensor end
+  return tensor:to(where)
+end
+
+--- Moves the parameters and buffers to a device ("cpu", "cuda") or changes their type ("float64", "bfloat16"); buffers
+-- of integers keep theirs. They are new tensors afterwards: make the optimiser after this call.
 function Module:to(where)
   local moved = {}
   walk(self, "", function(_, module, field, tensor, role)
-    moved[tensor] = moved[tensor] or (role == "parameter" and parameter or buffer)(tensor:detach():to(where))
+    moved[tensor] = moved[tensor] or (role == "parameter" and parameter or buffer)(moved_to(tensor:detach(), where))
     rawset(module, field, moved[tensor])
   end)
   return self

@@ -13,11 +13,12 @@ local block = require "perilune.nn.block"
 local check = require "perilune.nn.check"
 local container = require "perilune.nn.container"
 local linear = require "perilune.nn.linear"
-local mixers = require("perilune.nn.mixers").mixers
+local language = require "perilune.nn.language"
+local loss = require "perilune.nn.loss"
+local mixers = require "perilune.nn.mixers"
 local module = require "perilune.nn.module"
 local norm = require "perilune.nn.norm"
 local positions = require "perilune.nn.positions"
-local rnn = require "perilune.nn.rnn"
 
 local who <const> = "nn.SequenceModel"
 local SequenceModel = module.class(who)
@@ -25,26 +26,30 @@ local SequenceModel = module.class(who)
 local known <const> = declared.options(SequenceModel, {
   mixer = check.none, vocabulary = check.none, classes = check.none, width = 64, layers = 2, heads = 1,
   labels = "every", hidden = check.none, convolution = check.none, positions = "sinusoidal", state = 16,
+  backend = check.none, bias = true, dropout = 0, tied = false, init = "uniform",
 })
+
+local loss_options <const> = {
+  state = check.none, ignore_index = check.none, label_smoothing = 0, reduction = "mean",
+}
 
 -- function(width, heads, option) -> module
 local function mixer_of(mixer)
   if type(mixer) == "function" then return mixer end
-  if require("perilune.cell").is_cell(mixer) then
-    return function(width, heads)
-      return rnn.RNN { input_size = width, hidden_size = width, heads = heads, cell = mixer }
-    end
-  end
+  if require("perilune.cell").is_cell(mixer) then return mixers.recurrent(mixer) end
   local names = {}
-  for name in pairs(mixers) do names[#names + 1] = name end
+  for name in pairs(mixers.mixers) do names[#names + 1] = name end
   table.sort(names)
-  return mixers[check.choice(who, "mixer", mixer, names)]
+  return mixers.mixers[check.choice(who, "mixer", mixer, names)]
 end
 
 --- nn.SequenceModel{ mixer =, vocabulary =, classes = vocabulary, width = 64, layers = 2, heads = 1 (of attention,
 -- mLSTM and recurrent cells; they divide the width), labels = "every" | "last" (position), hidden = (units of the MLPs,
 -- as nn.Block has them), convolution = (width of the blocks' causal convolution, none by default), positions =
--- "sinusoidal" | "rotary" (of the transformer; the others need none), state = 16 (of Mamba, per feature) }.
+-- "sinusoidal" | "rotary" (of the transformer; the others need none), state = 16 (of Mamba, per feature), backend =
+-- (of recurrent cells, as in pl.rnn), bias = true (of the head and of attention), dropout = 0 (on the embedding, and as
+-- nn.Block has it), tied = false (whether the head's matrix is the embedding's; it has no bias then, and there is no
+-- `head`), init = "uniform" (each layer's own) | "language" (nn.init_language) }.
 --
 --   local logits = model(ids [, lengths])
 --
@@ -58,19 +63,27 @@ function SequenceModel:init(options)
   end
   check.choice(who, "labels", option.labels, { "every", "last" })
   check.choice(who, "positions", option.positions, { "sinusoidal", "rotary" })
+  check.choice(who, "init", option.init, { "uniform", "language" })
+  check.number(who, "dropout", option.dropout, 0, 1)
   self.last_only, self.mixer = option.labels == "last", option.mixer
   local new_mixer, blocks = mixer_of(option.mixer), {}
   self.embedding = linear.Embedding(self.vocabulary, self.width)
   if option.mixer == "transformer" and option.positions == "sinusoidal" then
     self.positions = positions.SinusoidalPositions(self.width)
   end
+  self.dropout = container.Dropout(option.dropout)
   for i = 1, self.layers do
     blocks[i] = block.Block(self.width, new_mixer(self.width, self.heads, option),
-      { hidden = option.hidden, convolution = option.convolution })
+      { hidden = option.hidden, convolution = option.convolution, dropout = option.dropout })
   end
   self.blocks = container.List(blocks)
   self.norm = norm.LayerNorm(self.width)
-  self.head = linear.Linear(self.width, self.classes)
+  if not option.tied then
+    self.head = linear.Linear(self.width, self.classes, { bias = option.bias })
+  elseif self.classes ~= self.vocabulary then
+    check.fail("%s: tied: expected as many classes as symbols, got %d and %d", who, self.classes, self.vocabulary)
+  end
+  if option.init == "language" then language.init_language(self) end
 end
 
 -- x [B,T,W] at one position of each row: [B,W].
@@ -82,27 +95,68 @@ local function at_lengths(x, lengths)
   return x:gather(2, index):select(2, 1)
 end
 
-function SequenceModel:forward(ids, lengths)
+-- What the first block reads, where `before` positions went before those of ids.
+local function embedded(self, ids, before)
   local x = self.embedding(check.tensor(who, "ids", ids, 2))
-  if self.positions then x = self.positions(x) end
-  for i = 1, self.layers do x = self.blocks[i](x) end
-  if self.last_only then x = at_lengths(x, lengths) end
-  return self.head(self.norm(x))
+  if self.positions then x = self.positions(x, before) end
+  return self.dropout(x)
+end
+
+--- model:features(ids [, state]) -> x [B,T,width], state: what the head turns into logits. Without a state the
+-- sequences are whole, and none is returned. With one, true or what an earlier call returned for as many rows, the
+-- positions of ids follow those that led to it.
+function SequenceModel:features(ids, state)
+  if state == true then state = { position = 0, blocks = {} } end
+  local x, next_state
+  if state then
+    if not check.kind(who, "state", state, "table").blocks then
+      check.fail("%s: state: expected what an earlier step returned, got another table", who)
+    end
+    x, next_state = embedded(self, ids, state.position), { position = state.position + ids.shape[2], blocks = {} }
+    for i = 1, self.layers do x, next_state.blocks[i] = self.blocks[i]:step(x, state.blocks[i]) end
+  else
+    x = embedded(self, ids)
+    for i = 1, self.layers do x = self.blocks[i](x) end
+  end
+  return self.norm(x), next_state
+end
+
+-- Features -> logits.
+local function read_out(self, x)
+  if self.head then return self.head(x) end
+  return x:matmul(self.embedding.weight:t())
+end
+
+function SequenceModel:forward(ids, lengths)
+  local x = self:features(ids)
+  return read_out(self, self.last_only and at_lengths(x, lengths) or x)
 end
 
 --- model:step(ids [, state]) -> logits, state: as model(ids), where the positions of ids [B,T], often one, follow those
 -- that led to `state`, as an earlier step with as many rows returned it. The work does not grow with the positions that
 -- went before, but with the transformer, which keeps the keys and values of all.
 function SequenceModel:step(ids, state)
-  local x = self.embedding(check.tensor(who, "ids", ids, 2))
-  state = check.kind(who, "state", state or { position = 0, blocks = {} }, "table")
-  if not state.blocks then check.fail("%s: state: expected what an earlier step returned, got another table", who) end
-  if self.positions then x = self.positions(x, state.position) end
-  local next_state = { position = state.position + ids.shape[2], blocks = {} }
-  for i = 1, self.layers do x, next_state.blocks[i] = self.blocks[i]:step(x, state.blocks[i]) end
-  if self.last_only then x = at_lengths(x) end
-  return self.head(self.norm(x)), next_state
+  local x, next_state = self:features(ids, state or true)
+  return read_out(self, self.last_only and at_lengths(x) or x), next_state
 end
+
+--- model:loss_of(x, labels [, { ignore_index =, label_smoothing = 0, reduction = "mean" | "sum" }]): the cross-entropy
+-- of the labels [..], given features x [.., width]; the logits of all positions are never there at once.
+function SequenceModel:loss_of(x, labels, options)
+  local given = { bias = self.head and self.head.bias }
+  for name, value in pairs(options or {}) do given[name] = value end
+  return loss.linear_cross_entropy(x, self.head and self.head.weight or self.embedding.weight, labels, given)
+end
+
+--- model:loss(ids, labels [, { state =, and as loss_of }]) -> loss, state: the cross-entropy of the labels [B,T], one
+-- for each position. `state` is as in `features`.
+function SequenceModel:loss(ids, labels, options)
+  local option = check.options(who .. ":loss", options, loss_options)
+  local x, state = self:features(ids, option.state)
+  option.state = nil
+  return self:loss_of(x, labels, option), state
+end
+declared.options(SequenceModel.loss, loss_options)
 
 function SequenceModel:extra()
   local mixer = type(self.mixer) == "string" and self.mixer or "own mixer"

@@ -4,9 +4,11 @@ local core = require "perilune.core"
 
 local process = {}
 
-local function quoted(text)
+--- A word as the shell reads it, whatever it holds.
+function process.quoted(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
+local quoted <const> = process.quoted
 
 --- The command that started this program, from the arguments before the script's name, as the shell reads it.
 function process.program()

@@ -1,0 +1,188 @@
+-- Language models: trains one on any text, goes on where it was ended, and draws text from it.
+--
+--   perilune experiments/lm.lua --out runs/kjv                                    a small LSTM, minutes on a CPU
+--   perilune experiments/lm.lua --preset char --data shakespeare.txt --device cuda --out runs/char
+--   perilune experiments/lm.lua --sample 500 --prompt "In the " --out runs/kjv    draws; trains nothing
+--   perilune experiments/lm.lua --preset seed-165m --data random --profile --device cuda --out runs/profile
+--   perilune experiments/lm.lua --plot runs/kjv/lm.jsonl
+--
+-- A preset (perilune.lm.presets) says what the options are that are not given. The model is pl.nn.SequenceModel; the
+-- optimiser AdamW (0.9, 0.95), with weight decay on matrices but not on the embedding's, a line up to the learning rate
+-- and half a cosine down to a tenth of it. The last tenth of the text is for validation. A run that was ended goes on
+-- from its checkpoint in --out, bit for bit; it must be given the same options.
+local pl = require "perilune"
+local core = require "perilune.core"
+local experiment = require "perilune.experiment"
+local options = require "perilune.options"
+local presets = require "perilune.lm.presets"
+
+local function names_of(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+local option = options.read {
+  usage = "perilune experiments/lm.lua [OPTIONS]",
+  about = "Trains a language model on a text, and draws from it. What is not given is as the preset has it.",
+  { "preset", "string", default = "tiny", choices = names_of(presets),
+    help = "tiny: 2 x 128 LSTM on bytes; char: 2 x 256 on characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
+  { "data", "string", help = "a text, a folder of texts, ids (.tokens), or random [the King James Bible of Debian]" },
+  { "tokenizer", "string", help = "bytes, characters, bpe (trained on the text), or a tokenizer.json" },
+  { "vocabulary", "integer", minimum = 1, help = "symbols of bpe and of the model, if more than the text has" },
+  { "model", "string", choices = names_of(pl.nn.mixers), help = "how positions are mixed" },
+  { "heads", "integer", minimum = 1, help = "heads; they divide the width" },
+  { "width", "integer", minimum = 1, help = "units of the model" },
+  { "layers", "integer", minimum = 1, help = "residual blocks" },
+  { "hidden", "integer", minimum = 1, help = "units of the MLPs [8/3 of the width]" },
+  { "tied", "flag", help = "the head has the embedding's matrix" },
+  { "dropout", "number", minimum = 0, maximum = 1, help = "on the embedding and on what each block adds" },
+  { "backend", "string", choices = { "auto", "fused", "alternating", "reference", "vanilla" },
+    help = "of the recurrence [auto]" },
+  { "dtype", "string", choices = { "float32", "bfloat16" }, help = "type of parameters and products" },
+  { "batch", "integer", minimum = 1, help = "sequences per step" },
+  { "accumulate", "integer", minimum = 1, help = "parts into which a batch is cut, to save memory" },
+  { "length", "integer", minimum = 1, help = "tokens per sequence" },
+  { "stateful", "flag", optional = true, help = "reads the text on and on, and carries the state from step to step" },
+  { "steps", "integer", minimum = 1, help = "training steps" },
+  { "seconds", "number", minimum = 0, help = "ends training after so long, evaluation not counted [none]" },
+  { "lr", "number", minimum = 0, help = "peak learning rate" },
+  { "warmup", "integer", minimum = 0, help = "steps up to the peak" },
+  { "clip", "number", minimum = 0, help = "greatest norm of the gradient" },
+  { "decay", "number", minimum = 0, help = "weight decay of matrices" },
+  { "eval-every", "integer", minimum = 1, help = "steps between evaluations, and checkpoints" },
+  { "log-every", "integer", default = 10, minimum = 1, help = "steps between lines of the log" },
+  { "device", "string", default = "cpu", help = "where to train: cpu, cuda, cuda:1" },
+  { "threads", "integer", minimum = 1, help = "threads of the CPU [all]" },
+  { "seed", "integer", default = 1, help = "seed of batches, parameters and draws" },
+  { "out", "string", default = "lm", help = "folder of the text's ids, the results and the checkpoint" },
+  { "profile", "flag", help = "tells where the time of a step goes, and trains nothing" },
+  { "sample", "integer", minimum = 1, help = "draws so many tokens from the checkpoint, and trains nothing" },
+  { "prompt", "string", help = "what the drawn text goes on from" },
+  { "temperature", "number", default = 0.8, minimum = 0, help = "of draws; 0 takes the most probable token" },
+  { "top-k", "integer", minimum = 1, help = "draws from so many tokens only" },
+  { "top-p", "number", minimum = 0, maximum = 1, help = "draws from the fewest tokens of that probability only" },
+  { "plot", "string", help = "draws the curves of this file of results, and nothing else" },
+}
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The plot, from a file of results alone
+
+local function draw(path)
+  local lines = {}
+  for i, kind in ipairs { "train", "validation" } do
+    lines[i] = { x = {}, y = {}, label = kind }
+    for _, record in ipairs(experiment.read(path, kind)) do
+      table.insert(lines[i].x, record.step)
+      table.insert(lines[i].y, record.loss)
+    end
+  end
+  local row, picture = experiment.read(path, "result")[1], path:gsub("%.jsonl$", "") .. ".svg"
+  lines.title = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6)
+  lines.xlabel, lines.ylabel = "step", "loss, nats per token"
+  pl.plot.line(lines):save(picture)
+  return picture
+end
+
+if option.plot then
+  print(options.attempt("plot", draw, option.plot))
+  return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Drawing
+
+local function write(text)
+  io.stdout:write(text)
+  io.stdout:flush()
+end
+
+-- Shows `count` tokens, and tells how fast one text and 32 at once are drawn.
+local function show_sample(model, tokenizer, count)
+  local sampling = require "perilune.lm.sampling"
+  local rate = options.attempt("prompt", sampling.stream, model, tokenizer, {
+    count = count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p, prompt = option.prompt,
+  }, write)
+  local together = sampling.rate(model, 32, 64)
+  print(("\n-- %s tokens/s, %.0f for 32 texts together"):format(rate and ("%.0f"):format(rate) or "?", together))
+  return rate, together
+end
+
+if option.threads then options.attempt("threads", pl.threads, option.threads) end
+options.attempt("device", pl.synchronize, option.device)
+if option.sample then
+  local text = require "perilune.lm.text"
+  local tokenizer, about = options.attempt("out", text.tokenizer, option.out)
+  local file <close> = options.attempt("out", assert, io.open(option.out .. "/run.json"))
+  local trained = core.json_decode(file:read "a")
+  trained.device = option.device
+  local path = require("perilune.lm.training").checkpoint_of(option.out)
+  local model = options.attempt("out", require("perilune.lm.sampling").load, path, trained, about.vocabulary)
+  pl.seed(option.seed)
+  show_sample(model, tokenizer, option.sample)
+  return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- What options mean, and cannot mean together
+
+for name, value in pairs(presets[option.preset]) do
+  if option[name] == nil then option[name] = value end
+end
+option.stateful = option.stateful or false
+if option.width % option.heads ~= 0 then
+  options.fail("option --heads: expected a divisor of the width %d, got %d", option.width, option.heads)
+end
+if option.warmup >= option.steps then
+  options.fail("option --warmup: expected fewer than the %d steps, got %d", option.steps, option.warmup)
+end
+if option.batch % option.accumulate ~= 0 then
+  options.fail("option --accumulate: expected a divisor of the batch %d, got %d", option.batch, option.accumulate)
+end
+if option.stateful and option.model == "transformer" then
+  options.fail("option --stateful: a transformer has no state that could be carried on and on")
+end
+if option.backend == "auto" then option.backend = nil end
+
+-- What a run that goes on may do otherwise: where it trains, and what it draws.
+local free <const> = { device = true, threads = true, out = true, prompt = true, temperature = true, top_k = true,
+                       top_p = true, profile = true }
+local _ <close> = options.attempt("out", experiment.claim, option.out, option, free)
+local text
+if option.data == "random" then
+  text = require("perilune.lm.text").random(option.vocabulary or 256)
+else
+  text = options.attempt("data", require("perilune.lm.text").open, option)
+end
+
+if option.profile then
+  local ms = require("perilune.lm.profile").measure(option, text.vocabulary)
+  print "of one step  ms      share"
+  for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
+    print(("%-12s %7.2f %5.1f %%"):format(name, ms[name], 100 * ms[name] / ms.step))
+  end
+  return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Training
+
+local function megabytes(bytes) return bytes / (1 << 20) end
+
+local model, row, curves = require("perilune.lm.training").run(option, text)
+print(("%s, %d heads, %d parameters: %d steps in %.0f s%s, peak memory %.0f MiB"):format(row.model, row.heads,
+  row.parameters, row.steps, row.seconds, row.step_ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
+  .. "products)"):format(row.step_ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
+if row.loss then
+  print(("validation: loss %.4f nats per token, perplexity %.2f, %.3f bits per byte"):format(row.loss, row.perplexity,
+    row.bits_per_byte))
+  row.sample_tokens_per_s, row.sample_tokens_per_s_of_32 = show_sample(model, text.tokenizer, 200)
+end
+local path <const> = option.out .. "/lm.jsonl"
+do
+  local results <close> = options.attempt("out", experiment.results, path, option)
+  for _, record in ipairs(curves) do results:write(record) end
+  results:write(row)
+end
+print("results: " .. path)

@@ -1,0 +1,46 @@
+-- Text drawn from a language model: shown while it is drawn, and how fast that is.
+local pl = require "perilune"
+local Language = require "perilune.lm.model"
+local nn = pl.nn
+
+local sampling = {}
+
+-- The ids of a prompt [1,T]. Without one, the end of a document, a new line, or the vocabulary's first token.
+local function ids_of(tokenizer, prompt)
+  if prompt and prompt ~= "" then return tokenizer:encode(prompt):reshape { 1, -1 } end
+  local id = tokenizer.end_of_document
+  for i, piece in ipairs(tokenizer.pieces) do
+    if not id and piece == "\n" then id = i end
+  end
+  return pl.tensor({ { id or 1 } }, { dtype = "int64" })
+end
+
+--- Draws option.count tokens (also temperature, top_k, top_p, prompt) and calls write(text) with the prompt and each of
+-- them. Returns the tokens per second, nil for one.
+function sampling.stream(model, tokenizer, option, write)
+  local ids = ids_of(tokenizer, option.prompt)
+  if option.prompt then write(option.prompt) end
+  local _, rate = nn.generate(model.net, ids, {
+    count = option.count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p,
+    on_token = function(drawn) write(tokenizer.pieces[drawn[1]] or "") end, -- a padded vocabulary has more ids
+  })
+  return rate
+end
+
+--- Tokens per second of `rows` texts that are drawn together.
+function sampling.rate(model, rows, count)
+  local _, rate = nn.generate(model.net, pl.ones { rows, 1, dtype = "int64" }, { count = count })
+  return rate
+end
+
+--- The model of a run's folder, with the parameters of its checkpoint, in evaluation mode. option: that of the run.
+function sampling.load(path, option, vocabulary)
+  local _ <close> = pl.scope()
+  local saved, own = pl.load(path), {}
+  local model = Language(option, math.max(option.vocabulary or 0, vocabulary))
+  for name in pairs(model.net:state_dict()) do own[name] = saved["model.net." .. name] end
+  model.net:load_state_dict(own)
+  return model:eval()
+end
+
+return sampling

@@ -1,0 +1,232 @@
+-- experiments/lm.lua: trains on a text, goes on after kills to the same bits, draws, plots, profiles, and refuses.
+local pl = require "perilune"
+local json_lines = require "perilune.json_lines"
+local new_folder = require "tests.new_folder"
+local program = require "tests.bind.program"
+local presets = require "perilune.lm.presets"
+
+local small <const> = "--width 8 --layers 2 --batch 4 --length 8 --steps 6 --warmup 2 --eval-every 4 --log-every 2 "
+  .. "--threads 1"
+local TEXT <const> = ("the quick brown fox jumps over the lazy dog, and Jove sees. "):rep(20)
+
+local folder, data
+before_each(function()
+  folder = new_folder()
+  data = folder .. "/text.txt"
+  program.write(data, TEXT)
+end)
+after_each(function() os.execute("rm -r " .. folder) end)
+
+local function run(arguments) return program.run { args = "experiments/lm.lua " .. arguments } end
+
+local function records(path, kind)
+  local list = {}
+  for _, record in ipairs(json_lines.read(path)) do
+    if record.kind == kind then list[#list + 1] = record end
+  end
+  return list
+end
+
+local function done(arguments, out)
+  local text, errors, status = run(("%s --data %s %s --out %s"):format(small, data, arguments, out))
+  assert(status == 0, errors)
+  return records(out .. "/lm.jsonl", "result")[1], text
+end
+
+describe("lm", function()
+  it("has presets that name options", function()
+    local help = run "--help"
+    for name, preset in pairs(presets) do
+      for option in pairs(preset) do
+        assert.is_not_nil(help:find("--" .. option:gsub("_", "-"), 1, true), name .. "." .. option)
+      end
+      assert.matches(name, help, 1, true)
+    end
+  end)
+
+  for _, arguments in ipairs {
+    "", "--model slstm --heads 2", "--model transformer --heads 2", "--model gru --stateful --tied --dropout 0.2",
+    "--tokenizer characters --backend reference", "--tokenizer bpe --vocabulary 270", "--vocabulary 300",
+    "--accumulate 2 --stateful", "--model mlstm --stateful --heads 2", "--seconds 100",
+  } do
+    it("trains with " .. (arguments == "" and "nothing else" or arguments), function()
+      local row, text = done(arguments, folder .. "/run")
+      assert.are.equal(6, row.steps)
+      assert.is_true(row.loss > 0 and row.loss < 6 and row.step_ms > 0 and row.peak_bytes > 0)
+      assert.near(math.exp(row.loss), row.perplexity, 1e-9 * row.perplexity)
+      local bits = row.loss / math.log(2)
+      if arguments:find "bpe" then
+        assert.is_true(row.bits_per_byte < bits)
+      else
+        assert.near(bits, row.bits_per_byte, 1e-9)
+      end
+      assert.matches("tokens/s, %d+ for 32 texts together", text)
+      local validations = records(folder .. "/run/lm.jsonl", "validation")
+      assert.are.same({ 4, 6 }, { validations[1].step, validations[2].step })
+      assert.are.equal(row.loss, validations[2].loss)
+      assert.are.equal(3, #records(folder .. "/run/lm.jsonl", "train"))
+    end)
+  end
+
+  it("begins at ln V, and evaluates all of the last tenth of the text", function()
+    local row = done("--lr 0 --steps 3 --log-every 1 --tokenizer characters", folder .. "/run")
+    local characters, seen = 0, {}
+    for c in TEXT:gmatch "." do
+      if not seen[c] then characters, seen[c] = characters + 1, true end
+    end
+    for _, record in ipairs(json_lines.read(folder .. "/run/steps.jsonl")) do
+      assert.near(math.log(characters), record.loss, 1e-5)
+    end
+    assert.near(math.log(characters), row.loss, 1e-5)
+  end)
+
+  it("trains on a folder of texts, whose ends it learns, and on ids that are there", function()
+    os.execute(("mkdir %s/texts && cp %s %s/texts/a && cp %s %s/texts/b"):format(folder, data, folder, data, folder))
+    done(("--data %s/texts"):format(folder), folder .. "/run")
+    local shard = pl.data.shard(folder .. "/run/text.tokens")
+    assert.are.same({ 257, 2 * #TEXT + 2 }, { shard.vocabulary, shard.count })
+    done(("--tokenizer bpe --vocabulary 270 --data %s"):format(data), folder .. "/bpe")
+    local row = done(("--data %s/bpe/text.tokens --tokenizer %s/bpe/tokenizer.json"):format(folder, folder),
+      folder .. "/again")
+    assert.are.equal(records(folder .. "/bpe/lm.jsonl", "result")[1].loss, row.loss)
+  end)
+
+  it("trains on random ids without evaluation", function()
+    local row = done("--data random --vocabulary 50", folder .. "/run")
+    assert.are.same({ 6, nil }, { row.steps, row.loss })
+  end)
+
+  it("ends after so many seconds of training", function()
+    local row = done("--steps 100000 --seconds 0.3 --warmup 5 --eval-every 100000", folder .. "/run")
+    assert.is_true(row.seconds >= 0.3 and row.steps < 100000)
+    assert.are.equal(row.steps, records(folder .. "/run/lm.jsonl", "validation")[1].step)
+  end)
+
+  for _, form in ipairs { "--stateful --model slstm --heads 2 --accumulate 2", "--dropout 0.1" } do
+    it("killed at any moment, goes on to the same bits with " .. form, function()
+      local arguments <const> = form .. " --steps 120 --eval-every 5 --log-every 1"
+      local whole, killed = folder .. "/whole", folder .. "/killed"
+      local expected = done(arguments, whole)
+      local kills, pause = 0, 0.05
+      while not io.open(killed .. "/lm.jsonl") do
+        kills, pause = kills + 1, pause * 1.1
+        assert(kills < 100, "it does not get on")
+        program.run { before = ("timeout -s KILL %g"):format(pause),
+                      args = ("experiments/lm.lua %s --data %s %s --out %s"):format(small, data, arguments, killed) }
+      end
+      local found = done(arguments, killed)
+      assert.is_true(kills > 1)
+      for _, name in ipairs { "steps", "loss", "parameters" } do assert.are.equal(expected[name], found[name]) end
+      local function curves(out)
+        local validations = records(out .. "/lm.jsonl", "validation")
+        for _, record in ipairs(validations) do record.seconds = nil end
+        return { validations, records(out .. "/lm.jsonl", "train") }
+      end
+      assert.are.same(curves(whole), curves(killed))
+      local a, b = pl.load(whole .. "/checkpoint.safetensors"), pl.load(killed .. "/checkpoint.safetensors")
+      a.state, b.state = nil, nil -- has the seconds
+      for name, tensor in pairs(a) do assert.are.same(tensor:totable(), b[name]:totable(), name) end
+    end)
+  end
+
+  it("draws from a checkpoint the same text for the same seed", function()
+    done("--model slstm --tokenizer characters --stateful", folder .. "/run")
+    local function drawn(arguments)
+      local text, errors, status = run(("--out %s/run %s"):format(folder, arguments))
+      assert(status == 0, errors)
+      return text:match "^(.*)\n%-%- %d+ tokens/s, %d+ for 32 texts together\n$"
+    end
+    local text = drawn '--sample 40 --prompt "the "'
+    assert.are.equal(44, #text)
+    assert.are.equal("the ", text:sub(1, 4))
+    assert.are.equal(text, drawn '--sample 40 --prompt "the "')
+    assert.are_not.equal(text, drawn '--sample 40 --prompt "the " --seed 5')
+    assert.are.equal(drawn "--sample 20 --temperature 0", drawn "--sample 20 --top-k 1 --seed 7")
+    local _, errors, status = run(('--out %s/run --sample 3 --prompt "@"'):format(folder))
+    assert.are.equal(1, status)
+    assert.matches("^option %-%-prompt: the character at byte 1, \"@\", is not in the vocabulary\n$", errors)
+  end)
+
+  it("tells where the time of a step goes", function()
+    for _, model in ipairs { "lstm", "transformer" } do
+      local text, errors, status = run(("%s --data random --profile --model %s --out %s/%s"):format(small, model,
+        folder, model))
+      assert(status == 0, errors)
+      local sum = 0
+      for _, name in ipairs { "recurrence", "products", "head", "optimizer", "rest" } do
+        sum = sum + tonumber(text:match(name .. " +(%-?[%d.]+) "))
+      end
+      assert.near(tonumber(text:match "step +([%d.]+) +100.0 %%"), sum, 0.05)
+    end
+  end)
+
+  it("draws its curves", function()
+    done("--log-every 1", folder .. "/run")
+    local text, errors, status = run("--plot " .. folder .. "/run/lm.jsonl")
+    assert.are.same({ folder .. "/run/lm.svg\n", 0 }, { text, status }, errors)
+    assert.matches("validation", program.read(folder .. "/run/lm.svg"))
+    assert.are.equal(6, #records(folder .. "/run/lm.jsonl", "train"))
+  end)
+
+  it("refuses in one line what cannot be", function()
+    program.write(folder .. "/latin1", "caf\xE9")
+    for arguments, expected in pairs {
+      ["--model foo"] = "option %-%-model: expected one of elman, gru, lstm",
+      ["--preset huge"] = "option %-%-preset: expected one of char, seed%-165m, seed%-1b, tiny",
+      ["--heads 3"] = "option %-%-heads: expected a divisor of the width 128, got 3",
+      ["--warmup 5 --steps 5"] = "option %-%-warmup: expected fewer than the 5 steps, got 5",
+      ["--accumulate 3"] = "option %-%-accumulate: expected a divisor of the batch 16, got 3",
+      ["--stateful --model transformer"] = "option %-%-stateful: a transformer has no state",
+      ["--device cuda:99"] = "option %-%-device: ",
+      ["--data /none"] = "option %-%-data: cannot open /none",
+      ["--data " .. folder .. "/latin1"] = "option %-%-data: .*expected UTF%-8, got byte 0xE9 at 4",
+      ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* is already in ids",
+      ["--sample 3"] = "option %-%-out: there is no text.json in '.*': no training was begun there",
+    } do
+      local _, errors, status = run(arguments .. " --out " .. folder .. "/none")
+      assert.are.equal(1, status, arguments)
+      assert.matches("^" .. expected, errors)
+      assert.are.equal(1, select(2, errors:gsub("\n", "")), errors)
+      os.execute("rm -rf " .. folder .. "/none")
+    end
+  end)
+end)
+
+describe("lm_table", function()
+  local function table_of(arguments)
+    local text, errors, status = program.run { args = ("experiments/lm_table.lua --preset tiny --data %s --heads 1,2 "
+      .. "--steps 4 --out %s/table %s -- --width 8 --batch 4 --length 8 --warmup 2 --eval-every 2 --threads 1"):format(
+      data, folder, arguments) }
+    return status, text, errors
+  end
+
+  it("tabulates rows of equal budgets, and has nothing to do a second time", function()
+    local status, text, errors = table_of ""
+    assert.are.equal(0, status, errors)
+    local rows, names = records(folder .. "/table/lm_table.jsonl", "row"), {}
+    for i, row in ipairs(rows) do
+      names[i] = row.name
+      assert.are.same({ 4, 2, 2 }, { row.steps, #row.losses, #row.at_seconds })
+      assert.are.equal(row.loss, row.losses[2])
+    end
+    assert.are.same({ "lstm 1 reference", "lstm 2 reference", "slstm 1 reference", "slstm 2 reference",
+                      "transformer 2" }, names)
+    assert.matches("lstm 1 reference +%d+ +4 +%d+%.%d +%d+ +%d+ +%d%.%d+ +%d+%.%d |", text)
+    assert.matches("figure: .*lm_table.svg", text)
+    local row = folder .. "/table/lstm_1_reference/lm.jsonl"
+    local before = program.read(row)
+    status, text = table_of ""
+    assert.are.equal(0, status)
+    assert.matches("transformer 2 +%d+ +4 ", text)
+    assert.are.equal(before, program.read(row))
+    assert.are.same(rows, records(folder .. "/table/lm_table.jsonl", "row"))
+  end)
+
+  it("is of the rows that succeed, where others fail, and tells so", function()
+    local status, text, errors = table_of "--model lstm --backend fused,reference"
+    assert.are.equal(1, status)
+    assert.matches("perilune: 2 rows failed %(lstm 1 fused, lstm 2 fused%); the table is of the others\n$", errors)
+    assert.are.equal(2, #records(folder .. "/table/lm_table.jsonl", "row"))
+    assert.matches("lstm 2 reference +%d+ +4 ", text)
+  end)
+end)
