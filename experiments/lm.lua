@@ -9,7 +9,8 @@
 -- A preset (perilune.lm.presets) says what the options are that are not given. The model is pl.nn.SequenceModel; the
 -- optimiser AdamW (0.9, 0.95), with weight decay on matrices but not on the embedding's, a line up to the learning rate
 -- and half a cosine down to a tenth of it. The last tenth of the text is for validation. A run that was ended goes on
--- from its checkpoint in --out, bit for bit; it must be given the same options.
+-- from its checkpoint in --out, bit for bit; it must be given the same options. Several processes that are started
+-- together (pl.distributed: srun, mpirun, or torchrun's variables) train one model, each with its rows of every batch.
 local pl = require "perilune"
 local core = require "perilune.core"
 local experiment = require "perilune.experiment"
@@ -145,15 +146,34 @@ if option.stateful and option.model == "transformer" then
 end
 if option.backend == "auto" then option.backend = nil end
 
+local distributed = pl.distributed
+options.attempt("device", distributed.init)
+local job = { rank = distributed.rank(), world = distributed.world_size() }
+job.rows = option.batch // (option.accumulate * job.world)
+if job.world > 1 then
+  if option.batch % (option.accumulate * job.world) ~= 0 then
+    options.fail("option --batch: expected a multiple of the %d processes times --accumulate %d, got %d", job.world,
+      option.accumulate, option.batch)
+  end
+  for _, name in ipairs { "stateful", "seconds" } do
+    if option[name] then
+      options.fail("option --%s: it is for one process, not for %d that train together", name, job.world)
+    end
+  end
+  if option.device == "cuda" then option.device = "cuda:" .. distributed.local_rank() end
+end
+
 -- What a run that goes on may do otherwise: where it trains, and what it draws.
 local free <const> = { device = true, threads = true, out = true, prompt = true, temperature = true, top_k = true,
                        top_p = true, profile = true }
-local _ <close> = options.attempt("out", experiment.claim, option.out, option, free)
+local _ <close> = job.rank == 0 and options.attempt("out", experiment.claim, option.out, option, free)
 local text
 if option.data == "random" then
   text = require("perilune.lm.text").random(option.vocabulary or 256)
 else
+  if job.rank > 0 then distributed.barrier() end -- rank 0 writes the ids, which the others read
   text = options.attempt("data", require("perilune.lm.text").open, option)
+  if job.rank == 0 then distributed.barrier() end
 end
 
 if option.profile then
@@ -162,6 +182,9 @@ if option.profile then
   for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
     print(("%-12s %7.2f %5.1f %%"):format(name, ms[name], 100 * ms[name] / ms.step))
   end
+  local results <close> = options.attempt("out", experiment.results, option.out .. "/profile.jsonl", option)
+  ms.kind = "profile"
+  results:write(ms)
   return
 end
 
@@ -170,10 +193,11 @@ end
 
 local function megabytes(bytes) return bytes / (1 << 20) end
 
-local model, row, curves = require("perilune.lm.training").run(option, text)
+local model, row, curves = require("perilune.lm.training").run(option, text, job)
+if job.rank > 0 then return end
 print(("%s, %d heads, %d parameters: %d steps in %.0f s%s, peak memory %.0f MiB"):format(row.model, row.heads,
-  row.parameters, row.steps, row.seconds, row.step_ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
-  .. "products)"):format(row.step_ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
+  row.parameters, row.steps, row.seconds, row.ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
+  .. "products)"):format(row.ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
 if row.loss then
   print(("validation: loss %.4f nats per token, perplexity %.2f, %.3f bits per byte"):format(row.loss, row.perplexity,
     row.bits_per_byte))

@@ -127,7 +127,7 @@ local function completed(row, result)
   local evaluations = experiment.read(row.folder .. "/lm.jsonl", "validation", true)
   row.kind, row.losses, row.at_seconds, row.folder = "row", {}, {}, nil
   for i, record in ipairs(evaluations) do row.losses[i], row.at_seconds[i] = record.loss, record.seconds end
-  for _, name in ipairs { "parameters", "steps", "seconds", "step_ms", "tokens_per_s", "of_peak", "peak_bytes", "loss",
+  for _, name in ipairs { "parameters", "steps", "seconds", "ms", "tokens_per_s", "of_peak", "peak_bytes", "loss",
                           "perplexity", "bits_per_byte", "sample_tokens_per_s" } do
     row[name] = result[name]
   end
@@ -148,7 +148,7 @@ local function print_table(rows)
   for _, row in ipairs(rows) do
     local perplexity, step_s = said_of(row)
     print(("%-26s %10d %8d %9s %10s %8.0f %7s %7s | %9s %11s"):format(row.name, row.parameters, row.steps,
-      row.step_ms and ("%.1f"):format(row.step_ms) or "", row.tokens_per_s and ("%.0f"):format(row.tokens_per_s) or "",
+      row.ms and ("%.1f"):format(row.ms) or "", row.tokens_per_s and ("%.0f"):format(row.tokens_per_s) or "",
       row.peak_bytes / (1 << 20), row.loss and ("%.3f"):format(row.loss) or "",
       row.perplexity and ("%.1f"):format(row.perplexity) or "", perplexity, step_s))
   end

@@ -1,6 +1,7 @@
 -- experiments/lm.lua: trains on a text, goes on after kills to the same bits, draws, plots, profiles, and refuses.
 local pl = require "perilune"
 local json_lines = require "perilune.json_lines"
+local free_ports = require "tests.free_ports"
 local new_folder = require "tests.new_folder"
 local program = require "tests.bind.program"
 local presets = require "perilune.lm.presets"
@@ -52,7 +53,7 @@ describe("lm", function()
     it("trains with " .. (arguments == "" and "nothing else" or arguments), function()
       local row, text = done(arguments, folder .. "/run")
       assert.are.equal(6, row.steps)
-      assert.is_true(row.loss > 0 and row.loss < 6 and row.step_ms > 0 and row.peak_bytes > 0)
+      assert.is_true(row.loss > 0 and row.loss < 6 and row.ms > 0 and row.peak_bytes > 0)
       assert.near(math.exp(row.loss), row.perplexity, 1e-9 * row.perplexity)
       local bits = row.loss / math.log(2)
       if arguments:find "bpe" then
@@ -128,6 +129,22 @@ describe("lm", function()
       for name, tensor in pairs(a) do assert.are.same(tensor:totable(), b[name]:totable(), name) end
     end)
   end
+
+  it("trains in two processes as in one", function()
+    local rows, port = { done("--accumulate 2", folder .. "/one") }, free_ports(1)[1]
+    local commands = {}
+    for rank = 0, 1 do
+      commands[rank + 1] = ("RANK=%d WORLD_SIZE=2 LOCAL_RANK=%d MASTER_ADDR=127.0.0.1 MASTER_PORT=%d %s "
+        .. "experiments/lm.lua %s --data %s --accumulate 2 --out %s/two >%s/rank%d 2>&1"):format(rank, rank, port,
+        program.path, small, data, folder, folder, rank)
+    end
+    os.execute(table.concat(commands, " & ") .. "; wait")
+    rows[2] = records(folder .. "/two/lm.jsonl", "result")[1]
+    assert.near(rows[1].loss, rows[2].loss, 1e-5, program.read(folder .. "/rank1"))
+    local curves = { records(folder .. "/one/lm.jsonl", "train"), records(folder .. "/two/lm.jsonl", "train") }
+    for i, record in ipairs(curves[1]) do assert.near(record.loss, curves[2][i].loss, 1e-5) end
+    assert.are.equal(3, #curves[1])
+  end)
 
   it("draws from a checkpoint the same text for the same seed", function()
     done("--model slstm --tokenizer characters --stateful", folder .. "/run")

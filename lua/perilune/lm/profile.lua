@@ -22,11 +22,11 @@ local function median_ms(device, f)
   return times[TRIES // 2]
 end
 
--- Forward and backward of f at x, with the gradient of x.
-local function both_ways(device, x, f)
+-- Forward and backward of f at x, with the gradients of x and of the module's parameters.
+local function both_ways(device, module, x, f)
   return median_ms(device, function()
-    local leaf = x:detach():requires_grad()
-    local y = f(leaf)
+    module:zero_grad()
+    local y = f(x:detach():requires_grad())
     y:backward(#y.shape > 0 and pl.ones_like(y) or nil)
   end)
 end
@@ -36,9 +36,8 @@ local function products_ms(device, module, rows)
   local ms = 0
   for _, parameter in ipairs(module:parameters()) do
     if #parameter.shape == 2 then
-      local weight = parameter:detach():requires_grad()
       local x = pl.randn { rows, parameter.shape[2], device = device }:to(parameter.dtype)
-      ms = ms + both_ways(device, x, function(leaf) return leaf:matmul(weight:t()) end)
+      ms = ms + both_ways(device, module, x, function(leaf) return leaf:matmul(parameter:t()) end)
     end
   end
   return ms
@@ -68,10 +67,10 @@ function profile.measure(option, vocabulary)
     update()
   end) }
   ms.optimizer = median_ms(device, update)
-  local mixer = both_ways(device, x, function(leaf) return (block.mixer(leaf)) end)
+  local mixer = both_ways(device, block, x, function(leaf) return (block.mixer(leaf)) end)
   local own, mlp = products_ms(device, block.mixer, rows * length), products_ms(device, block.mlp, rows * length)
   ms.recurrence, ms.products = net.layers * math.max(mixer - own, 0), net.layers * (own + mlp)
-  ms.head = both_ways(device, x, function(leaf) return net:loss_of(leaf, ids) end)
+  ms.head = both_ways(device, net, x, function(leaf) return net:loss_of(leaf, ids) end)
   ms.rest = ms.step - ms.recurrence - ms.products - ms.head - ms.optimizer
   return ms
 end

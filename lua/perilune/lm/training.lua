@@ -10,14 +10,19 @@ local training = {}
 --- Where a run keeps its parameters.
 function training.checkpoint_of(folder) return folder .. "/checkpoint.safetensors" end
 
--- The batch of a step as a list of its parts, each of as many rows.
-local function parts_of(batch, count)
-  local parts, rows = {}, batch.x.shape[1] // count
-  for i = 1, count do
-    local first = (i - 1) * rows + 1
-    parts[i] = { x = batch.x:narrow(1, first, rows), y = batch.y:narrow(1, first, rows), first = batch.first, part = i }
+-- batch(step, i) for pl.train.loop: the i-th of `count` parts of each batch, of as many rows each.
+local function parts_of(batches, count)
+  local whole
+  return function(step, i)
+    if i == 1 then
+      whole = batches:batch(step)
+      whole.x:keep() -- from the part's scope to the step's
+      whole.y:keep()
+    end
+    local rows = whole.x.shape[1] // count
+    local function part(ids) return ids:narrow(1, (i - 1) * rows + 1, rows) end
+    return { x = part(whole.x), y = part(whole.y), first = whole.first, part = i }
   end
-  return parts
 end
 
 -- The learning rate of a step: a line up, half a cosine down to a tenth. With a budget of seconds the way is that of
@@ -52,6 +57,7 @@ local function scores(text, loss)
   return { loss = loss, perplexity = math.exp(loss), bits_per_byte = loss / math.log(2) / text.bytes_per_token }
 end
 
+-- evaluate(model) for pl.train.loop, if there is text for it.
 local function evaluation_of(option, text, state, watch)
   if not text.validation then return nil end
   return function(model)
@@ -63,34 +69,36 @@ local function evaluation_of(option, text, state, watch)
   end
 end
 
---- Operations per second of products that the device reached in a measurement, in the type of training.
+-- Operations per second of products that the device reached in a measurement, in the type of training.
 local function peak_of(option)
   return floor.peaks(option.device, option.dtype).gflops * 1e9
 end
 
--- Trains `model` and returns the history; state.seconds is what it took, earlier sessions included.
-local function train(option, text, model, state, watch)
+-- Trains `model` and returns the history. peak: operations per second that the device is capable of.
+local function train(option, text, model, job, state, watch, evaluate, peak)
   local batches <close> = text.train:batches {
-    rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = 0, world = 1,
-    device = option.device,
+    rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = job.rank,
+    world = job.world, device = option.device,
   }
+  local part, per_token = parts_of(batches, option.accumulate), 6 * model:product_parameters() / job.world
   local history = pl.train.loop {
     model = model, steps = option.steps, clip = option.clip, schedule = schedule_of(option, state),
     optimizer = pl.optim.AdamW(model:groups(), { lr = option.lr, betas = { 0.9, 0.95 }, weight_decay = option.decay }),
-    batch = function(step)
+    accumulate = option.accumulate,
+    batch = function(step, i)
       watch.go()
-      if option.seconds and state.seconds >= option.seconds then return nil end
-      return parts_of(batches:batch(step), option.accumulate)
+      if i == 1 and option.seconds and state.seconds >= option.seconds then return nil end
+      return part(step, i)
     end,
-    loss = function(m, parts)
-      local sum = m:loss(parts[1])
-      for i = 2, #parts do sum = sum + m:loss(parts[i]) end
-      return sum / #parts
+    loss = function(m, batch) return m:loss(batch) end,
+    report = function(record)
+      local rate = option.batch * option.length / record.ms * 1000
+      return { tokens_per_s = rate, of_peak = rate * per_token / peak }
     end,
-    evaluate = evaluation_of(option, text, state, watch), evaluate_every = option.eval_every,
+    evaluate = evaluate, evaluate_every = option.eval_every, distributed = true,
     log = option.out .. "/steps.jsonl", log_every = option.log_every, tensorboard = option.out .. "/events",
     checkpoint = training.checkpoint_of(option.out), checkpoint_every = option.eval_every, state = state,
-    monitor = option.monitor, label = option.model,
+    label = option.model,
   }
   watch.halt()
   return history
@@ -111,41 +119,42 @@ local function curve(path, points)
   return list
 end
 
--- The median ms of the steps, without those in which kernels are compiled and memory is found.
-local function median_ms(steps)
+-- The median of a number of the steps, without those in which kernels are compiled and memory is found.
+local function median_of(steps, name)
   local values, skipped = {}, math.min(10, #steps // 2)
-  for i = skipped + 1, #steps do values[#values + 1] = steps[i].ms end
+  for i = skipped + 1, #steps do values[#values + 1] = steps[i][name] end
   return (experiment.quantiles(values))
 end
 
---- Trains by the options of experiments/lm.lua on what perilune.lm.text gave. Returns the model, evaluating, the record
--- of the result, and the records of its curves.
-function training.run(option, text)
+--- Trains by the options of experiments/lm.lua on what perilune.lm.text gave. job: { rank =, world = (of the processes
+-- that train together), rows = (of each part of this one's batches) }. Returns the model, evaluating, the record of the
+-- result, and the records of its curves.
+function training.run(option, text, job)
+  local peak = peak_of(option)
+  pl.reset_peak_memory(option.device) -- what measuring that took does not count
   pl.seed(option.seed)
-  pl.reset_peak_memory(option.device)
   local model = Language(option, math.max(option.vocabulary or 0, text.vocabulary))
-  if option.stateful then model:carry(option.batch // option.accumulate) end
-  local state = { seconds = 0 } -- in the checkpoint
+  if option.stateful then model:carry(job.rows) end
+  local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
   local watch = stopwatch(state)
-  local history = train(option, text, model, state, watch)
+  local evaluate = evaluation_of(option, text, state, watch)
+  local history = train(option, text, model, job, state, watch, evaluate, peak)
   model:eval()
   local steps, evaluations = history.steps, history.evaluations
   local last, done = evaluations[#evaluations], #steps > 0 and steps[#steps].step or history.resumed
-  if text.validation and (not last or last.step < done) then -- the budget of seconds ended the training
-    last = pl.no_grad(evaluation_of(option, text, state, watch), model)
+  if evaluate and (not last or last.step < done) then -- the budget of seconds ended the training
+    last = pl.no_grad(evaluate, model)
     last.step = done
     evaluations[#evaluations + 1] = last
   end
   local row = { kind = "result", metric = "loss", parameters = model.net:parameter_count(), steps = done,
-                seconds = state.seconds, step_ms = median_ms(steps), peak_bytes = pl.memory()[option.device].peak }
+                seconds = state.seconds, peak_bytes = pl.memory()[option.device].peak }
   for _, name in ipairs { "preset", "model", "heads", "width", "layers", "backend", "seed" } do
     row[name] = option[name]
   end
   for _, name in ipairs { "loss", "perplexity", "bits_per_byte" } do row[name] = last and last[name] end
-  if row.step_ms then
-    row.tokens_per_s = option.batch * option.length / row.step_ms * 1000
-    row.of_peak = 6 * model:product_parameters() * row.tokens_per_s / peak_of(option)
-  end
+  for _, name in ipairs { "ms", "tokens_per_s", "of_peak" } do row[name] = median_of(steps, name) end
+  if job.rank > 0 then return model, row, {} end -- the log is rank 0's
   local curves = curve(option.out .. "/steps.jsonl", 100)
   for _, record in ipairs(evaluations) do
     record.kind = "validation"
