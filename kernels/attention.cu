@@ -198,12 +198,18 @@ inline bool sees(const job &j, int own, int other) {
 inline int own_of(int own, int lane, int i) { return own + lane / 4 + i / 2 * 8; }
 inline int other_of(int other, int lane, int n, int i) { return other + n * 8 + lane % 4 * 2 + i % 2; }
 
-// Goes over the tiles of the others: body(shared address of the tile's first matrix, first row, steps' range).
-template <class FETCH, class BODY> inline void over_tiles(const range &all, u32 stages, FETCH fetch_tile, BODY body) {
+// Goes over the tiles of the others: fetch_tile(shared address, first row), body(shared address, the step's first row in
+// the tile, and among the others). `prepare` is called once, when what the caller has begun to fetch is there.
+template <class FETCH, class PREPARE, class BODY>
+inline void over_tiles(const range &all, u32 stages, FETCH fetch_tile, PREPARE prepare, BODY body) {
   const int begin = all.begin / TILE * TILE;
   u32 now = stages, next = stages + STAGE_BYTES;
+  end_fetches();
   if (begin < all.end) fetch_tile(now, begin);
   end_fetches();
+  await_fetches<1>();
+  __syncthreads();
+  prepare();
   for (int first = begin; first < all.end; first += TILE) {
     await_fetches<0>();
     __syncthreads();
@@ -231,21 +237,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
   const float factor = fmaxf(fabsf(j.scale) * LOG2_E, 1e-30f);
   const u32 flip = j.scale < 0 ? 0x80008000u : 0;
   fetch_rows<OWN>(own_tile, head_of(j.q, here.batch, here.head), j.q.row, here.first, j.queries);
-  end_fetches();
-  await_fetches<0>();
-  __syncthreads();
   own_rows q;
-  q.begin(own_tile, warp, lane);
-#pragma unroll
-  for (int slice = 0; slice < SLICES; slice++)
-#pragma unroll
-    for (int i = 0; i < 4; i++) q.held[slice][i] ^= flip;
   float out[D / 8][4] = {}, top[2] = {lowest<f32>(), lowest<f32>()}, total[2] = {};
   over_tiles(
       all, stages,
       [&](u32 to, int first) {
         fetch_rows<TILE>(to, k, j.k.row, first, j.keys);
         fetch_rows<TILE>(to + TILE_BYTES, v, j.v.row, first, j.keys);
+      },
+      [&] {
+        q.begin(own_tile, warp, lane);
+#pragma unroll
+        for (int slice = 0; slice < SLICES; slice++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) q.held[slice][i] ^= flip;
       },
       [&](u32 tile, int at, int first) {
         if (first >= mine.end) return;
@@ -333,12 +338,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
   const float factor = j.scale * LOG2_E;
   fetch_rows<OWN>(own_tile, head_of(own_1, here.batch, here.head), own_1.row, here.first, owned);
   fetch_rows<OWN>(own_tile + OWN_BYTES, head_of(own_2, here.batch, here.head), own_2.row, here.first, owned);
-  end_fetches();
-  await_fetches<0>();
-  __syncthreads();
   own_rows one, two;
-  one.begin(own_tile, warp, lane);
-  two.begin(own_tile + OWN_BYTES, warp, lane);
   float shift[2] = {}, sum[2] = {}; // of the lane's two queries
   if (PASS == QUERIES)
 #pragma unroll
@@ -356,6 +356,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
           fetch_numbers(to + 2 * TILE_BYTES, logsumexp, first, others);
           fetch_numbers(to + 2 * TILE_BYTES + TILE * 4, sums, first, others);
         }
+      },
+      [&] {
+        one.begin(own_tile, warp, lane);
+        two.begin(own_tile + OWN_BYTES, warp, lane);
       },
       [&](u32 tile, int at, int first) {
         if (first >= mine.end || first + STEP <= mine.begin) return;

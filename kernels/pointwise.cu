@@ -1,5 +1,6 @@
 // One elementwise formula over strided, broadcast operands. The text before this file defines
 //   FORMULA     in terms of a b c g y
+//   PAIR        1: FORMULA_SECOND is computed as well, into a second result of the same layout
 //   T           the type to compute in (a typedef, as INDEX)
 //   RANK        axes after merging
 //   V           elements along the last axis that a thread takes at once
@@ -27,6 +28,7 @@ struct job {
   f64 number[6];
   i64 integer[6];
   complaints complaint;
+  void *second;
 };
 
 enum { THREADS = 256 };
@@ -68,8 +70,8 @@ struct operands {
   operand<TYPE_Y, FORM_Y> y;
 };
 
-inline void put(const job &j, INDEX offset, i64 left, const T (&from)[V]) {
-  TYPE_OUT *to = (TYPE_OUT *)j.data[0] + offset;
+inline void put(const job &j, void *out, INDEX offset, i64 left, const T (&from)[V]) {
+  TYPE_OUT *to = (TYPE_OUT *)out + offset;
   if (FORM_OUT == DENSE && (V == 1 || left >= V)) {
     pack<TYPE_OUT, V> values;
 #pragma unroll
@@ -104,7 +106,7 @@ template <bool whole> inline void compute(const job &j) {
     INDEX at = first + u * THREADS;
     if (!whole && at >= vectors) continue;
     const i64 left = whole ? V : j.count - (i64)at * V;
-    T result[V];
+    T result[V], second[V];
 #pragma unroll
     for (int i = 0; i < V; i++) {
       const T a = in[u].a.value(j, 1, i), b = in[u].b.value(j, 2, i), c = in[u].c.value(j, 3, i);
@@ -114,8 +116,12 @@ template <bool whole> inline void compute(const job &j) {
       if (b == 0) complain(j.complaint, COMPLAINT_DIVISION, 0, (i64)at * V + i, 0);
 #endif
       result[i] = (T)(FORMULA);
+#if PAIR
+      second[i] = (T)(FORMULA_SECOND);
+#endif
     }
-    put(j, offset[u][0], left, result);
+    put(j, j.data[0], offset[u][0], left, result);
+    if (PAIR) put(j, j.second, offset[u][0], left, second);
   }
 }
 

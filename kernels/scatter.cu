@@ -1,6 +1,8 @@
 // Additions along one axis at 1-based indices, in the order of the source, so that results repeat bit for bit: no float
 // is ever added atomically. The text before this file defines
-//   TYPE        f32, f64 or i64
+//   TYPE        f32, f64 or i64, in which sums are taken
+//   STORED      the arrays' type: TYPE, or a type of 16 bits where whole slices are added
+//   V           neighbours that a thread takes at once, where whole slices are added
 //   TYPE_INDEX  i64, i32, u8, ...
 //   RANK        axes of a line's place after merging
 #include "layout.cuh"
@@ -139,21 +141,35 @@ extern "C" __global__ void __launch_bounds__(256) run_starts(const __grid_consta
 // Runs are cut into pieces of `piece` positions from their start. A run of one piece goes into out at once; of a longer
 // one each piece leaves its sum in `partial`, and a second launch adds these up in order.
 struct run_job {
-  TYPE *out;
-  const TYPE *in;
+  STORED *out;
+  const STORED *in;
   const u32 *key, *position, *start;
-  TYPE *partial;           // [2 cells, lines]: a cell is `piece` positions long
+  TYPE *partial;           // [2 cells, lines, V]: a cell is `piece` positions long
   u32 *longer;             // [cells]: 1 + the position at which a run of several pieces begins there; 0: none does
-  i64 count, lines, piece; // slices in the source; elements of a slice
-  axes shape;              // of a slice
-  i64 stride[2][RANK_MAX]; // of out, in within a slice
+  i64 count, lines, piece; // slices in the source; vectors of a slice
+  axes shape;              // of a slice, the last size in vectors
+  i64 stride[2][RANK_MAX]; // of out, in within a slice, from vector to vector
   i64 step[2];             // along the axis
   i64 limit;
 };
 
+typedef pack<TYPE, V> sums;
+
 // Within `piece` positions at most one run of several pieces begins, and at most one further piece of an earlier one.
-inline TYPE *partial_of(const run_job &j, i64 at, bool first) {
-  return j.partial + (at / j.piece * 2 + first) * j.lines;
+inline TYPE *partial_of(const run_job &j, i64 at, bool first, i64 line) {
+  return j.partial + ((at / j.piece * 2 + first) * j.lines + line) * V;
+}
+
+template <class S> inline void add(sums &to, const pack<S, V> &what) {
+#pragma unroll
+  for (int v = 0; v < V; v++) to.at[v] += read<TYPE>(what.at[v]);
+}
+
+inline void put(STORED *to, const sums &from) {
+  pack<STORED, V> values;
+#pragma unroll
+  for (int v = 0; v < V; v++) values.at[v] = store_as<STORED>(from.at[v]);
+  save<STORED, V>(to, values);
 }
 
 extern "C" __global__ void __launch_bounds__(256) scatter_pieces(const __grid_constant__ run_job j) {
@@ -166,23 +182,25 @@ extern "C" __global__ void __launch_bounds__(256) scatter_pieces(const __grid_co
   locate<RANK, 2, i64>(j.shape, j.stride, line, offset);
   const i64 end = head + j.piece < j.count ? head + j.piece : j.count;
   const bool goes_on = end < j.count && j.key[end] == key;
-  TYPE *out = j.out + offset[0] + key * j.step[0], sum = since == 0 ? *out : (TYPE)0;
-  const TYPE *in = j.in + offset[1];
+  STORED *out = j.out + offset[0] + key * j.step[0];
+  const STORED *in = j.in + offset[1];
+  sums sum = {};
+  if (since == 0) add(sum, load<STORED, V>(out));
   i64 at = head;
   // Four at a time, so that their loads are under way together; the additions stay in order.
   for (; at + 4 <= end && j.key[at + 3] == key; at += 4) {
-    TYPE value[4];
+    pack<STORED, V> value[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) value[i] = in[j.position[at + i] * j.step[1]];
+    for (int i = 0; i < 4; i++) value[i] = load<STORED, V>(in + j.position[at + i] * j.step[1]);
 #pragma unroll
-    for (int i = 0; i < 4; i++) sum += value[i];
+    for (int i = 0; i < 4; i++) add(sum, value[i]);
   }
-  for (; at < end && j.key[at] == key; at++) sum += in[j.position[at] * j.step[1]];
+  for (; at < end && j.key[at] == key; at++) add(sum, load<STORED, V>(in + j.position[at] * j.step[1]));
   if (since == 0 && !goes_on) {
-    *out = sum;
+    put(out, sum);
     return;
   }
-  partial_of(j, head, since == 0)[line] = sum;
+  save<TYPE, V>(partial_of(j, head, since == 0, line), sum);
   if (since == 0 && line == 0) j.longer[head / j.piece] = (u32)head + 1;
 }
 
@@ -193,8 +211,9 @@ extern "C" __global__ void __launch_bounds__(256) scatter_join(const __grid_cons
   const u32 key = j.key[head];
   i64 offset[2];
   locate<RANK, 2, i64>(j.shape, j.stride, line, offset);
-  TYPE sum = partial_of(j, head, true)[line];
+  sums sum = load<TYPE, V>(partial_of(j, head, true, line));
 #pragma unroll 4
-  for (i64 at = head + j.piece; at < j.count && j.key[at] == key; at += j.piece) sum += partial_of(j, at, false)[line];
-  j.out[offset[0] + key * j.step[0]] = sum;
+  for (i64 at = head + j.piece; at < j.count && j.key[at] == key; at += j.piece)
+    add(sum, load<TYPE, V>(partial_of(j, at, false, line)));
+  put(j.out + offset[0] + key * j.step[0], sum);
 }

@@ -16,6 +16,7 @@
 #include "host/bind/handle.h"
 #include "host/bind/json.h"
 #include "host/bind/process.h"
+#include "host/bind/recording.h"
 #include "host/bind/shell.h"
 #include "host/bind/source.h"
 #include "host/bind/system.h"
@@ -31,6 +32,7 @@ int pl_open_core(lua_State *L) {
   pl_register_fused(L);
   pl_register_system(L);
   pl_register_timer(L);
+  pl_register_recording(L);
   pl_register_json(L);
   pl_register_display(L);
   pl_register_expression(L);

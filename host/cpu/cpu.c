@@ -96,6 +96,7 @@ void pl_cpu_open(void) {
       .download = transfer,
       .copy = pl_cpu_copy,
       .pointwise = pl_cpu_pointwise,
+      .pointwise_gradients = pl_cpu_pointwise_gradients,
       .reduce = pl_cpu_reduce,
       .gemm = pl_cpu_gemm,
       .gather = pl_cpu_gather,

@@ -14,6 +14,8 @@ int pl_cpu_threads(void);
 
 /* ---- private to host/cpu: one function per primitive ---- */
 pl_status pl_cpu_copy(pl_device *device, const pl_array *to, const pl_array *from);
+pl_status pl_cpu_pointwise_gradients(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                     const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                            const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cpu_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);

@@ -104,3 +104,10 @@ pl_status pl_cpu_pointwise(pl_device *device, pl_op op, pl_formula formula, cons
   PL_REQUIRE(!by_zero, "remainder: integer division by zero");
   return in_place ? PL_OK : pl_check_interrupt();
 }
+
+/* Each by itself: here it is the formulas that take the time. */
+pl_status pl_cpu_pointwise_gradients(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                     const pl_array *const in[PL_OPERANDS]) {
+  PL_TRY(pl_cpu_pointwise(device, op, PL_GRADIENT_A, a, in));
+  return pl_cpu_pointwise(device, op, PL_GRADIENT_B, b, in);
+}

@@ -70,11 +70,8 @@ pl_status pl_cpu_gather(pl_device *device, const pl_array *out, const pl_array *
   return pl_check_interrupt();
 }
 
-pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
-  (void)device;
+static pl_status add_at(const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
   int64_t *values, count = pl_array_count(in);
-  PL_REQUIRE(out->dtype == PL_F32 || out->dtype == PL_F64 || out->dtype == PL_I64,
-             "scatter_add: expected float32, float64 or int64, got %s", pl_dtype_name(out->dtype));
   PL_TRY(indices(index, out->size[dim], &values));
   bool slices = index->rank == 1 && in->rank != 1;
   int64_t run = slices ? run_length(in, dim) : 1;
@@ -93,4 +90,31 @@ pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const 
   }
   free(values);
   return pl_check_interrupt();
+}
+
+/* A packed copy of an array in float32. */
+static pl_status widened(const pl_array *array, pl_buffer *memory, pl_array *wide) {
+  *wide = *array;
+  wide->dtype = PL_F32, wide->offset = 0, wide->buffer = memory;
+  pl_array_pack(wide);
+  size_t bytes = (size_t)pl_array_count(array) * sizeof(float);
+  memory->data = malloc(bytes ? bytes : 1);
+  if (!memory->data) return PL_FAIL_MEMORY("scatter: no memory for sums of %zu bytes", bytes);
+  return pl_cpu_copy(NULL, wide, array);
+}
+
+pl_status pl_cpu_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
+  (void)device;
+  if (out->dtype == PL_F32 || out->dtype == PL_F64 || out->dtype == PL_I64) return add_at(out, dim, index, in);
+  PL_REQUIRE(pl_dtype_is_float(out->dtype) && index->rank == 1, "scatter: %s takes whole slices only",
+             pl_dtype_name(out->dtype));
+  pl_buffer memory[2] = {0};
+  pl_array sum, source;
+  pl_status status = widened(out, &memory[0], &sum);
+  if (status == PL_OK) status = widened(in, &memory[1], &source);
+  if (status == PL_OK) status = add_at(&sum, dim, index, &source);
+  if (status == PL_OK) status = pl_cpu_copy(NULL, out, &sum);
+  free(memory[0].data);
+  free(memory[1].data);
+  return status;
 }

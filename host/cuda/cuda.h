@@ -42,6 +42,7 @@ typedef struct {
   struct pl_step_plans *step_plans; /* of recurrences, for their next call */
   pl_blas_handle blas;
   pl_buffer *blas_workspace;
+  struct pl_cuda_recording *recording; /* that the stream's work goes into, or NULL */
 } pl_cuda;
 
 /* The GPU behind `device`, with its context current on this thread; creates context and stream at the first call. */
@@ -91,6 +92,10 @@ pl_status pl_cuda_launch(pl_cuda *cuda, pl_cu_function function, uint64_t blocks
 /* Waits until `event` (NULL: the whole stream) is done. An interrupt ends the waiting at once, and the GPU works on by
  * itself: what is called later comes later on the same stream, so nothing need be undone. */
 pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event);
+/* An error while a recording is made, for what cannot be repeated: "a copy from the host". */
+pl_status pl_cuda_refuse_recorded(const pl_cuda *cuda, const char *what);
+/* Keeps a kernel that is launched loaded for as long as the recording that it goes into, if any. */
+void pl_cuda_recorded_kernel(pl_cuda *cuda, pl_cu_function function);
 /* Waits for the stream and raises what kernels complained of meanwhile. */
 pl_status pl_cuda_synchronize(pl_device *device);
 

@@ -80,6 +80,7 @@ pl_status pl_cuda_wait(pl_cuda *cuda, pl_cu_event event) {
   static const double AWAKE_MS = 10;
   const struct timespec nap = {.tv_nsec = 50000};
   double start = 0;
+  PL_TRY(pl_cuda_refuse_recorded(cuda, "waiting for the GPU"));
   for (int64_t asked = 0;; asked++) {
     pl_cu_result result = event ? pl_cu.EventQuery(event) : pl_cu.StreamQuery(cuda->stream);
     if (result != PL_CU_NOT_READY)
@@ -173,6 +174,7 @@ static const pl_device primitives = {
     .transfer = pl_cuda_transfer,
     .copy = pl_cuda_copy,
     .pointwise = pl_cuda_pointwise,
+    .pointwise_gradients = pl_cuda_pointwise_gradients,
     .reduce = pl_cuda_reduce,
     .gemm = pl_cuda_gemm,
     .gather = pl_cuda_gather,
@@ -195,6 +197,10 @@ static const pl_device primitives = {
     .recurrence_forward = pl_cuda_recurrence_forward,
     .recurrence_backward = pl_cuda_recurrence_backward,
     .synchronize = pl_cuda_synchronize,
+    .record = pl_cuda_record,
+    .recorded = pl_cuda_recorded,
+    .replay = pl_cuda_replay,
+    .erase = pl_cuda_erase,
     .mark = pl_cuda_mark,
     .elapsed = pl_cuda_elapsed,
     .unmark = pl_cuda_unmark,

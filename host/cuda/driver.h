@@ -57,6 +57,7 @@ enum {
   PL_CU_EVENT_DEFAULT = 0, /* keeps the time */
   PL_CU_EVENT_DISABLE_TIMING = 2,
   PL_CU_CAPTURE_THREAD_LOCAL = 1,
+  PL_CU_CAPTURE_RELAXED = 2, /* memory may be allocated meanwhile */
   PL_CU_HOST_ALLOC_PORTABLE = 1,
   PL_CU_HOST_ALLOC_DEVICE_MAP = 2,
 

@@ -130,6 +130,7 @@ static pl_status launch_main(pl_cuda *cuda, const fused_call *call, pl_cu_functi
                          .attributes = attributes,
                          .attribute_count = count};
   if (plan->scope == PL_SCOPE_GRID) PL_TRY(groups_at_once(cuda, call, function, &launch, &at_once));
+  pl_cuda_recorded_kernel(cuda, function);
   for (int64_t first = 0; first < groups; first += at_once) {
     int64_t now = groups - first < at_once ? groups - first : at_once;
     *first_group = (int)first;

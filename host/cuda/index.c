@@ -15,8 +15,10 @@ void pl_gather_prelude(const pl_gather_variant *variant, pl_text *text) {
 }
 
 void pl_scatter_prelude(const pl_scatter_variant *variant, pl_text *text) {
-  pl_text_print(text, "#define TYPE %s\n#define TYPE_INDEX %s\n#define RANK %d\n", pl_layout_type(variant->type),
-                pl_layout_type(variant->index), variant->rank);
+  bool half = pl_dtype_size(variant->type) == 2;
+  pl_text_print(text, "#define TYPE %s\n#define STORED %s\n#define TYPE_INDEX %s\n#define RANK %d\n#define V %d\n",
+                pl_layout_type(half ? PL_F32 : variant->type), pl_layout_type(variant->type),
+                pl_layout_type(variant->index), variant->rank, variant->vector);
 }
 
 static pl_status load_gather(pl_cuda *cuda, const pl_gather_variant *v, pl_cu_function *function) {
@@ -39,7 +41,7 @@ static const char *const step_name[] = {"scatter_lines", "sort_count",     "sort
 static pl_status load_scatter(pl_cuda *cuda, const pl_scatter_variant *v, scatter_step which,
                               pl_cu_function *function) {
   uint64_t key = (uint64_t)PL_FAMILY_INDEX << 56 | (uint64_t)1 << 48 | (uint64_t)which << 32 |
-                 (uint64_t)v->index << 24 | (uint64_t)v->rank << 16 | (uint64_t)v->type << 8;
+                 (uint64_t)v->index << 24 | (uint64_t)v->rank << 16 | (uint64_t)v->type << 8 | (uint64_t)v->vector;
   *function = pl_cuda_kernel_found(cuda, key);
   if (*function) return PL_OK;
   pl_text prelude = {0};
@@ -192,7 +194,7 @@ static pl_array without(const pl_array *array, const pl_array *sizes, int dim) {
 static pl_status scatter_lines(pl_cuda *cuda, const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
   pl_array view[3] = {without(out, in, dim), without(in, in, dim), without(index, in, dim)};
   pl_arrays_merge((pl_array *[]){&view[0], &view[1], &view[2]}, 3);
-  pl_scatter_variant variant = {.type = out->dtype, .index = index->dtype, .rank = view[0].rank};
+  pl_scatter_variant variant = {.type = out->dtype, .index = index->dtype, .rank = view[0].rank, .vector = 1};
   line_job job = {.out = pl_array_data(out),
                   .in = pl_array_data(in),
                   .index = pl_array_data(index),
@@ -256,7 +258,8 @@ static pl_status find_starts(pl_cuda *cuda, const pl_scatter_variant *variant, c
 
 static pl_status add_runs(pl_cuda *cuda, const pl_scatter_variant *variant, run_job *job) {
   int64_t cells = (job->count + job->piece - 1) / job->piece;
-  size_t partial_bytes = (size_t)(2 * cells * job->lines) * pl_dtype_size(variant->type);
+  size_t sum_bytes = pl_dtype_size(variant->type) == 8 ? 8 : 4;
+  size_t partial_bytes = (size_t)(2 * cells * job->lines * variant->vector) * sum_bytes;
   pl_buffer *room;
   PL_TRY(pl_buffer_new(&cuda->device, partial_bytes + (size_t)cells * sizeof(uint32_t), &room));
   job->partial = room->data;
@@ -277,6 +280,16 @@ static pl_status add_runs(pl_cuda *cuda, const pl_scatter_variant *variant, run_
   return status;
 }
 
+/* The most neighbours of a slice that 16 bytes hold, in both arrays, wherever along the axis. */
+static int slice_vector(const pl_array view[2], const int64_t step[2]) {
+  int last = view[0].rank - 1, vector = 16 / (int)pl_dtype_size(view[0].dtype);
+  for (; last >= 0 && vector > 1; vector /= 2)
+    if (view[0].size[last] % vector == 0 && step[0] % vector == 0 && step[1] % vector == 0 &&
+        pl_layout_dense(&view[0], vector) && pl_layout_dense(&view[1], vector))
+      return vector;
+  return 1;
+}
+
 static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, const pl_array *index,
                                 const pl_array *in) {
   int64_t count = in->size[dim], limit = out->size[dim], tiles = (count + TILE - 1) / TILE;
@@ -287,7 +300,9 @@ static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, con
   uint32_t *start = (uint32_t *)work->data + sorting;
   pl_array view[2] = {without(out, in, dim), without(in, in, dim)};
   pl_arrays_merge((pl_array *[]){&view[0], &view[1]}, 2);
-  pl_scatter_variant variant = {.type = out->dtype, .index = index->dtype, .rank = view[0].rank};
+  int64_t step[2] = {out->stride[dim], in->stride[dim]};
+  pl_scatter_variant variant = {
+      .type = out->dtype, .index = index->dtype, .rank = view[0].rank, .vector = slice_vector(view, step)};
   const uint32_t *sorted = NULL;
   pl_status status = sort(cuda, &variant, index, limit, work->data, &sorted);
   run_job job = {.out = pl_array_data(out),
@@ -296,13 +311,14 @@ static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, con
                  .position = sorted ? sorted + count : NULL,
                  .start = start,
                  .count = count,
-                 .lines = pl_array_count(&view[1]),
+                 .lines = pl_array_count(&view[1]) / variant.vector,
                  .piece = piece_of(count),
-                 .shape = pl_axes_of(&view[0], 1),
-                 .step = {out->stride[dim], in->stride[dim]},
+                 .shape = pl_axes_of(&view[0], variant.vector),
+                 .step = {step[0], step[1]},
                  .limit = limit};
-  for (int i = 0; i < 2; i++)
-    for (int axis = 0; axis < view[0].rank; axis++) job.stride[i][axis] = view[i].stride[axis];
+  for (int i = 0, last = view[0].rank - 1; i < 2; i++)
+    for (int axis = 0; axis <= last; axis++)
+      job.stride[i][axis] = view[i].stride[axis] * (axis == last ? variant.vector : 1);
   if (status == PL_OK) status = find_starts(cuda, &variant, &job, start);
   if (status == PL_OK) status = add_runs(cuda, &variant, &job);
   pl_buffer_release(work);
@@ -312,8 +328,9 @@ static pl_status scatter_slices(pl_cuda *cuda, const pl_array *out, int dim, con
 pl_status pl_cuda_scatter(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
-  PL_REQUIRE(out->dtype == PL_F32 || out->dtype == PL_F64 || out->dtype == PL_I64,
-             "scatter_add: expected float32, float64 or int64, got %s", pl_dtype_name(out->dtype));
+  PL_REQUIRE(out->dtype == PL_F32 || out->dtype == PL_F64 || out->dtype == PL_I64 ||
+                 (pl_dtype_is_float(out->dtype) && index->rank == 1),
+             "scatter: %s takes whole slices only", pl_dtype_name(out->dtype));
   if (pl_array_count(in) == 0) return PL_OK;
   pl_array packed;
   pl_buffer *owned;

@@ -13,8 +13,8 @@ typedef struct {
 } pl_gather_variant;
 
 typedef struct {
-  pl_dtype type, index;
-  int rank;
+  pl_dtype type, index; /* type: of what is added, and of what is added to */
+  int rank, vector;     /* vector: neighbours that a thread takes at once, where whole slices are added */
 } pl_scatter_variant;
 
 void pl_gather_prelude(const pl_gather_variant *variant, pl_text *text);

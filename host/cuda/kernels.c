@@ -144,7 +144,7 @@ static int count_idle(const struct pl_cuda_kernels *kernels, size_t *oldest) {
 
 static void unload_idle(pl_cuda *cuda) {
   size_t oldest = 0;
-  if (count_idle(cuda->kernels, &oldest) <= IDLE_MODULES_MAX) return;
+  if (cuda->recording || count_idle(cuda->kernels, &oldest) <= IDLE_MODULES_MAX) return;
   /* A kernel of theirs may still be waiting in the stream. */
   if (PL_CUDA(pl_cu.StreamSynchronize(cuda->stream)) != PL_OK) return;
   while (count_idle(cuda->kernels, &oldest) > IDLE_MODULES_MAX) unload(cuda->kernels, oldest);
@@ -224,6 +224,7 @@ pl_status pl_cuda_launch(pl_cuda *cuda, pl_cu_function function, uint64_t blocks
   if (blocks_x == 0 || blocks_y == 0) return PL_OK;
   PL_REQUIRE(blocks_x <= INT32_MAX && blocks_y <= 65535, "cuda: a launch of %llu x %u blocks is past what a grid holds",
              (unsigned long long)blocks_x, blocks_y);
+  pl_cuda_recorded_kernel(cuda, function);
   return PL_CUDA(pl_cu.LaunchKernel(function, (unsigned)blocks_x, blocks_y, 1, threads, 1, 1, shared_bytes,
                                     cuda->stream, parameters, NULL));
 }

@@ -5,6 +5,7 @@ pl_status pl_cuda_mark(pl_device *device, void **mark) {
   pl_cuda *cuda;
   pl_cu_event event = *mark;
   PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_TRY(pl_cuda_refuse_recorded(cuda, "a timer"));
   if (!event) PL_CUDA_TRY(pl_cu.EventCreate(&event, PL_CU_EVENT_DEFAULT));
   *mark = event;
   return PL_CUDA(pl_cu.EventRecord(event, cuda->stream));

@@ -18,6 +18,7 @@ typedef struct {
   double number[ARRAYS];
   int64_t integer[ARRAYS];
   pl_complaints complaint;
+  void *second;
 } job;
 
 /* ---- text ---- */
@@ -65,6 +66,9 @@ void pl_pointwise_prelude(const pl_pointwise_variant *variant, pl_text *text) {
   pl_text_print(text, "#define BRIEF %d\n#define CHECK_DIVISOR %d\n#define FORMULA %s\n", pl_pointwise_brief(variant),
                 variant->op == PL_OP_remainder && variant->formula == PL_VALUE && variant->work == PL_WORK_I64,
                 copy ? "a" : pl_pointwise_table[variant->op].text[variant->formula]);
+  pl_text_print(text, "#define PAIR %d\n", variant->pair);
+  if (variant->pair)
+    pl_text_print(text, "#define FORMULA_SECOND %s\n", pl_pointwise_table[variant->op].text[PL_GRADIENT_B]);
 }
 
 /* ---- launch ---- */
@@ -77,7 +81,7 @@ static uint64_t key_of(const pl_pointwise_variant *variant) {
   key = key << 2 | variant->work;
   key = key << 4 | (uint64_t)variant->rank;
   key = key << 2 | (uint64_t)__builtin_ctz((unsigned)variant->vector);
-  key = key << 1 | variant->small;
+  key = key << 2 | (uint64_t)variant->pair << 1 | variant->small;
   for (int i = 0; i < ARRAYS; i++) key = key << 6 | (uint64_t)variant->type[i] << 3 | variant->form[i];
   return key;
 }
@@ -111,9 +115,10 @@ static pl_form form_of(const pl_array *view) {
   return view->rank == 0 ? PL_FORM_SPREAD : step == 1 ? PL_FORM_DENSE : step == 0 ? PL_FORM_SPREAD : PL_FORM_STRIDED;
 }
 
-static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, const pl_operands *operands) {
+/* `second`: where the second result of a pair goes. */
+static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, const pl_operands *operands, void *second) {
   const pl_array *view = operands->view;
-  job j = {.count = pl_array_count(&view[0]), .complaint = pl_complaints_of(cuda)};
+  job j = {.count = pl_array_count(&view[0]), .complaint = pl_complaints_of(cuda), .second = second};
   int vector = vector_of(operands), rank = view[0].rank;
   variant->rank = rank;
   variant->vector = vector;
@@ -158,7 +163,19 @@ pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, con
   pl_pointwise_variant variant = {.op = op, .formula = formula, .work = pl_work_of(pl_operands_type(op, in))};
   PL_REQUIRE(variant.work != PL_WORK_I64 || (formula == PL_VALUE && pl_pointwise_table[op].domain != PL_DOMAIN_REAL),
              "%s is not defined on %s", pl_pointwise_table[op].name, pl_dtype_name(out->dtype));
-  return launch(cuda, &variant, &operands);
+  return launch(cuda, &variant, &operands, NULL);
+}
+
+pl_status pl_cuda_pointwise_gradients(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                      const pl_array *const in[PL_OPERANDS]) {
+  pl_cuda *cuda;
+  PL_TRY(pl_cuda_enter(device, &cuda));
+  pl_operands operands;
+  PL_TRY(pl_operands_arrange(a, in, &operands));
+  if (pl_array_count(a) == 0) return PL_OK;
+  pl_pointwise_variant variant = {
+      .op = op, .formula = PL_GRADIENT_A, .pair = true, .work = pl_work_of(pl_operands_type(op, in))};
+  return launch(cuda, &variant, &operands, pl_array_data(b));
 }
 
 pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from) {
@@ -178,5 +195,5 @@ pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *fr
                                   .work = same ? PL_WORK_RAW : pl_work_of(from->buffer ? from->dtype : to->dtype)};
   int axis = from->buffer ? pl_transpose_axis(&view[0], &view[1]) : -1;
   if (axis >= 0) return pl_transpose_copy(cuda, &view[0], &view[1], axis, variant.work);
-  return launch(cuda, &variant, &operands);
+  return launch(cuda, &variant, &operands, NULL);
 }

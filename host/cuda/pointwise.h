@@ -13,6 +13,7 @@ enum { PL_POINTWISE_COPY = PL_OPS }; /* beside the operations of the table: out 
 typedef struct {
   int op; /* pl_op, or PL_POINTWISE_COPY */
   pl_formula formula;
+  bool pair; /* formula is PL_GRADIENT_A, and PL_GRADIENT_B goes into a second result of the same layout */
   pl_work work;
   int rank, vector;               /* after merging; elements that a thread takes at once: 1, 2, 4 or 8 */
   bool small;                     /* offsets fit an int */

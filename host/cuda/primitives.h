@@ -12,6 +12,8 @@ pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t b
 pl_status pl_cuda_download(pl_device *device, void *host, const void *from, size_t bytes);
 pl_status pl_cuda_transfer(pl_device *to_device, void *to, pl_device *from_device, const void *from, size_t bytes);
 pl_status pl_cuda_copy(pl_device *device, const pl_array *to, const pl_array *from);
+pl_status pl_cuda_pointwise_gradients(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                      const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cuda_pointwise(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                             const pl_array *const in[PL_OPERANDS]);
 pl_status pl_cuda_reduce(pl_device *device, pl_reduction kind, double factor, const pl_array *out, const pl_array *in);
@@ -43,5 +45,9 @@ pl_status pl_cuda_adam(pl_device *device, const pl_adam *steps, int count);
 pl_status pl_cuda_mark(pl_device *device, void **mark);
 pl_status pl_cuda_elapsed(pl_device *device, void *from, void *to, double *ms);
 void pl_cuda_unmark(pl_device *device, void *mark);
+pl_status pl_cuda_record(pl_device *device);
+pl_status pl_cuda_recorded(pl_device *device, void **work);
+pl_status pl_cuda_replay(pl_device *device, void *work);
+void pl_cuda_erase(pl_device *device, void *work);
 
 #endif

@@ -25,6 +25,7 @@ pl_status pl_cuda_random(pl_device *device, pl_distribution kind, uint64_t seed,
                          const pl_array *out) {
   pl_cuda *cuda;
   PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_TRY(pl_cuda_refuse_recorded(cuda, "drawing random numbers"));
   pl_array view = *out;
   pl_arrays_merge((pl_array *[]){&view}, 1);
   random_job job = {.out = pl_array_data(out),

@@ -126,6 +126,8 @@ int pl_step_plan_first(const pl_step_plan *plan) { return plan->backward ? (int)
 
 pl_status pl_step_plan_run(pl_step_plan *plan) {
   int steps = (int)plan->shape.steps, first = pl_step_plan_first(plan);
+  /* Its plan, arguments and all, may be given up for another one. */
+  PL_TRY(pl_cuda_refuse_recorded(plan->cuda, "the alternating backend"));
   if (plan->backward) {
     PL_TRY(launch_step(plan, -1, false));
     steps += plan->to_initial - 1;

@@ -41,6 +41,7 @@ pl_status pl_cuda_upload(pl_device *device, void *to, const void *host, size_t b
   pl_cu_pointer target = (pl_cu_pointer)(uintptr_t)to;
   PL_TRY(pl_cuda_enter(device, &cuda));
   if (bytes == 0) return PL_OK;
+  PL_TRY(pl_cuda_refuse_recorded(cuda, "a copy from the host"));
   /* The driver takes a small copy over before it returns. */
   if (bytes <= SMALL) return PL_CUDA(pl_cu.MemcpyHtoDAsync(target, host, bytes, cuda->stream));
   PL_TRY(staging_of(cuda, true, &s));
@@ -67,6 +68,7 @@ pl_status pl_cuda_download(pl_device *device, void *host, const void *from, size
   struct pl_cuda_staging *s;
   pl_cu_pointer source = (pl_cu_pointer)(uintptr_t)from;
   PL_TRY(pl_cuda_enter(device, &cuda));
+  PL_TRY(pl_cuda_refuse_recorded(cuda, "a copy to the host"));
   if (bytes == 0) return pl_cuda_synchronize(device);
   PL_TRY(staging_of(cuda, bytes > SMALL, &s));
   if (bytes <= SMALL) {
@@ -115,6 +117,8 @@ pl_status pl_cuda_transfer(pl_device *to_device, void *to, pl_device *from_devic
   PL_TRY(pl_cuda_enter(from_device, &source));
   PL_TRY(pl_cuda_enter(to_device, &target));
   if (bytes == 0) return PL_OK;
+  PL_TRY(pl_cuda_refuse_recorded(source, "a copy to another GPU"));
+  PL_TRY(pl_cuda_refuse_recorded(target, "a copy from another GPU"));
   PL_TRY(open_link(target, source));
   PL_TRY(follow(source, target));
   PL_TRY(pl_cuda_enter(to_device, &target));

@@ -15,9 +15,17 @@ typedef struct block {
   void *data;
 } block;
 
-struct pl_cache {
+/* Memory for reuse; of a recording also the buffers that were made meanwhile and are live. */
+struct pl_pool {
   block *freed[CLASSES];
-  block *spare; /* block records without memory */
+  pl_buffer **made;
+  size_t made_count, made_capacity;
+};
+
+struct pl_cache {
+  pl_pool pool;
+  pl_pool *aside; /* that stands in for it while something is recorded, or NULL */
+  block *spare;   /* block records without memory */
   pl_memory memory;
   size_t limit;
 };
@@ -142,10 +150,13 @@ static size_t class_of(size_t bytes, int *index) {
   return rounded;
 }
 
-static void *take(struct pl_cache *cache, int index, size_t bytes) {
-  block *found = cache->freed[index];
+/* The inverse of class_of: eighths of the power of two. */
+static size_t bytes_of(int index) { return ((size_t)8 + (size_t)(index & 7)) << (index / 8 - 3); }
+
+static void *take(struct pl_cache *cache, pl_pool *pool, int index, size_t bytes) {
+  block *found = pool->freed[index];
   if (!found) return NULL;
-  cache->freed[index] = found->next;
+  pool->freed[index] = found->next;
   void *data = found->data;
   found->next = cache->spare;
   cache->spare = found;
@@ -177,16 +188,34 @@ static pl_status obtain(pl_device *device, size_t bytes, void **data) {
   return status;
 }
 
+static void add_made(pl_pool *pool, pl_buffer *buffer) {
+  if (pool->made_count == pool->made_capacity) {
+    pool->made_capacity = pool->made_capacity ? 2 * pool->made_capacity : 64;
+    pool->made = pl_reallocate(pool->made, pool->made_capacity * sizeof *pool->made);
+  }
+  pool->made[pool->made_count++] = buffer;
+}
+
+/* The last are the first to go. */
+static void remove_made(pl_pool *pool, const pl_buffer *buffer) {
+  for (size_t i = pool->made_count; i-- > 0;)
+    if (pool->made[i] == buffer) {
+      pool->made[i] = pool->made[--pool->made_count];
+      return;
+    }
+}
+
 pl_status pl_buffer_new(pl_device *device, size_t bytes, pl_buffer **buffer) {
   struct pl_cache *cache = device->cache;
   int index;
   if (bytes > SIZE_MAX / 4) return PL_FAIL_MEMORY("%s: cannot allocate %zu bytes", device->name, bytes);
   size_t rounded = class_of(bytes, &index);
   PL_TRY(make_room(device, bytes, rounded));
-  void *data = take(cache, index, rounded);
+  void *data = take(cache, cache->aside ? cache->aside : &cache->pool, index, rounded);
   if (!data) PL_TRY(obtain(device, rounded, &data));
   pl_buffer *made = pl_allocate(sizeof *made);
   *made = (pl_buffer){.count = 1, .device = device, .data = data, .bytes = rounded};
+  if (cache->aside) add_made(cache->aside, made);
   cache->memory.live += rounded;
   cache->memory.buffers++;
   if (cache->memory.live > cache->memory.peak) cache->memory.peak = cache->memory.live;
@@ -199,6 +228,7 @@ void pl_buffer_retain(pl_buffer *buffer) { buffer->count++; }
 void pl_buffer_release(pl_buffer *buffer) {
   if (!buffer || --buffer->count > 0) return;
   struct pl_cache *cache = buffer->device->cache;
+  pl_pool *pool = cache->aside ? cache->aside : &cache->pool;
   int index;
   size_t bytes = class_of(buffer->bytes, &index);
   block *record = cache->spare;
@@ -206,8 +236,9 @@ void pl_buffer_release(pl_buffer *buffer) {
     cache->spare = record->next;
   else
     record = pl_allocate(sizeof *record);
-  *record = (block){cache->freed[index], buffer->data};
-  cache->freed[index] = record;
+  if (cache->aside) remove_made(cache->aside, buffer);
+  *record = (block){pool->freed[index], buffer->data};
+  pool->freed[index] = record;
   cache->memory.live -= bytes;
   cache->memory.cached += bytes;
   cache->memory.buffers--;
@@ -228,15 +259,52 @@ void pl_device_limit(pl_device *device, size_t bytes) { device->cache->limit = b
 
 void pl_device_trim(pl_device *device) {
   struct pl_cache *cache = device->cache;
+  if (cache->aside) return; /* a device that records cannot take memory back */
   for (int index = 0; index < CLASSES; index++)
-    while (cache->freed[index]) {
-      /* The inverse of class_of: eighths of the power of two. */
-      size_t bytes = ((size_t)8 + (size_t)(index & 7)) << (index / 8 - 3);
-      device->release(device, take(cache, index, bytes), bytes);
-    }
+    while (cache->pool.freed[index])
+      device->release(device, take(cache, &cache->pool, index, bytes_of(index)), bytes_of(index));
   while (cache->spare) {
     block *next = cache->spare->next;
     free(cache->spare);
     cache->spare = next;
   }
+}
+
+/* ---- memory of a recording ---- */
+
+void pl_device_set_aside(pl_device *device) { device->cache->aside = pl_allocate(sizeof(pl_pool)); }
+
+/* Bytes of a pool. */
+static size_t pool_bytes(const pl_pool *pool) {
+  size_t bytes = 0;
+  for (int index = 0; index < CLASSES; index++)
+    for (const block *b = pool->freed[index]; b; b = b->next) bytes += bytes_of(index);
+  return bytes;
+}
+
+pl_pool *pl_device_set_back(pl_device *device) {
+  struct pl_cache *cache = device->cache;
+  pl_pool *pool = cache->aside;
+  size_t bytes = pool_bytes(pool);
+  cache->aside = NULL;
+  for (size_t i = 0; i < pool->made_count; i++) pl_buffer_retain(pool->made[i]);
+  cache->memory.cached -= bytes;
+  cache->memory.live += bytes;
+  return pool;
+}
+
+void pl_device_give_back(pl_device *device, pl_pool *pool) {
+  struct pl_cache *cache = device->cache;
+  size_t bytes = pool_bytes(pool);
+  cache->memory.live -= bytes;
+  cache->memory.cached += bytes;
+  for (int index = 0; index < CLASSES; index++) {
+    block **end = &pool->freed[index];
+    while (*end) end = &(*end)->next;
+    *end = cache->pool.freed[index];
+    cache->pool.freed[index] = pool->freed[index];
+  }
+  for (size_t i = 0; i < pool->made_count; i++) pl_buffer_release(pool->made[i]);
+  free(pool->made);
+  free(pool);
 }

@@ -87,6 +87,10 @@ struct pl_device {
    * numbers. Computed in the promoted type of the operands that are arrays. */
   pl_status (*pointwise)(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                          const pl_array *const in[PL_OPERANDS]);
+  /* The formulas PL_GRADIENT_A into a and PL_GRADIENT_B into b in one pass; in[] has what either reads. a and b are
+   * contiguous and of one shape and type. */
+  pl_status (*pointwise_gradients)(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
+                                   const pl_array *const in[PL_OPERANDS]);
   /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or
    * all when out has one element) into int64, 1-based, the first of equals. NaN wins max and min. PL_EUCLIDEAN and
    * PL_DEVIATIONS take floating-point types. A sum, of whatever, is multiplied by `factor` before it is rounded to
@@ -96,7 +100,8 @@ struct pl_device {
   pl_status (*gemm)(pl_device *device, const pl_array *a, const pl_array *b, double beta, const pl_array *out);
   /* out[.., i, ..] = in[.., index[.., i, ..], ..] along dim; index has out's shape, or rank 1 to pick whole slices. */
   pl_status (*gather)(pl_device *device, const pl_array *out, const pl_array *in, int dim, const pl_array *index);
-  /* out[.., index[.., i, ..], ..] += in[.., i, ..] along dim; shapes as in gather with in and out swapped. */
+  /* out[.., index[.., i, ..], ..] += in[.., i, ..] along dim; shapes as in gather with in and out swapped. float32,
+   * float64 and int64, and with an index of rank 1 16-bit types, whose sums are taken in float32 and rounded once. */
   pl_status (*scatter)(pl_device *device, const pl_array *out, int dim, const pl_array *index, const pl_array *in);
   /* Element i (row-major) draws Philox(seed, offset + i/4) lane i%4: U[p0,p1), N(p0,p1), 1 with probability p0, or
    * integers p0..p1 inclusive. */
@@ -148,6 +153,12 @@ struct pl_device {
   pl_status (*recurrence_backward)(pl_device *device, const pl_recurrence *recurrence,
                                    const pl_recurrence_gradient *gradient);
   pl_status (*synchronize)(pl_device *device);
+  /* Between `record` and `recorded` work is not done but becomes *work (NULL: it is dropped), which `replay` does;
+   * `erase` frees it. NULL where a device records nothing. See host/device/recording.h. */
+  pl_status (*record)(pl_device *device);
+  pl_status (*recorded)(pl_device *device, void **work);
+  pl_status (*replay)(pl_device *device, void *work);
+  void (*erase)(pl_device *device, void *work);
   /* A moment in the device's work, reached when all that was asked of it before is done. *mark is NULL before its first
    * use; a mark may be set again. */
   pl_status (*mark)(pl_device *device, void **mark);
@@ -218,5 +229,14 @@ void pl_device_limit(pl_device *device, size_t bytes);
 void pl_device_reset_peak(pl_device *device);
 /* Gives cached memory back to the device. */
 void pl_device_trim(pl_device *device);
+
+/* ---- private to host/device: memory of a recording ---- */
+
+typedef struct pl_pool pl_pool;
+/* From here to set_back buffers take their memory from an empty pool of their own, or new from the device, and leave it
+ * to that pool, which keeps the buffers that are still there then, too. All counts as live until it is given back. */
+void pl_device_set_aside(pl_device *device);
+pl_pool *pl_device_set_back(pl_device *device);
+void pl_device_give_back(pl_device *device, pl_pool *pool);
 
 #endif

@@ -48,53 +48,64 @@ static pl_status expect(pl_group *group, int rank, const heading *own) {
   return compare(group, rank, own, &theirs);
 }
 
-static pl_status add(pl_group *group, pl_group_kind kind, const pl_array *sum, const pl_array *other) {
-  static const pl_op ops[PL_GROUP_KINDS] = {PL_OP_add, PL_OP_add, PL_OP_maximum, PL_OP_minimum};
-  const pl_array *in[PL_OPERANDS] = {sum, other};
-  return group->device->pointwise(group->device, ops[kind], PL_VALUE, sum, in);
-}
-
-/* In rank 0: *sum, over what the others send by way of `other`, of the same size. */
-static pl_status collect(pl_group *group, pl_group_kind kind, const pl_array *sum, const pl_array *other) {
-  heading own = heading_of((int)kind, sum);
-  int world = pl_peers_world(group->peers);
-  for (int rank = 1; rank < world; rank++) {
-    PL_TRY(expect(group, rank, &own));
-    PL_TRY(pl_peers_receive(group->peers, rank, pl_array_data(other), bytes_of(sum)));
-    PL_TRY(add(group, kind, sum, other));
-  }
-  if (kind != PL_GROUP_MEAN) return PL_OK;
-  return group->device->scale(group->device, &sum, 1, 1.0 / world);
-}
-
 static pl_status send_to_others(pl_group *group, const pl_array *array) {
   for (int rank = 1; rank < pl_peers_world(group->peers); rank++)
     PL_TRY(pl_peers_send(group->peers, rank, pl_array_data(array), bytes_of(array)));
   return PL_OK;
 }
 
-static pl_status reduce_at_0(pl_group *group, pl_group_kind kind, const pl_array *array) {
-  pl_array other = *array;
-  other.offset = 0;
-  PL_TRY(pl_buffer_new(group->device, bytes_of(array), &other.buffer));
-  pl_status status = collect(group, kind, array, &other);
-  pl_buffer_release(other.buffer);
-  PL_TRY(status);
-  return send_to_others(group, array);
+static pl_status add(pl_group *group, pl_group_kind kind, const pl_array *sum, const pl_array *other) {
+  static const pl_op ops[PL_GROUP_KINDS] = {PL_OP_add, PL_OP_add, PL_OP_maximum, PL_OP_minimum};
+  const pl_array *in[PL_OPERANDS] = {sum, other};
+  return group->device->pointwise(group->device, ops[kind], PL_VALUE, sum, in);
 }
 
-static pl_status reduce_elsewhere(pl_group *group, pl_group_kind kind, const pl_array *array) {
+/* In rank 0: adds what a rank sends, by way of a buffer. */
+static pl_status add_theirs(pl_group *group, pl_group_kind kind, int rank, const pl_array *array, pl_buffer *buffer) {
   heading own = heading_of((int)kind, array);
-  PL_TRY(pl_peers_send(group->peers, 0, &own, sizeof own));
-  PL_TRY(pl_peers_send(group->peers, 0, pl_array_data(array), bytes_of(array)));
-  return pl_peers_receive(group->peers, 0, pl_array_data(array), bytes_of(array));
+  pl_array other = *array;
+  other.buffer = buffer, other.offset = 0;
+  PL_TRY(expect(group, rank, &own));
+  PL_TRY(pl_peers_receive(group->peers, rank, pl_array_data(&other), bytes_of(array)));
+  return add(group, kind, array, &other);
+}
+
+static pl_status add_all(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count,
+                         pl_buffer *buffer) {
+  int world = pl_peers_world(group->peers);
+  for (int rank = 1; rank < world; rank++)
+    for (int i = 0; i < count; i++) PL_TRY(add_theirs(group, kind, rank, arrays[i], buffer));
+  return kind == PL_GROUP_MEAN ? group->device->scale(group->device, arrays, count, 1.0 / world) : PL_OK;
+}
+
+/* In rank 0: all arrays of one rank after those of the one before, then the sums to each. */
+static pl_status reduce_at_0(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
+  size_t most = 0;
+  pl_buffer *buffer;
+  for (int i = 0; i < count; i++) most = bytes_of(arrays[i]) > most ? bytes_of(arrays[i]) : most;
+  PL_TRY(pl_buffer_new(group->device, most, &buffer));
+  pl_status status = add_all(group, kind, arrays, count, buffer);
+  pl_buffer_release(buffer);
+  PL_TRY(status);
+  for (int i = 0; i < count; i++) PL_TRY(send_to_others(group, arrays[i]));
+  return PL_OK;
+}
+
+/* Sends everything, then receives everything: rank 0 does not speak before it has heard all. */
+static pl_status reduce_elsewhere(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
+  for (int i = 0; i < count; i++) {
+    heading own = heading_of((int)kind, arrays[i]);
+    PL_TRY(pl_peers_send(group->peers, 0, &own, sizeof own));
+    PL_TRY(pl_peers_send(group->peers, 0, pl_array_data(arrays[i]), bytes_of(arrays[i])));
+  }
+  for (int i = 0; i < count; i++)
+    PL_TRY(pl_peers_receive(group->peers, 0, pl_array_data(arrays[i]), bytes_of(arrays[i])));
+  return PL_OK;
 }
 
 static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
-  bool first = pl_peers_rank(group->peers) == 0;
   PL_TRY(pl_peers_begin(group->peers));
-  for (int i = 0; i < count; i++) PL_TRY((first ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays[i]));
-  return PL_OK;
+  return (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count);
 }
 
 /* By way of rank 0, which hears from everybody that it is there. */

@@ -58,6 +58,8 @@
   X(logsigmoid, 1, where(lt(a, 0), a, 0) - log1p(exp(-abs(a))), g / (1 + exp(a)), 0, 0, -2, 2)                         \
   X(softplus, 1, where(gt(a, 0), a, 0) + log1p(exp(-abs(a))), g / (1 + exp(-a)), 0, 0, -2, 2)                          \
   X(silu, 1, a / (1 + exp(-a)), g * (1 + a * (1 - 1 / (1 + exp(-a)))) / (1 + exp(-a)), 0, 0, -2, 2)                    \
+  X(swiglu, 2, a / (1 + exp(-a)) * b, g * b * (1 + a * (1 - 1 / (1 + exp(-a)))) / (1 + exp(-a)),                       \
+    g * a / (1 + exp(-a)), 0, -2, 2)                                                                                   \
   X(gelu, 1, a * (1 + erf(a * K(0.70710678118654752))) / 2,                                                            \
     g * ((1 + erf(a * K(0.70710678118654752))) / 2 + a * exp(-a * a / 2) * K(0.39894228040143268)), 0, 0, -2, 2)       \
   X(erf, 1, erf(a), g * exp(-a * a) * K(1.1283791670955126), 0, 0, -2, 2)                                              \

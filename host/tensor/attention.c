@@ -66,6 +66,31 @@ static pl_status new_heads(pl_device *device, const pl_array *shape, pl_tensor *
   return status;
 }
 
+/* The gradients of the inputs that need one. Those of query, key and value of one length lie side by side, in memory
+ * [B,T,3,H,D]: where all three were pieces of one tensor, that is its gradient. */
+static pl_status new_gradients(const pl_node *node, pl_device *device, pl_tensor *gin[3]) {
+  const pl_array *shape = node->shape_in;
+  const int64_t *size = shape[0].size, joined = 3 * size[1] * size[3];
+  if (!pl_needs(node, 0) || !pl_needs(node, 1) || !pl_needs(node, 2) || !pl_array_same_shape(&shape[0], &shape[1])) {
+    for (int i = 0; i < 3; i++)
+      if (pl_needs(node, i)) PL_TRY(new_heads(device, &shape[i], &gin[i]));
+    return PL_OK;
+  }
+  pl_tensor *memory;
+  PL_TRY(pl_tensor_new(device, shape[0].dtype, 3, (int64_t[]){size[0], size[2], joined}, &memory));
+  for (int i = 0; i < 3; i++) {
+    pl_array view = {.buffer = memory->array.buffer,
+                     .dtype = shape[0].dtype,
+                     .rank = 4,
+                     .size = {size[0], size[1], size[2], size[3]},
+                     .stride = {size[2] * joined, size[3], joined, 1},
+                     .offset = i * size[1] * size[3]};
+    gin[i] = pl_tensor_alias(&view);
+  }
+  pl_tensor_release(memory);
+  return PL_OK;
+}
+
 /* Inputs query, key, value. Saves them as they were read, the result and the logarithms of the sums.
  * node->integer[0]: causal; number[0]: scale. */
 static pl_status attention_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
@@ -74,8 +99,7 @@ static pl_status attention_back(pl_node *node, pl_tensor *const gout[], pl_tenso
   pl_device *device = pl_tensor_device(gout[0]);
   pl_status status = arranged(gout[0], &g);
   for (int i = 0; i < SAVES && status == PL_OK; i++) status = pl_saved(node, i, &saved[i]);
-  for (int i = 0; i < 3 && status == PL_OK; i++)
-    if (pl_needs(node, i)) status = new_heads(device, &node->shape_in[i], &gin[i]);
+  if (status == PL_OK) status = new_gradients(node, device, gin);
   if (status == PL_OK) {
     pl_attention attention = {&saved[0]->array, &saved[1]->array, &saved[2]->array, node->number[0],
                               node->integer[0] != 0};

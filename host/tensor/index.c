@@ -14,10 +14,11 @@ static pl_status check_index(const char *name, const pl_tensor *a, const pl_tens
 
 pl_status pl_scattered(pl_tensor *g, const pl_array *shape, int axis, pl_tensor *index, pl_tensor **out) {
   pl_device *device = pl_tensor_device(g);
-  pl_dtype wide = shape->dtype == PL_F64 ? PL_F64 : PL_F32;
+  /* A device adds whole slices of 16-bit types in float32 by itself. */
+  pl_dtype type = shape->dtype == PL_F64 || index->array.rank == 1 ? shape->dtype : PL_F32;
   pl_tensor *source = NULL, *sum = NULL;
-  pl_status status = pl_convert_to(g, wide, device, &source);
-  if (status == PL_OK) status = pl_filled(device, wide, shape->rank, shape->size, 0, &sum);
+  pl_status status = pl_convert_to(g, type, device, &source);
+  if (status == PL_OK) status = pl_filled(device, type, shape->rank, shape->size, 0, &sum);
   if (status == PL_OK) status = device->scatter(device, &sum->array, axis, &index->array, &source->array);
   if (status == PL_OK) status = pl_convert_to(sum, shape->dtype, device, out);
   pl_tensor_release(source);
@@ -117,6 +118,9 @@ pl_status pl_op_scatter_add(const pl_call *call, pl_tensor *out[]) {
   PL_TRY(check_index("scatter_add", a, index));
   PL_REQUIRE(pl_tensor_device(source) == pl_tensor_device(a), "scatter_add: tensor is on %s, source on %s",
              pl_tensor_device(a)->name, pl_tensor_device(source)->name);
+  pl_dtype type = a->array.dtype;
+  PL_REQUIRE(type == PL_F32 || type == PL_F64 || type == PL_I64,
+             "scatter_add: expected float32, float64 or int64, got %s", pl_dtype_name(type));
   PL_REQUIRE(source->array.dtype == a->array.dtype, "scatter_add: source is %s, expected %s",
              pl_dtype_name(source->array.dtype), pl_dtype_name(a->array.dtype));
   PL_REQUIRE(pl_array_same_shape(&index->array, &source->array), "scatter_add: source has shape %s, index %s",

@@ -36,6 +36,20 @@ static pl_status gradient_of(pl_tensor *x, bool transpose_x, pl_tensor *y, bool 
   return status;
 }
 
+/* The gradient a^T g of a matrix y that was multiplied as a transposed view, as layers do with their weight: found as
+ * the transposed g^T a, so that its memory is in the order of what y is a view of, and nobody has to copy it. */
+static pl_status gradient_of_view(pl_tensor *a, pl_tensor *g, const pl_array *y, pl_tensor **out) {
+  pl_array turned = *y;
+  turned.size[0] = y->size[1], turned.size[1] = y->size[0];
+  pl_tensor *whole;
+  PL_TRY(gradient_of(g, true, a, false, &turned, &whole));
+  pl_status status = swap_last(whole, out);
+  pl_tensor_release(whole);
+  return status;
+}
+
+static bool is_transposed(const pl_array *y) { return y->rank == 2 && y->stride[0] == 1 && y->stride[1] > 1; }
+
 /* Saves a, b as they were multiplied, each where the other's gradient needs it; node->integer[0]: their type.
  * da = g b^T, db = a^T g. */
 static pl_status product_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
@@ -44,7 +58,10 @@ static pl_status product_back(pl_node *node, pl_tensor *const gout[], pl_tensor 
   if (status == PL_OK) status = pl_saved(node, 1, &b);
   if (status == PL_OK) status = rounded(gout[0], (pl_dtype)node->integer[0], &g);
   if (status == PL_OK && pl_needs(node, 0)) status = gradient_of(g, false, b, true, &node->shape_in[0], &gin[0]);
-  if (status == PL_OK && pl_needs(node, 1)) status = gradient_of(a, true, g, false, &node->shape_in[1], &gin[1]);
+  if (status == PL_OK && pl_needs(node, 1))
+    status = is_transposed(&node->shape_in[1]) && a->array.rank == 2
+                 ? gradient_of_view(a, g, &node->shape_in[1], &gin[1])
+                 : gradient_of(a, true, g, false, &node->shape_in[1], &gin[1]);
   pl_tensor_release(a);
   pl_tensor_release(b);
   pl_tensor_release(g);

@@ -14,10 +14,29 @@ static int count_of(const pl_array *array, int axis, int64_t size) {
   return (int)((array->size[axis] + size - 1) / size);
 }
 
+/* Whether the gradients lie in memory as the pieces of one array do, and that array. */
+static bool lie_together(const pl_node *node, pl_tensor *const gout[], pl_array *whole) {
+  const pl_array *shape = &node->shape_in[0];
+  int axis = (int)node->integer[0];
+  if (!gout[0]) return false;
+  *whole = gout[0]->array;
+  whole->size[axis] = shape->size[axis];
+  for (int i = 1; i < count_of(shape, axis, node->integer[1]); i++) {
+    pl_array piece = piece_of(whole, axis, node->integer[1], i);
+    if (!gout[i] || gout[i]->array.dtype != whole->dtype || !pl_array_same_view(&gout[i]->array, &piece)) return false;
+  }
+  return true;
+}
+
 /* node->integer: axis, size of a piece. */
 static pl_status pieces_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gin[]) {
   const pl_array *shape = &node->shape_in[0];
   int axis = (int)node->integer[0];
+  pl_array whole;
+  if (lie_together(node, gout, &whole)) {
+    gin[0] = pl_tensor_alias(&whole);
+    return PL_OK;
+  }
   pl_device *device = NULL;
   for (int i = 0; i < PL_NODE_OUTPUTS && !device; i++)
     if (gout[i]) device = pl_tensor_device(gout[i]);

@@ -55,14 +55,36 @@ static pl_dtype result_type(pl_op op, int arity, pl_tensor *const operand[3]) {
   return type;
 }
 
-/* in[]: which operands a formula reads, as arrays. */
-static void operands_for(pl_op op, pl_formula formula, pl_tensor *const operand[3], const pl_tensor *g,
-                         const pl_tensor *y, const pl_array *in[PL_OPERANDS]) {
-  unsigned reads = pl_pointwise_reads(op, formula);
+/* in[]: the operands that `reads` names, as arrays. */
+static void operands_for(unsigned reads, pl_tensor *const operand[3], const pl_tensor *g, const pl_tensor *y,
+                         const pl_array *in[PL_OPERANDS]) {
   for (int i = 0; i < PL_OPERANDS; i++) {
     const pl_tensor *tensor = i < 3 ? operand[i] : i == PL_OPERAND_G ? g : y;
     in[i] = reads >> i & 1 && tensor ? &tensor->array : NULL;
   }
+}
+
+/* Whether the gradient of an operand is wanted and takes more than passing g on. */
+static bool is_computed(const pl_node *node, int input) {
+  const char *text = pl_pointwise_table[node->integer[0]].text[PL_GRADIENT_A + input];
+  return pl_needs(node, input) && strcmp(text, "0") != 0 && strcmp(text, "g") != 0;
+}
+
+/* The gradients of both operands of an operation in one pass. */
+static pl_status backward_of_two(pl_node *node, pl_tensor *const saved[4], pl_tensor *g, pl_tensor *gin[]) {
+  pl_op op = (pl_op)node->integer[0];
+  pl_tensor *whole[2] = {NULL, NULL};
+  const pl_array *in[PL_OPERANDS];
+  pl_device *device = pl_tensor_device(g);
+  operands_for(pl_pointwise_reads(op, PL_GRADIENT_A) | pl_pointwise_reads(op, PL_GRADIENT_B), saved, g, saved[3], in);
+  pl_status status = pl_tensor_like(g, g->array.dtype, &whole[0]);
+  if (status == PL_OK) status = pl_tensor_like(g, g->array.dtype, &whole[1]);
+  if (status == PL_OK) status = device->pointwise_gradients(device, op, &whole[0]->array, &whole[1]->array, in);
+  for (int i = 0; i < 2; i++) {
+    if (status == PL_OK) status = pl_sum_to(whole[i], &node->shape_in[i], &gin[i]);
+    pl_tensor_release(whole[i]);
+  }
+  return status;
 }
 
 /* node->integer[0]: the operation. Saves: the three operands (numbers stand in for those not read), then the result. */
@@ -72,7 +94,9 @@ static pl_status backward(pl_node *node, pl_tensor *const gout[], pl_tensor *gin
   pl_tensor *saved[4] = {0}, *g = gout[0];
   pl_status status = PL_OK;
   for (int i = 0; i < 4 && status == PL_OK; i++) status = pl_saved(node, i, &saved[i]);
-  for (int i = 0; i < row->arity && status == PL_OK; i++) {
+  bool two = row->arity == 2 && is_computed(node, 0) && is_computed(node, 1);
+  if (two && status == PL_OK) status = backward_of_two(node, saved, g, gin);
+  for (int i = 0; i < row->arity && status == PL_OK && !two; i++) {
     pl_formula formula = (pl_formula)(PL_GRADIENT_A + i);
     if (!pl_needs(node, i) || strcmp(row->text[formula], "0") == 0) continue;
     pl_tensor *whole = NULL;
@@ -80,7 +104,7 @@ static pl_status backward(pl_node *node, pl_tensor *const gout[], pl_tensor *gin
       whole = pl_tensor_retain(g);
     else {
       const pl_array *in[PL_OPERANDS];
-      operands_for(op, formula, saved, g, saved[3], in);
+      operands_for(pl_pointwise_reads(op, formula), saved, g, saved[3], in);
       pl_device *device = pl_tensor_device(g);
       status = pl_tensor_like(g, g->array.dtype, &whole);
       if (status == PL_OK) status = device->pointwise(device, op, formula, &whole->array, in);
@@ -114,7 +138,7 @@ static pl_status run(pl_op op, pl_tensor *const operand[3], pl_tensor **out) {
   pl_tensor *result;
   PL_TRY(pl_tensor_new(device, type, shape.rank, shape.size, &result));
   const pl_array *in[PL_OPERANDS];
-  operands_for(op, PL_VALUE, operand, NULL, NULL, in);
+  operands_for(pl_pointwise_reads(op, PL_VALUE), operand, NULL, NULL, in);
   pl_status status = device->pointwise(device, op, PL_VALUE, &result->array, in);
   if (status != PL_OK) {
     pl_tensor_release(result);

@@ -59,8 +59,8 @@ local linear_known <const> = {
 --- linear_cross_entropy(x, weight, labels [, options]) -> tensor of one element: cross_entropy of the logits
 -- x weight^T [+ bias], of which only a chunk is ever there, forward and backward. x [.., W], weight [C, W] as nn.Linear
 -- has it, labels [..] in 1..C (an integer tensor, or a table of integers).
--- options: bias [C]; ignore_index, label_smoothing and reduction "mean" or "sum" as in cross_entropy; chunk, the rows of
--- x taken at once, by default as many as have 256 MiB of logits.
+-- options: bias [C]; ignore_index, label_smoothing and reduction "mean" or "sum" as in cross_entropy; chunk, the rows
+-- of x taken at once, by default as many as have 256 MiB of logits.
 -- Where gradients are wanted they are computed along with the losses, so call it under pl.no_grad where not.
 function entropy.linear_cross_entropy(x, weight, labels, options)
   if not core.is_tensor(x) then
@@ -72,7 +72,8 @@ function entropy.linear_cross_entropy(x, weight, labels, options)
   if chunk ~= nil and (math.type(chunk) ~= "integer" or chunk < 1) then
     error(("linear_cross_entropy: chunk: expected an integer of at least 1, got %s"):format(tostring(chunk)), 2)
   end
-  local sum = sum_of_losses(x, weight, option.labels, bias, ignored or 0, ignored ~= nil, option.smoothing, chunk or 0)
+  local sum = sum_of_losses(x, weight, option.labels, bias, ignored or 0, ignored ~= nil, option.smoothing,
+    chunk or 0)
   return option.reduction == "sum" and sum or average(sum, option)
 end
 declared.options(entropy.linear_cross_entropy, linear_known)

@@ -40,7 +40,8 @@ local from_module <const> = {
 local from_core <const> = {
   "tensor", "full", "rand", "randn", "randint", "bernoulli", "arange", "linspace", "seed", "scope", "no_grad",
   "grad_enabled", "memory", "memory_limit", "reset_peak_memory", "devices", "synchronize", "threads", "tf32",
-  "compilations", "time", "sleep", "timer", "save", "load", "is_tensor", "json_encode", "json_decode", "input",
+  "compilations", "time", "sleep", "timer", "cuda_graph", "save", "load", "is_tensor", "json_encode", "json_decode",
+  "input",
 }
 
 for _, name in ipairs(from_core) do pl[name] = core[name] end

@@ -119,7 +119,7 @@ local function run_batches(option, parameters, step)
     if i == 1 then option.optimizer:zero_grad() end
     local loss = forward(option, batch)
     if count > 1 then loss = loss / count end
-    option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss)
+    option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss, i < count)
     if count > 1 then add_up(parameters, sums) end
     total = (total and total + loss:detach() or loss:detach()):keep()
   end

@@ -189,7 +189,7 @@ end)
 
 describe("completion in strings", function()
   it("offers modules after require", function()
-    assert.same({ "perilune.nn.linear", "perilune.nn.loss" }, names "require 'perilune.nn.l")
+    assert.same({ "perilune.nn.language", "perilune.nn.linear", "perilune.nn.loss" }, names "require 'perilune.nn.l")
     assert.same({ "perilune.nn.norm" }, names "local x = require(\"perilune.nn.n")
     assert.is_truthy(find("require 'perilune.n", "perilune.nn"))
     assert.equal("module", find("require 'perilune.n", "perilune.nn").type)

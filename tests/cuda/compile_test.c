@@ -60,6 +60,19 @@ static pl_pointwise_variant formula(pl_op op, pl_formula which, pl_work work, pl
   return v;
 }
 
+/* Both gradients of an operation at once. */
+static void pair(pl_op op, pl_dtype type, pl_text *prelude) {
+  unsigned reads = pl_pointwise_reads(op, PL_GRADIENT_A) | pl_pointwise_reads(op, PL_GRADIENT_B);
+  pl_pointwise_variant v = {.op = (int)op, .formula = PL_GRADIENT_A, .pair = true, .work = pl_work_of(type), .rank = 1};
+  v.vector = 16 / (int)pl_dtype_size(type), v.small = true;
+  v.type[0] = type, v.form[0] = PL_FORM_DENSE;
+  for (int i = 0; i < PL_OPERANDS; i++) {
+    v.type[i + 1] = type;
+    v.form[i + 1] = reads >> i & 1 ? PL_FORM_DENSE : PL_FORM_ABSENT;
+  }
+  pl_pointwise_prelude(&v, prelude);
+}
+
 static void all_formulas(void) {
   pl_text prelude = {0};
   for (int op = 0; op < PL_OPS; op++)
@@ -71,6 +84,15 @@ static void all_formulas(void) {
         compile("pointwise.cu", &prelude, work == PL_WORK_F32);
       }
     }
+  for (int op = 0; op < PL_OPS; op++) {
+    const pl_pointwise *row = &pl_pointwise_table[op];
+    if (row->arity != 2 || strcmp(row->text[PL_GRADIENT_A], "0") == 0 || strcmp(row->text[PL_GRADIENT_B], "0") == 0)
+      continue;
+    for (int type = PL_F16; type <= PL_F64; type++) {
+      pair((pl_op)op, (pl_dtype)type, &prelude);
+      compile("pointwise.cu", &prelude, type == PL_BF16);
+    }
+  }
   pl_text_release(&prelude);
 }
 
@@ -141,7 +163,7 @@ static void all_reductions(void) {
 }
 
 static void all_indices(void) {
-  static const pl_dtype index[] = {PL_U8, PL_I32, PL_I64}, sums[] = {PL_F32, PL_F64, PL_I64};
+  static const pl_dtype index[] = {PL_U8, PL_I32, PL_I64}, sums[] = {PL_F32, PL_F64, PL_I64, PL_BF16, PL_F16};
   pl_text prelude = {0};
   for (int i = 0; i < 3; i++)
     for (int rank = 0; rank < 4; rank++) {
@@ -150,8 +172,8 @@ static void all_indices(void) {
         pl_gather_prelude(&v, &prelude);
         compile("gather.cu", &prelude, bytes == 4 && rank == 2);
       }
-      for (int s = 0; s < 3; s++) {
-        pl_scatter_variant v = {sums[s], index[i], rank};
+      for (int s = 0; s < 5; s++) {
+        pl_scatter_variant v = {sums[s], index[i], rank, rank % 2 ? 16 / (int)pl_dtype_size(sums[s]) : 1};
         pl_scatter_prelude(&v, &prelude);
         compile("scatter.cu", &prelude, s == 0 && rank == 1);
       }

@@ -51,6 +51,28 @@ end
 (gpu and describe or function() end)("on the GPU", function()
   before_each(function() pl.seed(5) end)
 
+  it("gradients of two operands at once are the CPU's", function()
+    local function gradients(f)
+      return function(a, b)
+        a, b = a:detach():requires_grad(), b:detach():requires_grad()
+        local y = f(a, b);
+        (y * y:detach()):sum():backward()
+        return a.grad, b.grad
+      end
+    end
+    for _, dtype in ipairs(floats) do
+      for _, shapes in ipairs { { { 70001 }, { 70001 } }, { { 64, 1000 }, { 1000 } }, { { 33, 1 }, { 33, 258 } } } do
+        local operands = {}
+        for i, shape in ipairs(shapes) do
+          operands[i] = (pl.rand(table.move(shape, 1, #shape, 1, { dtype = "float64" })) + 0.5):to(dtype)
+        end
+        for name, f in pairs { mul = pl.mul, div = pl.div, swiglu = pl.swiglu, pow = pl.pow } do
+          compare(gradients(f), operands, 20 * epsilon[dtype], ("%s of %s"):format(name, dtype))
+        end
+      end
+    end
+  end)
+
   it("elementwise operations of any strides are the CPU's", function()
     for _, dtype in ipairs(floats) do
       for _, shape in ipairs { { 70001 }, { 100, 1001 }, { 128, 256 }, { 9, 33, 130 } } do
@@ -362,6 +384,21 @@ end
         10 * epsilon[dtype], "scatter_add")
       compare(function(s, p) return pl.zeros_like(s:narrow(1, 1, 6)):scatter_add(1, p, s) end,
         { source:reshape { 40, 100 }, (pl.rand { 40, 100 } * 6):to "int64" + 1 }, 10 * epsilon[dtype], "lines")
+    end
+    -- 16-bit types: sums in float32, rounded once; rows that are whole vectors, and such that are not.
+    for dtype, limit in pairs { bfloat16 = 3e-3, float16 = 4e-4 } do
+      for _, width in ipairs { 64, 12, 7 } do
+        for _, rows in ipairs { 2, 5000 } do
+          local place = (pl.rand { 20000 } * rows):to "int64" + 1
+          local g = (pl.randn { 20000, width } + 1):to(dtype)
+          local exact = pl.zeros({ rows, width }):requires_grad();
+          (exact:index_select(1, place) * g:float()):sum():backward()
+          local leaf = pl.zeros({ rows, width, dtype = dtype, device = gpu }):requires_grad();
+          (leaf:index_select(1, place:to(gpu)) * g:to(gpu)):sum():backward()
+          assert.equal(dtype, leaf.grad.dtype)
+          close(exact.grad, leaf.grad, limit, ("%s, %d rows of %d"):format(dtype, rows, width))
+        end
+      end
     end
     -- Runs of equals of more than one piece, next to short ones.
     for _, rows in ipairs { 1, 3, 900 } do

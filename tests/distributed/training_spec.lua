@@ -76,6 +76,32 @@ describe("training by several ranks", function()
     end)
   end
 
+  -- Masters are float32, but gradients are rounded to 8 bits of mantissa before they are added.
+  for dtype, limit in pairs { float64 = 1e-12, bfloat16 = 1e-2 } do
+    it("adds micro-batches up to the same, in " .. dtype, function()
+      write_shard()
+      local found = {}
+      local parts = [[
+        local all, half = options.batch, 4 // d.world_size()
+        options.accumulate = %d
+        if options.accumulate == 2 then
+          options.batch = function(step, i)
+            local batch = all(step)
+            return { x = batch.x:narrow(1, (i - 1) * half + 1, half), y = batch.y:narrow(1, (i - 1) * half + 1, half) }
+          end
+        end]]
+      for i, case in ipairs { { 1, 1 }, { 1, 2 }, { 2, 2 } } do
+        local texts = ranks.run(folder, case[1], { code = code(dtype, parts:format(case[2]) .. report) })
+        assert.equal(texts[0], texts[case[1] - 1])
+        found[i] = numbers_of(texts[0])
+      end
+      for i = 2, 3 do
+        local off = difference(found[i], found[1])
+        assert.is_true(off <= limit, ("case %d differs by %g"):format(i, off))
+      end
+    end)
+  end
+
   it("goes on from a checkpoint bit for bit, with each rank's own random numbers", function()
     write_shard()
     local steps = [[

@@ -46,6 +46,18 @@ describe("nn.Linear", function()
     near({ { 4, 6 }, { 4, 6 } }, m.weight.grad:totable(), 1e-12)
   end)
 
+  it("has a gradient that nobody copies", function()
+    for _, dtype in ipairs { "float32", "bfloat16" } do
+      local m = nn.Linear(300, 400, { bias = false }):to(dtype)
+      local loss = m(pl.ones { 2, 5, 300, dtype = dtype }):sum()
+      pl.reset_peak_memory()
+      local before, bytes = pl.memory().cpu.live, 300 * 400 * (dtype == "float32" and 4 or 2)
+      loss:backward()
+      assert.is_true(pl.memory().cpu.peak - before < 1.5 * bytes)
+      near(10, m.weight.grad:float():min():item(), 0)
+    end
+  end)
+
   it("starts within +-1/sqrt(inputs)", function()
     local m = nn.Linear(16, 200)
     for _, p in ipairs(m:parameters()) do

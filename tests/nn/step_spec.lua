@@ -17,7 +17,7 @@ local function stepped(model, ids, lengths)
     pieces[i], state = model:step(ids:narrow(2, start, length), state)
     start = start + length
   end
-  assert.are.equal(ids.shape[2], state.position)
+  if model.positions then assert.are.equal(ids.shape[2], state.position) end
   return pl.cat(pieces, 2)
 end
 

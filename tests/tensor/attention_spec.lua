@@ -44,16 +44,20 @@ describe("scaled_dot_product_attention", function()
   it("reads views of one [B,T,3 W] and gives heads that join without a copy", function()
     for _, dtype in ipairs { "float32", "bfloat16" } do
       local x = operand(dtype, 2, 37, 3 * 64):requires_grad()
-      local function heads(t, part)
-        return t:narrow(3, 64 * (part - 1) + 1, 64):reshape({ 2, 37, 4, 16 }):transpose(2, 3)
+      local function heads(t)
+        local q, k, v = t:pieces(3, 64)
+        local function split(part) return part:reshape({ 2, 37, 4, 16 }):transpose(2, 3) end
+        return split(q), split(k), split(v)
       end
-      local y = pl.scaled_dot_product_attention(heads(x, 1), heads(x, 2), heads(x, 3), { causal = true })
+      local q, k, v = heads(x)
+      local y = pl.scaled_dot_product_attention(q, k, v, { causal = true })
       assert.is_true(y:transpose(2, 3):is_contiguous());
       (y * y:detach()):sum():backward()
       local got = x.grad:double()
       x.grad = nil
       local wide = x:detach():double():requires_grad()
-      local z = attention.plain(heads(wide, 1), heads(wide, 2), heads(wide, 3), { causal = true });
+      q, k, v = heads(wide)
+      local z = attention.plain(q, k, v, { causal = true });
       (z * z:detach()):sum():backward()
       assert.is_true(attention.distance(z:detach(), y:detach():double()) < tolerance[dtype])
       assert.is_true(attention.distance(wide.grad, got) < 2 * tolerance[dtype])
@@ -63,6 +67,19 @@ describe("scaled_dot_product_attention", function()
   it("reads keys of other strides, heads that repeat and starts that are not aligned", function()
     local q, k, v = operand("float32", 1, 2, 9, 8), operand("float32", 1, 2, 8, 9), operand("float32", 1, 1, 9, 25)
     compare(q, k:transpose(3, 4), v:narrow(4, 2, 8):expand { 1, 2, 9, 8 }, { causal = true }, "odd strides")
+  end)
+
+  it("makes the gradient of one [B,T,3 W] without another copy of it", function()
+    local x = operand("float32", 2, 512, 3 * 64):requires_grad()
+    local q, k, v = x:pieces(3, 64)
+    local function heads(t) return t:reshape({ 2, 512, 4, 16 }):transpose(2, 3) end
+    local y = pl.scaled_dot_product_attention(heads(q), heads(k), heads(v))
+    local arriving = pl.ones_like(y)
+    collectgarbage()
+    pl.reset_peak_memory()
+    local before = pl.memory().cpu.live
+    y:backward(arriving)
+    assert.is_true(pl.memory().cpu.peak - before < 1.5 * x:numel() * 4)
   end)
 
   it("gives only the gradients that are asked for", function()

@@ -63,6 +63,7 @@ local meaning <const> = {
   logsigmoid = function(a) return math.log(sigmoid(a)) end,
   softplus = function(a) return math.log(1 + math.exp(a)) end,
   silu = function(a) return a * sigmoid(a) end,
+  swiglu = function(a, b) return b * a * sigmoid(a) end,
   gelu = function(a) return a / 2 * (1 + erf(a / math.sqrt(2))) end,
   erf = erf,
   floor = math.floor,

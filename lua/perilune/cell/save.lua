@@ -7,8 +7,8 @@ local set = require("perilune.cell.list").set
 local save = {}
 
 local expensive = {}
-for name in ("div pow exp expm1 log log1p sqrt rsqrt reciprocal sin cos tanh sigmoid logsigmoid softplus silu gelu erf")
-  :gmatch("%S+") do expensive[name] = true end
+for name in ("div pow exp expm1 log log1p sqrt rsqrt reciprocal sin cos tanh sigmoid logsigmoid softplus silu swiglu "
+  .. "gelu erf"):gmatch("%S+") do expensive[name] = true end
 
 -- Saving a value that the forward pass computes costs one; one that only backward uses costs a little more, so it is
 -- chosen only when it replaces several.

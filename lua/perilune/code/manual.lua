@@ -77,6 +77,9 @@ local functions <const> = {
   { "compilations([device]) -> table", "the kernels compiled so far: { compiled =, cached =, total_ms =, most_ms = }" },
   { "time() -> seconds", "a clock that only runs forward; for a GPU use pl.timer" },
   { "timer([device]) -> timer", "measures by the device's own clock: timer:start(), timer:mark(), timer:stop()" },
+  { "cuda_graph(device, f) -> graph", "records what f() asks of a GPU; graph:replay() does it, again and again, by one "
+    .. "call. f runs once, and nothing of it is done meanwhile: tensors that it changes in place, and those that it "
+    .. "makes, get their values by a replay. It cannot read results, copy from the host or draw random numbers" },
   { "save(path, tensors)", "writes { name = tensor } to a .safetensors file, or one tensor to a .npy file" },
   { "load(path [, device]) -> tensors", "{ name = tensor } of a .safetensors file, or the tensor of a .npy file" },
   { "is_tensor(value) -> boolean", "whether a value is a tensor" },
@@ -112,6 +115,12 @@ local timer_methods <const> = {
   { "start(self) -> timer", "begins a measurement" },
   { "mark(self) -> timer", "ends what is measured here, without waiting" },
   { "stop(self) -> milliseconds", "the time from start to the last mark, or to now; waits for the device" },
+}
+
+-- Methods of a graph.
+local graph_methods <const> = {
+  { "replay(self) -> graph", "does what was recorded once more, on the same tensors; does not wait" },
+  { "close(self)", "gives back what the recording holds; so does the collector" },
 }
 
 -- Methods of a scope.
@@ -171,6 +180,7 @@ local function read()
   add_rows(functions, core)
   add_rows(methods, core.methods)
   add_rows(timer_methods, registry["perilune.timer"].__index)
+  add_rows(graph_methods, registry["perilune.cuda_graph"].__index)
   add_rows(scope_methods, registry["perilune.scope"].__index)
   for path, rows in pairs(require "perilune.code.lua54") do
     local holder = path == "" and globals or path == "file" and file_methods or rawget(globals, path)

@@ -36,7 +36,13 @@ function distributed.init(options)
   found.backend, job = option.backend, found
   if found.backend == "nccl" then
     local _ <close> = pl.scope()
-    distributed.all_reduce(pl.zeros { 1, device = "cuda:" .. found.local_rank })
+    local fine, message = pcall(function()
+      distributed.all_reduce(pl.zeros { 1, device = "cuda:" .. found.local_rank })
+    end)
+    if not fine then
+      distributed.destroy()
+      error(message, 0)
+    end
   end
 end
 declared.options(distributed.init, init_options)

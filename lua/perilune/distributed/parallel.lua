@@ -14,8 +14,8 @@ Alone.__index = Alone
 --- Before the first step, after a checkpoint was loaded that was made after the step `resumed`.
 function Alone.begin(_self, _model, _optimizer, _resumed) end
 
---- The backward pass that completes the gradients of a step; the optimiser comes next.
-function Alone.backward(_self, loss) loss:backward() end
+--- A backward pass. With `more` a step's further micro-batches add to the gradients; else the optimiser comes next.
+function Alone.backward(_self, loss, _more) loss:backward() end
 
 --- The loss as a number, of all rows of the batch.
 function Alone.mean(_self, loss) return loss:item() end
@@ -63,11 +63,14 @@ function Ranks:begin(model, optimizer, resumed)
   share(model)
   share(optimizer)
   self.parameters = model:named_parameters()
+  for _, pair in ipairs(self.parameters) do self.halves = self.halves or pair[2].dtype:match "16$" end
   self.buckets = core.buckets(model:parameters())
 end
 
--- Gradients become the means over the ranks, which travel while the pass goes on.
-function Ranks:backward(loss)
+-- Gradients become the means over the ranks, which travel while the pass goes on: once per step, where they add up in
+-- place, but those of parameters of 16 bits are taken away to be added up elsewhere.
+function Ranks:backward(loss, more)
+  if more and not self.halves then return loss:backward() end
   local missing = self.buckets:backward(loss)
   if missing then
     check.fail("train.loop: parameter '%s' got no gradient: with distributed every parameter must take part in every "

@@ -41,14 +41,67 @@ local function each_tensor(value, f)
   for _, part in pairs(value) do each_tensor(part, f) end
 end
 
+-- Whether two values, of states, differ in nothing but the elements of their tensors.
+local function alike(a, b)
+  if pl.is_tensor(a) and pl.is_tensor(b) then
+    return a.dtype == b.dtype and check.shape_text(a.shape) == check.shape_text(b.shape)
+  end
+  if type(a) ~= "table" or type(b) ~= "table" or pl.is_tensor(a) or pl.is_tensor(b) then return a == b end
+  for key in pairs(a) do
+    if b[key] == nil then return false end
+  end
+  for key, part in pairs(b) do
+    if not alike(a[key], part) then return false end
+  end
+  return true
+end
+
+-- Copies the tensors of one state into those of another that is alike.
+local function assign(to, from)
+  if pl.is_tensor(to) then return to:copy_(from) end
+  for key, part in pairs(to) do
+    if type(part) == "table" or pl.is_tensor(part) then assign(part, from[key]) end
+  end
+end
+
+-- The logits [B,V] that follow the last position.
+local function last_logits(model, ids, state)
+  local logits, next_state = model:step(ids, state)
+  return #logits.shape == 3 and logits:select(2, logits.shape[2]) or logits, next_state
+end
+
+-- Records a step from `carried` into itself as a graph of a GPU. A step that cannot be repeated so, as one that reads
+-- results, leaves carried.graph false.
+local function record(model, carried)
+  local logits
+  local ok, graph = pcall(pl.cuda_graph, carried.ids.device, function()
+    local _ <close> = pl.scope()
+    local state
+    logits, state = last_logits(model, carried.ids, carried.state)
+    assign(carried.state, state)
+    logits:keep()
+  end)
+  carried.graph = ok and graph
+  carried.logits = ok and logits or nil
+end
+
 -- One step: the logits after the positions `carried.ids`, a draw from them, and both in `carried` in place of what was
 -- there, which the scope drops. Returns the drawn ids as a list.
+--
+-- Small steps of a GPU take longer to ask for than to do. Once a step has left a state of the form that it began with,
+-- all further ones are the same work on other numbers, and asked for by one call.
 local function advance(model, carried, option)
   local _ <close> = pl.scope()
   each_tensor(carried, core.adopt)
-  local logits, state = model:step(carried.ids, carried.state)
-  if #logits.shape == 3 then logits = logits:select(2, logits.shape[2]) end
-  carried.ids, carried.state = sample.draw(logits, option), state
+  if carried.graph == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried) end
+  if carried.graph then
+    carried.graph:replay()
+    carried.ids:copy_(sample.draw(carried.logits, option))
+  else
+    local logits, state = last_logits(model, carried.ids, carried.state)
+    carried.steady = carried.ids.shape[2] == 1 and alike(carried.state, state)
+    carried.ids, carried.state = sample.draw(logits, option), state
+  end
   each_tensor(carried, core.retain)
   return carried.ids:reshape({ -1 }):totable()
 end
@@ -72,6 +125,7 @@ local function draw_rows(model, ids, option)
     if option.on_token then option.on_token(drawn) end
   end
   local seconds = pl.time() - began
+  if carried.graph then carried.graph:close() end
   each_tensor(carried, core.adopt) -- by the scope of the call
   return rows, steps > 1 and #rows * (steps - 1) / seconds or nil
 end

@@ -80,7 +80,11 @@ end
 
 function MLP:forward(x)
   local activation = pl[self.activation]
-  if self.gate then return self.down(activation(self.gate(x)) * self.up(x)) end
+  if self.gate then
+    local gate, up = self.gate(x), self.up(x)
+    local fused = self.activation == "silu" -- one pass over memory
+    return self.down(fused and pl.swiglu(gate, up) or activation(gate) * up)
+  end
   for i = 1, #self - 1 do x = activation(self[i](x)) end
   return self[#self](x)
 end

@@ -109,7 +109,7 @@ function Mamba:step(x, state)
   local dt, b, c = table.unpack(self.select(u):split({ self.rank, self.state, self.state }, 3))
   local y, scan = selective_scan(u, pl.softplus(self.dt(dt)), -pl.exp(self.a_log), b, c, self.negative, state.scan)
   next_state.scan = scan
-  return self.output((y + u * self.skip) * pl.silu(gate)), next_state
+  return self.output(pl.swiglu(gate, y + u * self.skip)), next_state
 end
 
 function Mamba:extra()

@@ -106,13 +106,14 @@ end
 -- sequences are whole, and none is returned. With one, true or what an earlier call returned for as many rows, the
 -- positions of ids follow those that led to it.
 function SequenceModel:features(ids, state)
-  if state == true then state = { position = 0, blocks = {} } end
+  if state == true then state = { position = self.positions and 0, blocks = {} } end
   local x, next_state
   if state then
     if not check.kind(who, "state", state, "table").blocks then
       check.fail("%s: state: expected what an earlier step returned, got another table", who)
     end
-    x, next_state = embedded(self, ids, state.position), { position = state.position + ids.shape[2], blocks = {} }
+    x, next_state = embedded(self, ids, state.position), { blocks = {} }
+    if self.positions then next_state.position = state.position + ids.shape[2] end
     for i = 1, self.layers do x, next_state.blocks[i] = self.blocks[i]:step(x, state.blocks[i]) end
   else
     x = embedded(self, ids)
