@@ -198,6 +198,7 @@ describe("lm", function()
       ["--accumulate 3"] = "option %-%-accumulate: expected a divisor of the batch 16, got 3",
       ["--stateful --model transformer"] = "option %-%-stateful: a transformer has no state",
       ["--device cuda:99"] = "option %-%-device: ",
+      ["--top-p 0 --sample 3"] = "option %-%-top%-p: expected a number above 0",
       ["--data /none"] = "option %-%-data: cannot open /none",
       ["--data " .. folder .. "/latin1"] = "option %-%-data: .*expected UTF%-8, got byte 0xE9 at 4",
       ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* holds ids; %-%-tokenizer must",
