@@ -159,13 +159,14 @@ inline void store_sums(char *head, i64 stride, int first, int limit, const float
 // The block's head and rows. Blocks of one head follow one another, for they read the same rows; those with most to do
 // come first.
 struct place {
-  i64 batch;
-  int head, first;
+  int batch, head, first;
   inline place(const job &j, int owned) {
     const int tiles = (owned + OWN - 1) / OWN, tile = blockIdx.x % tiles, at = blockIdx.x / tiles;
     batch = at / j.heads, head = at % j.heads;
     first = (PASS == KEYS ? tile : tiles - 1 - tile) * OWN;
   }
+  // Where the numbers of the head's queries begin.
+  inline i64 line(const job &j) const { return ((i64)batch * j.heads + head) * j.queries; }
 };
 
 // The others from begin to end that any of `count` own rows from `own` on sees.
@@ -291,8 +292,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
     total[r] += __shfl_xor_sync(~0u, total[r], 2);
     const int row = own_of(own, lane, 2 * r);
     if (lane % 4 == 0 && row < j.queries)
-      j.logsumexp[(here.batch * j.heads + here.head) * j.queries + row] =
-          (top[r] * factor + __log2f(total[r])) * LN_2;
+      j.logsumexp[here.line(j) + row] = (top[r] * factor + __log2f(total[r])) * LN_2;
   }
   store_sums(head_of(j.out, here.batch, here.head), j.out.row, own, j.queries, out, 1 / total[0], 1 / total[1],
              (char *)shared_memory, warp, lane);
@@ -333,8 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
   const rows &other_1 = PASS == KEYS ? j.q : j.k, &other_2 = PASS == KEYS ? j.g : j.v;
   const char *first_other = head_of(other_1, here.batch, here.head);
   const char *second_other = head_of(other_2, here.batch, here.head);
-  const float *logsumexp = j.logsumexp + (here.batch * j.heads + here.head) * j.queries;
-  const float *sums = j.sums + (here.batch * j.heads + here.head) * j.queries;
+  const i64 line = here.line(j);
   const float factor = j.scale * LOG2_E;
   fetch_rows<OWN>(own_tile, head_of(own_1, here.batch, here.head), own_1.row, here.first, owned);
   fetch_rows<OWN>(own_tile + OWN_BYTES, head_of(own_2, here.batch, here.head), own_2.row, here.first, owned);
@@ -344,7 +343,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       const int row = own_of(own, lane, 2 * r);
-      if (row < j.queries) shift[r] = logsumexp[row] * LOG2_E, sum[r] = sums[row];
+      if (row < j.queries) shift[r] = j.logsumexp[line + row] * LOG2_E, sum[r] = j.sums[line + row];
     }
   float g_one[D / 8][4] = {}, g_two[D / 8][4] = {};
   over_tiles(
@@ -353,8 +352,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention(const 
         fetch_rows<TILE>(to, first_other, other_1.row, first, others);
         fetch_rows<TILE>(to + TILE_BYTES, second_other, other_2.row, first, others);
         if (PASS == KEYS) {
-          fetch_numbers(to + 2 * TILE_BYTES, logsumexp, first, others);
-          fetch_numbers(to + 2 * TILE_BYTES + TILE * 4, sums, first, others);
+          fetch_numbers(to + 2 * TILE_BYTES, j.logsumexp + line, first, others);
+          fetch_numbers(to + 2 * TILE_BYTES + TILE * 4, j.sums + line, first, others);
         }
       },
       [&] {
