@@ -7,7 +7,9 @@
  * for one another are of one cluster or of one cooperative launch (host/cuda/fused.c), which a GPU starts as a whole or
  * not at all. Once started, such a kernel has all that it waits for, and ends whatever NCCL's do. Until it starts it
  * holds nothing, and NCCL's kernels wait for nothing on their own GPU but multiprocessors that running kernels give
- * back. Among themselves they come in the same order on every GPU, one at a time on their stream. */
+ * back. Among themselves they come in the same order on every GPU, one at a time on their stream. Nor does a host hang
+ * that waits for its GPU meanwhile, as an allocation or the loading of a kernel may make it: it waits for operations
+ * that every other host comes to without waiting for any later one. */
 #include "host/cuda/nccl.h"
 
 #include "host/cuda/cuda.h"
