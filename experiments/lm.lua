@@ -29,7 +29,8 @@ local option = options.read {
   about = "Trains a language model on a text, and draws from it. What is not given is as the preset has it.",
   { "preset", "string", default = "tiny", choices = names_of(presets),
     help = "tiny: 2 x 128 LSTM on bytes; char: 2 x 256 on characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
-  { "data", "string", help = "a text, a folder of texts, ids (.tokens), or random [the King James Bible of Debian]" },
+  { "data", "string",
+    help = "a text, a folder of texts, ids (.tokens), a run's folder, or random [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "bytes, characters, bpe (trained on the text), or a tokenizer.json" },
   { "vocabulary", "integer", minimum = 1, help = "symbols of bpe and of the model, if more than the text has" },
   { "model", "string", choices = names_of(pl.nn.mixers), help = "how positions are mixed" },
@@ -102,9 +103,10 @@ end
 -- Shows `count` tokens, and tells how fast one text and 32 at once are drawn.
 local function show_sample(model, tokenizer, count)
   local sampling = require "perilune.lm.sampling"
-  local rate = options.attempt("prompt", sampling.stream, model, tokenizer, {
-    count = count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p, prompt = option.prompt,
-  }, write)
+  local ids = options.attempt("prompt", sampling.prompt, tokenizer, option.prompt)
+  if option.prompt then write(option.prompt) end
+  local rate = sampling.stream(model, tokenizer, ids, { count = count, temperature = option.temperature,
+                                                        top_k = option.top_k, top_p = option.top_p }, write)
   local together = sampling.rate(model, 32, 64)
   print(("\n-- %s tokens/s, %.0f for 32 texts together"):format(rate and ("%.0f"):format(rate) or "?", together))
   return rate, together
@@ -112,6 +114,7 @@ end
 
 if option.threads then options.attempt("threads", pl.threads, option.threads) end
 options.attempt("device", pl.synchronize, option.device)
+if option.top_p == 0 then options.fail("option --top-p: expected a number above 0; --temperature 0 takes the best") end
 if option.sample then
   local text = require "perilune.lm.text"
   local tokenizer, about = options.attempt("out", text.tokenizer, option.out)
@@ -191,13 +194,12 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training
 
-local function megabytes(bytes) return bytes / (1 << 20) end
-
 local model, row, curves = require("perilune.lm.training").run(option, text, job)
 if job.rank > 0 then return end
-print(("%s, %d heads, %d parameters: %d steps in %.0f s%s, peak memory %.0f MiB"):format(row.model, row.heads,
-  row.parameters, row.steps, row.seconds, row.ms and (", %.1f ms each, %.0f tokens/s (%.1f %% of the device's "
-  .. "products)"):format(row.ms, row.tokens_per_s, 100 * row.of_peak) or "", megabytes(row.peak_bytes)))
+print(("%s, %d heads, %d parameters: %d steps in %.0f s, peak memory %.0f MiB"):format(row.model, row.heads,
+  row.parameters, row.steps, row.seconds, row.peak_bytes / (1 << 20)))
+if row.ms then print(("%.1f ms a step, %.0f tokens/s"):format(row.ms, row.tokens_per_s)) end
+if row.of_peak then print(("%.1f %% of the device's products"):format(100 * row.of_peak)) end
 if row.loss then
   print(("validation: loss %.4f nats per token, perplexity %.2f, %.3f bits per byte"):format(row.loss, row.perplexity,
     row.bits_per_byte))

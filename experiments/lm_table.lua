@@ -2,7 +2,7 @@
 -- trained by experiments/lm.lua on the same text with the same budget.
 --
 --   perilune experiments/lm_table.lua --data text.txt --device cuda --seconds 300 --out lm_table
---   perilune experiments/lm_table.lua --preset tiny --heads 1,4 --steps 300            on a CPU
+--   perilune experiments/lm_table.lua --steps 300                                      on a CPU, smaller models
 --   perilune experiments/lm_table.lua --plot lm_table/lm_table.jsonl
 --
 -- What stands behind "--" goes to every run as it is: -- --width 256 --dtype float32. The rows run one after the
@@ -11,7 +11,9 @@
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
+local presets = require "perilune.lm.presets"
 local process = require "perilune.speed.process"
+local text = require "perilune.lm.text"
 
 -- What the FlashRNN project's poster reports of 15 B tokens of SlimPajama: validation perplexity, seconds a step of
 -- 256 x 1024 tokens. Of the sLSTM, which it has in several sizes of heads, the range.
@@ -21,6 +23,13 @@ local reported <const> = {
   ["transformer 12"] = { 17.9, 0.190 },
 }
 local slstm_perplexity <const>, slstm_step_s <const> = "21.3-21.8", "0.342-0.577"
+
+local function names_of(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
 
 local own, passed = {}, {} -- the arguments before and behind "--"
 do
@@ -37,11 +46,13 @@ end
 local option = options.read({
   usage = "perilune experiments/lm_table.lua [OPTIONS] [-- OPTIONS OF lm.lua]",
   about = "Trains language models with equal budgets, and tabulates speed, memory and validation loss.",
-  { "preset", "string", default = "seed-165m", help = "of experiments/lm.lua" },
+  { "preset", "string", choices = names_of(presets), help = "of experiments/lm.lua [seed-165m; on a CPU tiny]" },
   { "data", "string", help = "the text, as lm.lua takes it [the King James Bible of Debian]" },
+  { "tokenizer", "string", help = "as lm.lua takes it [that of the preset]" },
+  { "vocabulary", "integer", minimum = 1, help = "as lm.lua takes it [that of the preset]" },
   { "model", "list", default = { "lstm", "slstm", "transformer" }, help = "mixers" },
-  { "heads", "integers", default = { 1, 12 }, minimum = 1,
-    help = "heads of the recurrent models; others have the most of them" },
+  { "heads", "integers", minimum = 1,
+    help = "heads of the recurrent models; others have the most of them [1,12; on a CPU 1,4]" },
   { "backend", "list", choices = { "fused", "alternating", "reference", "vanilla" },
     help = "of the recurrent models [fused,alternating; on a CPU reference]" },
   { "steps", "integer", default = 2000, minimum = 1, help = "training steps of a row" },
@@ -75,7 +86,13 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- The rows
 
-option.backend = option.backend or option.device == "cpu" and { "reference" } or { "fused", "alternating" }
+local on_cpu <const> = option.device == "cpu"
+option.backend = option.backend or on_cpu and { "reference" } or { "fused", "alternating" }
+option.heads = option.heads or on_cpu and { 1, 4 } or { 1, 12 }
+option.preset = option.preset or on_cpu and "tiny" or "seed-165m"
+for _, name in ipairs { "tokenizer", "vocabulary" } do
+  if option[name] == nil then option[name] = presets[option.preset][name] end
+end
 local recurrent <const> = { elman = true, gru = true, lstm = true, slstm = true }
 
 -- The rows as { name =, model =, heads =, backend = (or nil) }.
@@ -102,6 +119,8 @@ local function result_in(path)
   return file and experiment.read(path, "result", true)[1]
 end
 
+local text_folder <const> = option.out .. "/text" -- the rows share it
+
 -- The result of a row, which is run unless it was. Without one, nil and what went wrong is on the standard error.
 local function result_of(row)
   row.folder = option.out .. "/" .. row.name:gsub(" ", "_")
@@ -112,7 +131,8 @@ local function result_of(row)
     if value ~= nil then words[#words + 1] = ("--%s=%s"):format(name, process.quoted(tostring(value))) end
   end
   give("preset", option.preset)
-  for _, name in ipairs { "data", "steps", "seconds", "device", "seed" } do give(name, option[name]) end
+  give("data", option.data == "random" and "random" or text_folder)
+  for _, name in ipairs { "vocabulary", "steps", "seconds", "device", "seed" } do give(name, option[name]) end
   give("model", row.model)
   give("heads", row.heads)
   give("backend", row.backend)
@@ -156,6 +176,11 @@ local function print_table(rows)
 end
 
 options.attempt("out", experiment.make_folder, option.out)
+if option.data ~= "random" then
+  options.attempt("out", experiment.make_folder, text_folder)
+  options.attempt("data", text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,
+                                       vocabulary = option.vocabulary })
+end
 local path <const> = option.out .. "/lm_table.jsonl"
 local rows, failed = {}, {}
 for _, row in ipairs(rows_of()) do

@@ -216,9 +216,11 @@ local function write(log, events, record, prefix)
   for name, value in pairs(numbers_of(record, prefix)) do events:scalar(name, value, record.step) end
 end
 
--- The line beside the bar: the loss, what was reported of the step, and the last evaluation.
+-- The line beside the bar: the loss, with clip the gradient's norm, what was reported of the step, and what the last
+-- evaluation gave.
 local function summary(record, report, evaluation)
   local words = { ("loss %.4f"):format(record.loss) }
+  if record.grad_norm then words[2] = ("grad_norm %.3g"):format(record.grad_norm) end
   for _, part in ipairs { report or {}, evaluation or {} } do
     local numbers, names = numbers_of(part, ""), {}
     for name in pairs(numbers) do names[#names + 1] = name end

@@ -89,7 +89,10 @@ describe("lm", function()
     done(("--tokenizer bpe --vocabulary 270 --data %s"):format(data), folder .. "/bpe")
     local row = done(("--data %s/bpe/text.tokens --tokenizer %s/bpe/tokenizer.json"):format(folder, folder),
       folder .. "/again")
-    assert.are.equal(records(folder .. "/bpe/lm.jsonl", "result")[1].loss, row.loss)
+    local expected = records(folder .. "/bpe/lm.jsonl", "result")[1]
+    assert.are.equal(expected.loss, row.loss)
+    row = done(("--data %s/bpe"):format(folder), folder .. "/third") -- the folder of a run
+    assert.are.same({ expected.loss, expected.bits_per_byte }, { row.loss, row.bits_per_byte })
   end)
 
   it("trains on random ids without evaluation", function()
@@ -195,9 +198,10 @@ describe("lm", function()
       ["--accumulate 3"] = "option %-%-accumulate: expected a divisor of the batch 16, got 3",
       ["--stateful --model transformer"] = "option %-%-stateful: a transformer has no state",
       ["--device cuda:99"] = "option %-%-device: ",
+      ["--top-p 0 --sample 3"] = "option %-%-top%-p: expected a number above 0",
       ["--data /none"] = "option %-%-data: cannot open /none",
       ["--data " .. folder .. "/latin1"] = "option %-%-data: .*expected UTF%-8, got byte 0xE9 at 4",
-      ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* is already in ids",
+      ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* holds ids; %-%-tokenizer must",
       ["--sample 3"] = "option %-%-out: there is no text.json in '.*': no training was begun there",
     } do
       local _, errors, status = run(arguments .. " --out " .. folder .. "/none")
@@ -211,7 +215,7 @@ end)
 
 describe("lm_table", function()
   local function table_of(arguments)
-    local text, errors, status = program.run { args = ("experiments/lm_table.lua --preset tiny --data %s --heads 1,2 "
+    local text, errors, status = program.run { args = ("experiments/lm_table.lua --data %s --heads 1,2 "
       .. "--steps 4 --out %s/table %s -- --width 8 --batch 4 --length 8 --warmup 2 --eval-every 2 --threads 1"):format(
       data, folder, arguments) }
     return status, text, errors

@@ -5,8 +5,8 @@ local nn = pl.nn
 
 local sampling = {}
 
--- The ids of a prompt [1,T]. Without one, the end of a document, a new line, or the vocabulary's first token.
-local function ids_of(tokenizer, prompt)
+--- The ids of a prompt [1,T]. Without one, the end of a document, a new line, or the vocabulary's first token.
+function sampling.prompt(tokenizer, prompt)
   if prompt and prompt ~= "" then return tokenizer:encode(prompt):reshape { 1, -1 } end
   local id = tokenizer.end_of_document
   for i, piece in ipairs(tokenizer.pieces) do
@@ -15,11 +15,9 @@ local function ids_of(tokenizer, prompt)
   return pl.tensor({ { id or 1 } }, { dtype = "int64" })
 end
 
---- Draws option.count tokens (also temperature, top_k, top_p, prompt) and calls write(text) with the prompt and each of
--- them. Returns the tokens per second, nil for one.
-function sampling.stream(model, tokenizer, option, write)
-  local ids = ids_of(tokenizer, option.prompt)
-  if option.prompt then write(option.prompt) end
+--- Draws option.count tokens (also temperature, top_k, top_p) behind the ids of a prompt [1,T] and calls write(text)
+-- with each. Returns the tokens per second, nil for one.
+function sampling.stream(model, tokenizer, ids, option, write)
   local _, rate = nn.generate(model.net, ids, {
     count = option.count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p,
     on_token = function(drawn) write(tokenizer.pieces[drawn[1]] or "") end, -- a padded vocabulary has more ids

@@ -2,7 +2,7 @@
 -- and one that only draws need nothing else.
 --
 -- FOLDER/text.tokens has the ids (pl.data.shard), FOLDER/text.json what reads them: { tokenizer = "bytes",
--- "characters" or "bpe", characters =, end_of_document =, vocabulary =, tokens = (path of the ids) }, and
+-- "characters" or "bpe", characters =, end_of_document =, vocabulary =, tokens = (where the ids are elsewhere) }, and
 -- FOLDER/tokenizer.json is the tokenizer of byte pairs.
 local core = require "perilune.core"
 local pl = require "perilune"
@@ -23,17 +23,12 @@ local function copy(from, to)
   core.write_file(to, file:read "a")
 end
 
--- The characters of a text, each once.
-local function characters_of(tokenizer)
-  return table.concat(tokenizer.pieces)
-end
-
 -- How each kind of tokenizer is made for documents; returns it and what text.json says of it.
 local make = {
   bytes = function(_, _, form) return data.bytes(form), {} end,
   characters = function(_, documents, form)
     local tokenizer = data.characters(joined(documents), form)
-    return tokenizer, { characters = characters_of(tokenizer) }
+    return tokenizer, { characters = table.concat(tokenizer.pieces) }
   end,
   bpe = function(option, documents, form)
     local tokenizer = data.train_bpe(joined(documents), option.vocabulary or 4096, form)
@@ -47,26 +42,43 @@ local make = {
   end,
 }
 
--- Writes the ids of the text, unless they are there, and text.json.
-local function prepare(option)
-  local kind = make[option.tokenizer] and option.tokenizer or "file"
-  local is_shard = option.data and option.data:match "%.tokens$"
-  if is_shard and kind ~= "file" and kind ~= "bytes" then
-    error(("--data %s is already in ids; --tokenizer must name the tokenizer.json that made them, or bytes")
-      :format(option.data), 0)
-  end
-  local documents = is_shard and {} or option.data and data.read(option.data) or { { text = data.corpus() } }
-  local tokenizer, about = make[kind](option, documents, { end_of_document = #documents > 1 })
-  about.tokenizer = kind == "file" and "bpe" or kind
-  about.end_of_document, about.vocabulary = tokenizer.end_of_document ~= nil, tokenizer.vocabulary
-  about.tokens = is_shard and option.data or option.out .. "/text.tokens"
-  if not is_shard then data.write(about.tokens, tokenizer, documents) end
-  core.write_file(option.out .. "/text.json", core.json_encode(about) .. "\n")
-end
-
 local function read_about(folder)
   local file <close> = io.open(folder .. "/text.json")
   return file and core.json_decode(file:read "a")
+end
+
+-- Reads the ids of a file that pl.data.write made, by the tokenizer that is named.
+local function read_ids(option, kind)
+  if kind ~= "file" and kind ~= "bytes" then
+    error(("%s holds ids; --tokenizer must name the tokenizer.json that made them, or bytes"):format(option.data), 0)
+  end
+  local tokenizer, about = make[kind](option, {}, { end_of_document = data.shard(option.data).vocabulary == 257 })
+  about.tokens = option.data
+  return about, tokenizer
+end
+
+-- Turns documents into ids.
+local function write_ids(option, kind)
+  local documents = option.data and data.read(option.data) or { { text = data.corpus() } }
+  local tokenizer, about = make[kind](option, documents, { end_of_document = #documents > 1 })
+  data.write(option.out .. "/text.tokens", tokenizer, documents)
+  return about, tokenizer
+end
+
+-- Makes text.json, and what it tells of.
+local function prepare(option)
+  local kind = make[option.tokenizer] and option.tokenizer or "file"
+  local about = option.data and read_about(option.data)
+  if about then -- that of another run
+    about.tokens = about.tokens or option.data .. "/text.tokens"
+    if about.tokenizer == "bpe" then copy(option.data .. "/tokenizer.json", option.out .. "/tokenizer.json") end
+  else
+    local tokenizer
+    about, tokenizer = (option.data and option.data:match "%.tokens$" and read_ids or write_ids)(option, kind)
+    about.tokenizer = kind == "file" and "bpe" or kind
+    about.end_of_document, about.vocabulary = tokenizer.end_of_document ~= nil, tokenizer.vocabulary
+  end
+  core.write_file(option.out .. "/text.json", core.json_encode(about) .. "\n")
 end
 
 --- The tokenizer of a run's folder, and text.json.
@@ -87,12 +99,13 @@ local function bytes_per_token(tokenizer, ids)
   return pl.tensor(lengths, { dtype = "float64" }):index_select(1, ids):mean():item()
 end
 
---- The text of the options data, tokenizer, vocabulary and out: { train =, validation = (shards), tokenizer =,
--- vocabulary =, bytes_per_token = (of the validation part) }. What the folder holds already is not made again.
+--- The text of the options data (a run's folder: the text of that), tokenizer, vocabulary and out: { train =,
+-- validation = (shards), tokenizer =, vocabulary =, bytes_per_token = (of the validation part) }. What the folder holds
+-- already is not made again.
 function text.open(option)
   if not read_about(option.out) then prepare(option) end
   local tokenizer, about = text.tokenizer(option.out)
-  local whole = data.shard(about.tokens)
+  local whole = data.shard(about.tokens or option.out .. "/text.tokens")
   local train, validation = whole:split(VALIDATION_SHARE)
   local _ <close> = pl.scope()
   return { train = train, validation = validation, tokenizer = tokenizer, vocabulary = whole.vocabulary,

@@ -69,12 +69,13 @@ local function evaluation_of(option, text, state, watch)
   end
 end
 
--- Operations per second of products that the device reached in a measurement, in the type of training.
+-- Operations per second that products in the type of training reached on the GPU, when they were measured; nil for a
+-- CPU, on which that takes longer than some trainings.
 local function peak_of(option)
-  return floor.peaks(option.device, option.dtype).gflops * 1e9
+  return option.device ~= "cpu" and floor.peaks(option.device, option.dtype).gflops * 1e9 or nil
 end
 
--- Trains `model` and returns the history. peak: operations per second that the device is capable of.
+-- Trains `model` and returns the history. peak: operations per second of the device, or nil.
 local function train(option, text, model, job, state, watch, evaluate, peak)
   local batches <close> = text.train:batches {
     rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = job.rank,
@@ -93,7 +94,7 @@ local function train(option, text, model, job, state, watch, evaluate, peak)
     loss = function(m, batch) return m:loss(batch) end,
     report = function(record)
       local rate = option.batch * option.length / record.ms * 1000
-      return { tokens_per_s = rate, of_peak = rate * per_token / peak }
+      return { tokens_per_s = rate, of_peak = peak and rate * per_token / peak }
     end,
     evaluate = evaluate, evaluate_every = option.eval_every, distributed = true,
     log = option.out .. "/steps.jsonl", log_every = option.log_every, tensorboard = option.out .. "/events",
