@@ -4,6 +4,7 @@
 //   CENTRED   1: layer norm, 0: RMS norm
 //   WEIGHTED  1: the result is multiplied by a weight per element of a row
 //   BIASED    1: and a bias is added
+//   ADDING    1: the gradient of x is added to what is in its place
 //   TYPE_Y, TYPE_X, TYPE_WEIGHT, TYPE_BIAS
 #define FORWARD         0
 #define INPUT_GRADIENT  1
@@ -93,8 +94,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(const __grid_con
   const T share = (T)1 / (T)j.length, scale = length ? j.scale[row] : 0, mean = CENTRED && length ? j.mean[row] : 0;
   held<TYPE_X> x;
   held<TYPE_Y> g;
+  held<TYPE_X> before;
+  TYPE_X *to = j.gx + (length ? row * j.length : 0);
   x.fetch(in, length);
   g.fetch(arrived, length);
+  if (ADDING) before.fetch(to, length);
   auto over = [&](auto f) {
     over_row(x, in, length, [&](int k, i64 i, const pack<TYPE_X, V> &part) {
       pack<TYPE_WEIGHT, V> weight;
@@ -107,11 +111,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(const __grid_con
         if (WEIGHTED) h[v] *= read<T>(weight.at[v]);
         n[v] = (read<T>(part.at[v]) - mean) * scale;
       }
-      f(i, h, n);
+      f(k, i, h, n);
     });
   };
   T of_h = 0, of_hn = 0;
-  over([&](i64, const T(&h)[V], const T(&n)[V]) {
+  over([&](int, i64, const T(&h)[V], const T(&n)[V]) {
 #pragma unroll
     for (int v = 0; v < V; v++) {
       if (CENTRED) of_h += h[v];
@@ -120,11 +124,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(const __grid_con
   });
   if (CENTRED) of_h = together<added>(of_h) * share;
   of_hn = together<added>(of_hn) * share;
-  over([&](i64 i, const T(&h)[V], const T(&n)[V]) {
-    pack<TYPE_X, V> gx;
+  over([&](int k, i64 i, const T(&h)[V], const T(&n)[V]) {
+    pack<TYPE_X, V> gx, sum;
+    if (ADDING) sum = HOLD > 0 ? before.at[k] : load<TYPE_X, V>(to + i);
 #pragma unroll
-    for (int v = 0; v < V; v++) gx.at[v] = store_as<TYPE_X>(scale * (h[v] - of_h - n[v] * of_hn));
-    save<TYPE_X, V>(j.gx + row * j.length + i, gx);
+    for (int v = 0; v < V; v++) {
+      const T own = scale * (h[v] - of_h - n[v] * of_hn);
+      gx.at[v] = store_as<TYPE_X>(ADDING ? read<T>(sum.at[v]) + own : own);
+    }
+    save<TYPE_X, V>(to + i, gx);
   });
 }
 

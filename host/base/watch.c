@@ -26,9 +26,9 @@ struct pl_peers_watch {
   atomic_bool said_last;    /* this rank left or failed: it says no more, and others' failures are no news to it */
   int wake;                 /* an eventfd, written to end the thread */
   atomic_bool ending;
-  _Atomic(char *) failure;
+  _Atomic(char *) failure; /* another rank's */
+  atomic_bool own_failure;
   _Atomic uint64_t begun;
-  double failed_ms;
 };
 
 const char *pl_peers_failure(const pl_peers *peers) { return atomic_load(&peers->watch->failure); }
@@ -54,7 +54,6 @@ static void say(pl_peers *peers, uint32_t kind, int about, const char *text, boo
 static void fail(pl_peers *peers, int about, const char *text) {
   struct pl_peers_watch *w = peers->watch;
   if (atomic_load(&w->failure) || atomic_load(&w->said_last)) return;
-  w->failed_ms = pl_now_ms();
   atomic_store(&w->failure, pl_duplicate(text));
   if (peers->rank == 0)
     say(peers, PL_SAID_LOST, about, text, true);
@@ -161,27 +160,40 @@ static void look_for_silence(pl_peers *peers) {
 
 /* ---- the thread ---- */
 
+/* Waits until somebody speaks, the thread is woken, or it is time to speak. */
+static void listen_to_all(pl_peers *peers, struct pollfd *sockets) {
+  for (int i = 0; i < peers->world; i++) {
+    const pl_peer *peer = &peers->peer[i];
+    sockets[i] = (struct pollfd){.fd = peer->left ? -1 : peer->control, .events = POLLIN};
+  }
+  sockets[peers->world] = (struct pollfd){.fd = peers->watch->wake, .events = POLLIN};
+  (void)poll(sockets, (nfds_t)peers->world + 1, BEAT_MS / 2);
+  for (int i = 0; i < peers->world; i++)
+    if (sockets[i].revents && !peers->peer[i].left) listen_to(peers, i);
+}
+
+static bool failed(const struct pl_peers_watch *w) { return atomic_load(&w->failure) || atomic_load(&w->own_failure); }
+
+static bool ending(struct pl_peers_watch *w) { return atomic_load(&w->ending); }
+
+static void end_in_time(pl_peers *peers) {
+  struct pl_peers_watch *w = peers->watch;
+  double until = pl_now_ms() + GRACE_MS;
+  while (!ending(w) && pl_now_ms() < until)
+    (void)poll(&(struct pollfd){.fd = w->wake, .events = POLLIN}, 1, BEAT_MS / 2);
+  if (ending(w)) return;
+  const char *failure = pl_peers_failure(peers);
+  fprintf(stderr, "perilune: %s\n", failure ? failure : "the job failed, and this rank did not end by itself");
+  _exit(1);
+}
+
 static void *run(void *context) {
   pl_peers *peers = context;
   struct pl_peers_watch *w = peers->watch;
   struct pollfd *sockets = pl_allocate((size_t)(peers->world + 1) * sizeof *sockets);
   double spoke_ms = 0;
-  while (!atomic_load(&w->ending)) {
-    bool failed = atomic_load(&w->failure) != NULL;
-    for (int i = 0; i < peers->world; i++) {
-      bool open = peers->peer[i].control >= 0 && !peers->peer[i].left && !failed;
-      sockets[i] = (struct pollfd){.fd = open ? peers->peer[i].control : -1, .events = POLLIN};
-    }
-    sockets[peers->world] = (struct pollfd){.fd = w->wake, .events = POLLIN};
-    (void)poll(sockets, (nfds_t)peers->world + 1, BEAT_MS / 2);
-    for (int i = 0; i < peers->world; i++)
-      if (sockets[i].revents) listen_to(peers, i);
-    if (failed) {
-      if (pl_now_ms() - w->failed_ms < GRACE_MS) continue;
-      if (atomic_load(&w->ending)) break;
-      fprintf(stderr, "perilune: %s\n", pl_peers_failure(peers));
-      _exit(1);
-    }
+  while (!ending(w) && !failed(w)) {
+    listen_to_all(peers, sockets);
     if (pl_now_ms() - spoke_ms >= BEAT_MS) {
       say(peers, PL_SAID_BEGUN, peers->rank, NULL, false);
       spoke_ms = pl_now_ms();
@@ -190,6 +202,7 @@ static void *run(void *context) {
     look_for_silence(peers);
   }
   free(sockets);
+  end_in_time(peers);
   return NULL;
 }
 
@@ -209,6 +222,7 @@ pl_status pl_peers_watch_start(pl_peers *peers) {
 
 void pl_peers_fail(pl_peers *peers, const char *why) {
   if (pl_peers_failure(peers)) return;
+  atomic_store(&peers->watch->own_failure, true);
   if (peers->rank != 0) {
     say(peers, PL_SAID_FAILED, peers->rank, why, true);
     return;

@@ -64,7 +64,7 @@ typedef struct {
   double *sums; /* [pieces, 2, n], zero; or NULL */
 } passage;
 
-/* The rows of one piece; `room` holds four rows. */
+/* The rows of one piece; `room` holds five rows. */
 static void backward_piece(const passage *p, int64_t piece, int64_t pieces, char *room) {
   const pl_kernels *kernels = pl_cpu_kernels();
   size_t bytes = (size_t)p->n * pl_compute_size(p->compute);
@@ -75,8 +75,11 @@ static void backward_piece(const passage *p, int64_t piece, int64_t pieces, char
     const void *g = pl_blocks_row(p->g, p->compute, row, p->n, room + bytes, true);
     double of_x = p->norm->centred ? get(p->mean, row) : 0, by = get(p->scale, row);
     if (p->gx) {
-      void *target = pl_blocks_row(p->gx, p->compute, row, p->n, room + 2 * bytes, false);
-      kernels->norm_input[p->compute](p->n, target, g, x, weight, p->norm->centred, of_x, by);
+      bool adding = p->norm->adding;
+      void *target = pl_blocks_row(p->gx, p->compute, row, p->n, room + 2 * bytes, adding);
+      void *made = adding ? room + 4 * bytes : target;
+      kernels->norm_input[p->compute](p->n, made, g, x, weight, p->norm->centred, of_x, by);
+      if (adding) kernels->accumulate[p->compute](p->n, target, made);
       pl_blocks_put_row(p->gx, p->compute, row, p->n, target);
     }
     if (sums) kernels->norm_weight[p->compute](p->n, sums, sums + p->n, g, x, of_x, by);
@@ -105,7 +108,7 @@ pl_status pl_cpu_norm_gradient(pl_device *device, const pl_norm *norm, const pl_
   bool failed = (gweight || gbias) && !p.sums;
 #pragma omp parallel for if (p.rows * p.n > PL_PARALLEL_MIN) reduction(|| : failed)
   for (int64_t piece = 0; piece < pieces; piece++) {
-    char *room = failed ? NULL : malloc(bytes * 4);
+    char *room = failed ? NULL : malloc(bytes * 5);
     if (room) backward_piece(&p, piece, pieces, room);
     failed = failed || !room;
     free(room);

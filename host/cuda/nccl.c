@@ -7,7 +7,9 @@
  * for one another are of one cluster or of one cooperative launch (host/cuda/fused.c), which a GPU starts as a whole or
  * not at all. Once started, such a kernel has all that it waits for, and ends whatever NCCL's do. Until it starts it
  * holds nothing, and NCCL's kernels wait for nothing on their own GPU but multiprocessors that running kernels give
- * back. Among themselves they come in the same order on every GPU, one at a time on their stream. */
+ * back. Among themselves they come in the same order on every GPU, one at a time on their stream. Nor does a host hang
+ * that waits for its GPU meanwhile, as an allocation or the loading of a kernel may make it: it waits for operations
+ * that every other host comes to without waiting for any later one. */
 #include "host/cuda/nccl.h"
 
 #include "host/cuda/cuda.h"
@@ -113,28 +115,29 @@ static pl_status end(nccl_group *g, pl_status status) {
   return check(g, result, "nccl.group_end()", __LINE__);
 }
 
-static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
+/* One operation on each of the arrays, in one launch; kind PL_GROUP_KINDS is a broadcast from rank `from`. */
+static pl_status run(pl_group *group, pl_group_kind kind, int from, const pl_array *const arrays[], int count) {
   nccl_group *g = (nccl_group *)group;
   pl_status status = PL_OK;
   PL_TRY(start(g));
   for (int i = 0; i < count && status == PL_OK; i++) {
     void *data = pl_array_data(arrays[i]);
-    status = CHECK(g, nccl.all_reduce(data, data, (size_t)pl_array_count(arrays[i]), types[arrays[i]->dtype],
-                                      kinds[kind], g->communicator, g->stream));
+    size_t elements = (size_t)pl_array_count(arrays[i]);
+    int type = types[arrays[i]->dtype];
+    if (elements == 0) continue;
+    status = kind == PL_GROUP_KINDS
+                 ? CHECK(g, nccl.broadcast(data, data, elements, type, from, g->communicator, g->stream))
+                 : CHECK(g, nccl.all_reduce(data, data, elements, type, kinds[kind], g->communicator, g->stream));
   }
   return end(g, status);
 }
 
+static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
+  return run(group, kind, 0, arrays, count);
+}
+
 static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
-  nccl_group *g = (nccl_group *)group;
-  pl_status status = PL_OK;
-  PL_TRY(start(g));
-  for (int i = 0; i < count && status == PL_OK; i++) {
-    void *data = pl_array_data(arrays[i]);
-    status = CHECK(g, nccl.broadcast(data, data, (size_t)pl_array_count(arrays[i]), types[arrays[i]->dtype], from,
-                                     g->communicator, g->stream));
-  }
-  return end(g, status);
+  return run(group, PL_GROUP_KINDS, from, arrays, count);
 }
 
 static pl_status join(pl_group *group) {

@@ -19,18 +19,20 @@ void pl_norm_prelude(const pl_norm_variant *variant, pl_text *text) {
   static const char *const steps[] = {"FORWARD", "INPUT_GRADIENT", "WEIGHT_GRADIENT"};
   pl_rows_prelude(&variant->shape, variant->y, variant->y, text);
   pl_text_print(text,
-                "#define STEP %s\n#define CENTRED %d\n#define WEIGHTED %d\n#define BIASED %d\n#define TYPE_Y "
-                "%s\n#define TYPE_X %s\n"
+                "#define STEP %s\n#define CENTRED %d\n#define WEIGHTED %d\n#define BIASED %d\n#define ADDING %d\n"
+                "#define TYPE_Y %s\n#define TYPE_X %s\n"
                 "#define TYPE_WEIGHT %s\n#define TYPE_BIAS %s\n",
-                steps[variant->step], variant->centred, variant->weighted, variant->biased, pl_layout_type(variant->y),
-                pl_layout_type(variant->x), pl_layout_type(variant->weight), pl_layout_type(variant->bias));
+                steps[variant->step], variant->centred, variant->weighted, variant->biased, variant->adding,
+                pl_layout_type(variant->y), pl_layout_type(variant->x), pl_layout_type(variant->weight),
+                pl_layout_type(variant->bias));
 }
 
 static pl_status load(pl_cuda *cuda, const pl_norm_variant *v, pl_cu_function *function) {
   uint64_t key = PL_FAMILY_NORM;
-  key = key << 5 | (uint64_t)v->step << 3 | (uint64_t)v->centred << 2 | (uint64_t)v->weighted << 1 | v->biased;
+  key = key << 6 | (uint64_t)v->step << 4 | (uint64_t)v->centred << 3 | (uint64_t)v->weighted << 2 |
+        (uint64_t)v->biased << 1 | v->adding;
   key = key << 16 | (uint64_t)v->y << 12 | (uint64_t)v->x << 8 | (uint64_t)v->weight << 4 | v->bias;
-  key = key << 35 | pl_rows_key(&v->shape);
+  key = key << 34 | pl_rows_key(&v->shape);
   *function = pl_cuda_kernel_found(cuda, key);
   if (*function) return PL_OK;
   pl_text prelude = {0};
@@ -95,6 +97,7 @@ pl_status pl_cuda_norm(pl_device *device, const pl_norm *norm, const pl_array *y
 static pl_status input_gradient(pl_cuda *cuda, const pl_norm *norm, const pl_array *g, const pl_array *gx, job j) {
   j.gx = pl_array_data(gx);
   pl_norm_variant v = variant_of(norm, PL_NORM_INPUT, g, false);
+  v.adding = norm->adding;
   int vector = vector_of((const pl_array *[]){g, gx, norm->x, norm->weight}, 4, j.length);
   v.shape = pl_rows_shape_of(j.length, vector, 2);
   return by_rows(cuda, &v, &j);

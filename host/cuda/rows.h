@@ -37,7 +37,7 @@ typedef enum { PL_NORM_FORWARD, PL_NORM_INPUT, PL_NORM_WEIGHT } pl_norm_step;
 
 typedef struct {
   pl_norm_step step;
-  bool centred, weighted, biased;
+  bool centred, weighted, biased, adding;
   pl_dtype y, x, weight, bias;
   pl_rows_shape shape;
 } pl_norm_variant;

@@ -42,6 +42,7 @@ typedef struct {
   const pl_array *x, *weight, *bias;
   double epsilon;
   bool centred;
+  bool adding; /* the gradient of x is added to what is in gx */
 } pl_norm;
 
 /* Cross-entropy of logits [rows, classes], with stride 1 along the rows, against labels [rows], contiguous integers

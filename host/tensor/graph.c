@@ -205,16 +205,27 @@ static int later_first(const void *a, const void *b) {
   return x->sequence < y->sequence ? 1 : -1;
 }
 
-/* sum += gradient, in place when nobody else sees the memory. */
+/* Whether a gradient may be added to in place: nobody else sees the memory. */
+static bool is_alone(const pl_tensor *sum) {
+  return sum->count == 1 && sum->array.buffer->count == 1 && pl_array_contiguous(&sum->array);
+}
+
+pl_tensor *pl_gradient_so_far(const pl_node *node, int input) {
+  const pl_edge *edge = &node->input[input];
+  pl_tensor *sum = edge->node ? edge->node->gradient[edge->output] : NULL;
+  return sum && is_alone(sum) ? sum : NULL;
+}
+
+/* sum += gradient, unless that is the sum already. */
 static pl_status add_into(pl_tensor **sum, pl_tensor *gradient) {
+  if (*sum == gradient) return PL_OK;
   if (!*sum) {
     *sum = pl_tensor_retain(gradient);
     return PL_OK;
   }
   pl_tensor *old = *sum;
-  bool alone = old->count == 1 && old->array.buffer->count == 1 && pl_array_contiguous(&old->array);
   pl_tensor *target = NULL;
-  if (alone)
+  if (is_alone(old))
     target = pl_tensor_retain(old);
   else
     PL_TRY(pl_tensor_like(old, old->array.dtype, &target));
@@ -249,8 +260,7 @@ static pl_status collect(pl_tensor *leaf, pl_tensor *gradient) {
     if (status == PL_OK) leaf->gradient->array = sum;
     return status;
   }
-  bool own = gradient->count == 1 && gradient->array.buffer->count == 1 && pl_array_contiguous(&gradient->array);
-  if (own)
+  if (is_alone(gradient))
     leaf->gradient = pl_tensor_retain(gradient);
   else
     PL_TRY(pl_clone(gradient, &leaf->gradient));

@@ -122,12 +122,17 @@ static pl_status norm_back(pl_node *node, pl_tensor *const gout[], pl_tensor *gi
   pl_device *device = pl_tensor_device(gout[0]);
   pl_status status = rows_of(gout[0], &g);
   for (int i = 0; i < 4 && status == PL_OK; i++) status = pl_saved(node, i, &saved[i]);
+  pl_tensor *sum = pl_gradient_so_far(node, 0);
+  bool adding = sum && sum->array.dtype == node->shape_in[0].dtype;
+  if (adding) made[0] = pl_tensor_retain(sum);
   for (int i = 0; i < 3 && status == PL_OK; i++)
-    if (pl_needs(node, i))
+    if (pl_needs(node, i) && !made[i])
       status = pl_tensor_new(device, node->shape_in[i].dtype, node->shape_in[i].rank, node->shape_in[i].size, &made[i]);
   if (status == PL_OK) {
-    pl_norm norm = {
-        .x = &saved[0]->array, .weight = saved[3]->array.buffer ? &saved[3]->array : NULL, .centred = node->integer[0]};
+    pl_norm norm = {.x = &saved[0]->array,
+                    .weight = saved[3]->array.buffer ? &saved[3]->array : NULL,
+                    .centred = node->integer[0],
+                    .adding = adding};
     pl_array gx;
     if (made[0]) gx = packed_rows(made[0], g);
     status = device->norm_gradient(device, &norm, &saved[2]->array, &saved[1]->array, &g->array, made[0] ? &gx : NULL,

@@ -92,6 +92,9 @@ struct pl_node {
  * NULL. After it, save what the rule needs. */
 void pl_record(const char *name, pl_backward_rule backward, pl_tensor *const inputs[], int input_count,
                pl_tensor *const outputs[], int output_count, pl_node **node);
+/* The gradient that arrived so far at what an input was computed by, for a rule that adds its own to it in place and
+ * then sets gin to it (a new count); contiguous, and nobody else sees it. NULL where there is none such. */
+pl_tensor *pl_gradient_so_far(const pl_node *node, int input);
 static inline bool pl_needs(const pl_node *node, int input) {
   return node->input[input].node || node->input[input].leaf;
 }

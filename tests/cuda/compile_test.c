@@ -203,6 +203,7 @@ static void norm(pl_dtype type, pl_norm_step step, int way, pl_rows_shape shape)
                        .centred = way & 1,
                        .weighted = way & 2,
                        .biased = (way & 3) == 3,
+                       .adding = step == PL_NORM_INPUT && way % 3 == 0,
                        .y = type,
                        .x = type,
                        .weight = type,

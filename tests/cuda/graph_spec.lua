@@ -41,6 +41,7 @@ describe("pl.cuda_graph", function()
   end)
 
   it("keeps its memory apart from everybody else's, and gives it back", function()
+    collectgarbage()
     local before = live()
     do
       local _ <close> = pl.scope()

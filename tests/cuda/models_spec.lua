@@ -8,13 +8,13 @@ local names = {}
 for name in pairs(pl.nn.mixers) do names[#names + 1] = name end
 table.sort(names)
 
--- Logits and gradients by name of one batch, brought to the CPU.
-local function results(name, labels, device)
+-- Logits and gradients by name of one batch, brought to the CPU; parameters are of type `dtype`.
+local function results(name, labels, device, dtype)
   pl.seed(12)
   local model = pl.nn.SequenceModel {
     mixer = name, vocabulary = 8, classes = 5, width = 16, layers = 2, heads = 2, convolution = 4, labels = labels,
   }
-  model:to(device)
+  model:to(device):to(dtype)
   local task = pl.task.modular_arithmetic {
     size = 8, min = 5, max = 30, inputs = "ids", labels = labels, ragged = true, seed = 3, device = device,
   }
@@ -30,7 +30,7 @@ describe("models of sequences on a GPU", function()
   for _, name in ipairs(names) do
     for _, labels in ipairs { "every", "last" } do
       it(("%s, labels at %s position"):format(name, labels == "last" and "the last" or "every"), function()
-        local expected, got = results(name, labels, "cpu"), results(name, labels, "cuda")
+        local expected, got = results(name, labels, "cpu", "float32"), results(name, labels, "cuda", "float32")
         for what, tensor in pairs(expected) do
           local bound = 1e-4 * math.max(1, tensor:abs():max():item())
           local difference = (tensor - got[what]):abs():max():item()
@@ -38,6 +38,18 @@ describe("models of sequences on a GPU", function()
         end
       end)
     end
+  end
+
+  for _, name in ipairs(names) do
+    it(name .. " in bfloat16", function()
+      local expected, got = results(name, "every", "cpu", "bfloat16"), results(name, "every", "cuda", "bfloat16")
+      for what, tensor in pairs(expected) do
+        assert.are.equal("bfloat16", got[what].dtype)
+        local difference = (tensor:float() - got[what]:float()):norm():item() / tensor:float():norm():item()
+        -- mLSTM divides by numbers near zero, which makes much of a rounding.
+        assert.is_true(difference < (name == "mlstm" and 0.3 or 0.1), ("%s differs by %g"):format(what, difference))
+      end
+    end)
   end
 
   it("learn, and are measured there", function()

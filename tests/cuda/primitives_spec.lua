@@ -265,6 +265,23 @@ end
     assert.equal(0, distance(sums[1], sums[2]))
   end)
 
+  it("a norm beside a residual adds its gradient to the other's as the CPU does", function()
+    for _, dtype in ipairs(floats) do
+      for _, shape in ipairs { { 3000, 768 }, { 70, 4099 }, { 5, 70000 } } do
+        local x = pl.randn({ dtype = "float64", table.unpack(shape) }):to(dtype)
+        local w, g = pl.randn({ shape[2] }):to(dtype), pl.randn(shape):to(dtype)
+        for _, norm in ipairs { "layer_norm", "rms_norm" } do
+          compare(function(a, weight, arrived)
+            a, weight = a:detach():requires_grad(), weight:detach():requires_grad()
+            local b = a * 2;
+            ((b + b[norm](b, weight) * 3) * arrived):sum():backward()
+            return a.grad, weight.grad
+          end, { x, w, g }, 20 * epsilon[dtype], ("%s of %d in %s"):format(norm, shape[2], dtype))
+        end
+      end
+    end
+  end)
+
   it("cross-entropy and its gradient are the CPU's, and keep nothing of the logits' size", function()
     for _, dtype in ipairs(floats) do
       for _, shape in ipairs(row_shapes) do

@@ -92,7 +92,10 @@ describe("collective operations", function()
         print((select(2, pcall(d.all_reduce, pl.eq(pl.zeros { 2 }, 0)))))
         d.barrier()
         d.destroy()
-      end]] })
+      end]], environment = function(rank, world, port) -- as Open MPI's mpirun sets it
+        return { "OMPI_COMM_WORLD_RANK=" .. rank, "OMPI_COMM_WORLD_SIZE=" .. world, "OMPI_COMM_WORLD_LOCAL_RANK="
+          .. rank, "OMPI_COMM_WORLD_LOCAL_SIZE=" .. world, "MASTER_PORT=" .. port }
+      end })
     for rank = 0, 1 do
       local _, count = texts[rank]:gsub("3.0\n[^\n]*a mean is of floating%-point tensors, got int64[^\n]*\n"
         .. "[^\n]*expected numbers, got bool[^\n]*\n", "")

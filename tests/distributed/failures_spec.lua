@@ -67,6 +67,16 @@ describe("a rank", function()
     check(wait(), ("rank 0 %%(host %%S+, process %d%%) ended without a word"):format(numbers[0]), { [0] = true })
   end)
 
+  it("that hears nothing while others fail is ended, with the name of the one that failed", function()
+    local results = ranks.start(folder, 2, { code = [[
+      d.init { timeout = 60 }
+      d.barrier()
+      if d.rank() == 1 then error "no such luck" end
+      os.execute "exec sleep 20"]] })()
+    check(results, "rank 1 %(host %S+, process %d+%) failed: %S+: no such luck", { [1] = true })
+    assert.is_true(results[0].s < 15)
+  end)
+
   it("that raises an error tells the others its message", function()
     local results = ranks.start(folder, 3, { code = code "error 'no such luck'" })()
     check(results, "rank 1 %(host %S+, process %d+%) failed: %S+: no such luck\n", { [1] = true })
@@ -102,6 +112,14 @@ describe("a rank", function()
     results = ranks.start(folder, 2, { code = "d.init { timeout = 1 }", only = { 1 } })()
     check(results, "rank 1 cannot reach rank 0 at MASTER_ADDR '127.0.0.1', MASTER_PORT %d+, within 1 s: Connection "
       .. "refused")
+  end)
+
+  it("is not taken for a stranger who comes to the port, nor a stranger for a rank", function()
+    ranks.run(folder, 2, { code = [[
+      local stranger = "bash -c 'echo GET / HTTP/1.0 >/dev/tcp/127.0.0.1/$MASTER_PORT' 2>/dev/null"
+      while os.getenv "RANK" == "1" and not os.execute(stranger) do end
+      d.init { timeout = 60 }
+      assert(d.all_reduce(pl.tensor { 1 }):item() == 2)]] })
   end)
 
   it("that is there twice, or of another world, is refused", function()

@@ -10,21 +10,22 @@ local binary <const> = (os.getenv "PERILUNE" or core.program()):gsub("^[^/]", PA
 
 ranks.prelude = 'local pl = require "perilune"\nlocal d = pl.distributed\nlocal folder = ...\n'
 
---- Starts `world` processes, or those of the list `only`, in a folder that exists. Options:
+--- Starts the processes of a job in a folder that exists. Options:
 --   code         what each runs behind ranks.prelude
+--   only         list of the ranks that are started, by default all of 0 .. world - 1
 --   environment  function(rank, world, port) -> list of "NAME=value"; by default torchrun's variables
--- Returns children, the process numbers by rank, and wait(): the list of { how =, status =, text =, s = } by rank.
+-- Returns wait, and the process numbers by rank; wait() gives { how =, status =, text =, s = } by rank, s being seconds
+-- from the start to the end.
 function ranks.start(folder, world, options)
   local port, began_s = free_ports(1)[1], core.time()
   program.write(folder .. "/rank.lua", ranks.prelude .. options.code)
   local children, numbers, results = core.children(world), {}, {}
   local rank_of = {}
-  for _, rank in ipairs(options.only or (function()
-    local all = {}
-    for i = 0, world - 1 do all[#all + 1] = i end
-    return all
-  end)()) do
-    local words = { "/usr/bin/env", "-u", "RANK", "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1" }
+  local only = options.only or {}
+  for rank = 0, options.only and -1 or world - 1 do only[rank + 1] = rank end
+  for _, rank in ipairs(only) do
+    local words = { "/usr/bin/env", "-u", "RANK", "-u", "WORLD_SIZE", "-u", "LOCAL_RANK", "-u", "SLURM_STEP_ID",
+      "OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1" }
     local environment = options.environment and options.environment(rank, world, port) or {
       "RANK=" .. rank, "WORLD_SIZE=" .. world, "LOCAL_RANK=" .. rank, "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" .. port,
     }

@@ -412,6 +412,28 @@ describe("scopes and the graph", function()
   end)
 end)
 
+describe("a norm beside a residual", function()
+  -- x + f(norm(x)), where the norm's gradient is added in place to that of the sum.
+  local function block(norm)
+    return function(a, w)
+      local x = a * 2
+      return x + (x[norm](x, w) * 3):tanh()
+    end
+  end
+
+  it("has the sum of both gradients, in all types", function()
+    for _, norm in ipairs { "layer_norm", "rms_norm" } do
+      local a, w = pl.randn { 4, 9, dtype = "float64" }, pl.randn { 9, dtype = "float64" }
+      assert.is_true(check.gradients(block(norm), { a, w }, 1e-6, norm))
+      local exact = check.first_gradients(block(norm), { a, w })
+      for dtype, limit in pairs { float32 = 1e-5, bfloat16 = 0.1, float16 = 2e-2 } do
+        local got = check.first_gradients(block(norm), { a:to(dtype), w:to(dtype) })
+        for i, g in ipairs(exact) do check.same(g, got[i]:double(), limit, norm .. " in " .. dtype) end
+      end
+    end
+  end)
+end)
+
 describe("Adam's step", function()
   local function textbook(p, g, m, v, t, o)
     if not o.decoupled then g = g + o.decay * p else p = p * (1 - o.rate * o.decay) end

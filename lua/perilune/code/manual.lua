@@ -128,12 +128,12 @@ local scope_methods <const> = {
   { "close(self)", "drops the tensors made since the scope was opened, but those that were kept" },
 }
 
--- "sum(self [, dim [, keepdim]])" from "self:t dim:D? keepdim:b?".
+-- "sum(self [, dim [, keepdim]])" from "self:t dim:D? keepdim:b?". A default of nan depends on the other arguments.
 local function call_of(row)
   local words, optional = {}, 0
   for name, code, mark, default in gmatch(row.signature, "([%w_]+):(%a)(%??)=?(%S*)") do
     if code ~= "a" then
-      local word = name .. (default ~= "" and " = " .. default or "")
+      local word = name .. (default ~= "" and default ~= "nan" and " = " .. default or "")
       if mark ~= "" then
         optional = optional + 1
         word = (#words > 0 and " [, " or "[") .. word
