@@ -182,8 +182,8 @@ if job.world > 1 then
       options.fail("option --%s: it is for one process, not for %d that train together", name, job.world)
     end
   end
-  if option.device == "cuda" then option.device = "cuda:" .. distributed.local_rank() end
 end
+if option.device == "cuda" then option.device = "cuda:" .. distributed.local_rank() end
 
 -- What a run that goes on may do otherwise: where it trains, and what it draws.
 local free <const> = { device = true, threads = true, out = true, prompt = true, temperature = true, top_k = true,

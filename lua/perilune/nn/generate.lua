@@ -85,18 +85,26 @@ local function record(model, carried)
   carried.logits = ok and logits or nil
 end
 
+-- A step by the graph, to the same tensors. Returns the drawn ids as a list.
+local function replay(carried, option)
+  local _ <close> = pl.scope()
+  carried.graph:replay()
+  carried.ids:copy_(sample.draw(carried.logits, option))
+  return carried.ids:reshape({ -1 }):totable()
+end
+
 -- One step: the logits after the positions `carried.ids`, a draw from them, and both in `carried` in place of what was
 -- there, which the scope drops. Returns the drawn ids as a list.
 --
 -- Small steps of a GPU take longer to ask for than to do. Once a step has left a state of the form that it began with,
 -- all further ones are the same work on other numbers, and asked for by one call.
 local function advance(model, carried, option)
+  if carried.graph then return replay(carried, option) end
   local _ <close> = pl.scope()
   each_tensor(carried, core.adopt)
   if carried.graph == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried) end
   if carried.graph then
-    carried.graph:replay()
-    carried.ids:copy_(sample.draw(carried.logits, option))
+    replay(carried, option)
   else
     local logits, state = last_logits(model, carried.ids, carried.state)
     carried.steady = carried.ids.shape[2] == 1 and alike(carried.state, state)
