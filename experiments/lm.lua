@@ -3,7 +3,7 @@
 --   perilune experiments/lm.lua --out runs/kjv                                    a small LSTM, minutes on a CPU
 --   perilune experiments/lm.lua --preset char --data shakespeare.txt --device cuda --out runs/char
 --   perilune experiments/lm.lua --sample 500 --prompt "In the " --out runs/kjv    draws; trains nothing
---   perilune experiments/lm.lua --preset seed-165m --data random --profile --device cuda --out runs/profile
+--   perilune experiments/lm.lua --preset seed-165m --profile --device cuda        where the time of a step goes
 --   perilune experiments/lm.lua --plot runs/kjv/lm.jsonl
 --
 -- A preset (perilune.lm.presets) says what the options are that are not given. The model is pl.nn.SequenceModel; the
@@ -59,7 +59,7 @@ local option = options.read {
   { "threads", "integer", minimum = 1, help = "threads of the CPU [all]" },
   { "seed", "integer", default = 1, help = "seed of batches, parameters and draws" },
   { "out", "string", default = "lm", help = "folder of the text's ids, the results and the checkpoint" },
-  { "profile", "flag", help = "tells where the time of a step goes, and trains nothing" },
+  { "profile", "flag", help = "tells where the time of a step goes, on random ids, and trains nothing" },
   { "sample", "integer", minimum = 1, help = "draws so many tokens from the checkpoint, and trains nothing" },
   { "prompt", "string", help = "what the drawn text goes on from" },
   { "temperature", "number", default = 0.8, minimum = 0, help = "of draws; 0 takes the most probable token" },
@@ -149,6 +149,25 @@ if option.stateful and option.model == "transformer" then
 end
 if option.backend == "auto" then option.backend = nil end
 
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Where the time of a step goes
+
+if option.profile then
+  local ms = require("perilune.lm.profile").measure(option, option.vocabulary or 256)
+  print "of one step  ms      share"
+  for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
+    print(("%-12s %7.2f %5.1f %%"):format(name, ms[name], 100 * ms[name] / ms.step))
+  end
+  options.attempt("out", experiment.make_folder, option.out)
+  local results <close> = options.attempt("out", experiment.results, option.out .. "/profile.jsonl", option)
+  ms.kind = "profile"
+  results:write(ms)
+  return
+end
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- The processes that train together, the folder, and the text
+
 local distributed = pl.distributed
 options.attempt("device", distributed.init)
 local job = { rank = distributed.rank(), world = distributed.world_size() }
@@ -168,27 +187,21 @@ if option.device == "cuda" then option.device = "cuda:" .. distributed.local_ran
 
 -- What a run that goes on may do otherwise: where it trains, and what it draws.
 local free <const> = { device = true, threads = true, out = true, prompt = true, temperature = true, top_k = true,
-                       top_p = true, profile = true }
+                       top_p = true }
 local _ <close> = job.rank == 0 and options.attempt("out", experiment.claim, option.out, option, free)
 local text
 if option.data == "random" then
   text = require("perilune.lm.text").random(option.vocabulary or 256)
 else
   if job.rank > 0 then distributed.barrier() end -- rank 0 writes the ids, which the others read
-  text = options.attempt("data", require("perilune.lm.text").open, option)
-  if job.rank == 0 then distributed.barrier() end
-end
-
-if option.profile then
-  local ms = require("perilune.lm.profile").measure(option, text.vocabulary)
-  print "of one step  ms      share"
-  for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
-    print(("%-12s %7.2f %5.1f %%"):format(name, ms[name], 100 * ms[name] / ms.step))
+  local opened
+  opened, text = pcall(require("perilune.lm.text").open, option)
+  if not opened then
+    local file <close> = io.open(option.out .. "/text.json")
+    if not file then os.remove(option.out .. "/run.json") end -- so that another text may be tried here
+    options.fail("option --data: %s", options.reason(text))
   end
-  local results <close> = options.attempt("out", experiment.results, option.out .. "/profile.jsonl", option)
-  ms.kind = "profile"
-  results:write(ms)
-  return
+  if job.rank == 0 then distributed.barrier() end
 end
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -206,7 +219,9 @@ if row.loss then
   row.sample_tokens_per_s, row.sample_tokens_per_s_of_32 = show_sample(model, text.tokenizer, 200)
 end
 local path <const> = option.out .. "/lm.jsonl"
-do
+local file <close> = io.open(path)
+-- A run that was finished before has no times of steps to tell of: what is there stays.
+if row.ms or not file or not experiment.read(path, "result", true)[1] then
   local results <close> = options.attempt("out", experiment.results, path, option)
   for _, record in ipairs(curves) do results:write(record) end
   results:write(row)

@@ -157,7 +157,7 @@ local function completed(row, result)
 end
 
 local function said_of(row)
-  if row.model == "slstm" then return slstm_perplexity, slstm_step_s end
+  if row.model == "slstm" and not on_cpu then return slstm_perplexity, slstm_step_s end
   if not row.reported_step_s then return "", "" end
   return ("%.1f"):format(row.reported_perplexity), ("%.3f"):format(row.reported_step_s)
 end

@@ -169,8 +169,7 @@ describe("lm", function()
 
   it("tells where the time of a step goes", function()
     for _, model in ipairs { "lstm", "transformer" } do
-      local text, errors, status = run(("%s --data random --profile --model %s --out %s/%s"):format(small, model,
-        folder, model))
+      local text, errors, status = run(("%s --profile --model %s --out %s/%s"):format(small, model, folder, model))
       assert(status == 0, errors)
       local sum = 0
       for _, name in ipairs { "recurrence", "products", "head", "optimizer", "rest" } do
@@ -210,6 +209,26 @@ describe("lm", function()
       assert.are.equal(1, select(2, errors:gsub("\n", "")), errors)
       os.execute("rm -rf " .. folder .. "/none")
     end
+  end)
+
+  it("lets another text be tried where one could not be read, and keeps what a finished run wrote", function()
+    local out = folder .. "/run"
+    local _, _, status = run(("%s --data /none --out %s"):format(small, out))
+    assert.are.equal(1, status)
+    done("", out)
+    local before = program.read(out .. "/lm.jsonl")
+    done("", out)
+    assert.are.equal(before, program.read(out .. "/lm.jsonl"))
+    local _, errors = run(("%s --data %s --lr 1 --out %s"):format(small, data, out))
+    assert.matches("holds a run with %-%-lr 0.004, not %-%-lr 1", errors)
+  end)
+
+  it("has the same loss by both backends", function()
+    local losses = {}
+    for i, backend in ipairs { "reference", "vanilla" } do
+      losses[i] = done(("--model slstm --heads 2 --steps 100 --backend %s"):format(backend), folder .. "/" .. i).loss
+    end
+    assert.near(losses[1], losses[2], 1e-3)
   end)
 end)
 

@@ -22,6 +22,7 @@ function Language:init(option, vocabulary)
   self.net = nn.SequenceModel {
     mixer = option.model, vocabulary = vocabulary, width = option.width, layers = option.layers, heads = option.heads,
     hidden = option.hidden, dropout = option.dropout, tied = option.tied, backend = option.backend, bias = false,
+    positions = "rotary", -- of a transformer: sinusoids would drown an embedding that starts small
     init = "language",
   }
   self.carries, self.parts = option.stateful, option.accumulate

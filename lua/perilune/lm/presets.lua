@@ -5,7 +5,7 @@ local presets = {}
 presets.tiny = {
   model = "lstm", heads = 1, width = 128, layers = 2, tokenizer = "bytes", dtype = "float32",
   batch = 16, accumulate = 1, length = 64, steps = 2000, lr = 4e-3, warmup = 100, clip = 1, decay = 0.1, dropout = 0,
-  eval_every = 200,
+  eval_every = 500,
 }
 
 -- The works of Shakespeare that char-rnn learned, 1.1 MB, on one GPU.

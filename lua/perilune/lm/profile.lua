@@ -50,7 +50,7 @@ end
 function profile.measure(option, vocabulary)
   local _ <close> = pl.scope()
   pl.seed(option.seed)
-  local model = Language(option, math.max(option.vocabulary or 0, vocabulary))
+  local model = Language(option, vocabulary)
   local net, device, rows, length = model.net, option.device, option.batch // option.accumulate, option.length
   local block, dtype = net.blocks[1], net.norm.weight.dtype
   local ids = pl.randint(1, net.vocabulary, { rows, length }, { dtype = "int64", device = device })
