@@ -48,6 +48,18 @@ static pl_status gradient_of_view(pl_tensor *a, pl_tensor *g, const pl_array *y,
   return status;
 }
 
+/* Adds g b^T to what arrived at a so far, where the product can write there; else *out stays NULL. */
+static pl_status add_to_so_far(const pl_node *node, pl_tensor *g, pl_tensor *b, pl_tensor **out) {
+  pl_tensor *sum = pl_gradient_so_far(node, 0), *turned;
+  if (!sum || sum->array.rank != 2 || b->array.rank != 2 || sum->array.dtype != node->shape_in[0].dtype) return PL_OK;
+  PL_TRY(swap_last(b, &turned));
+  pl_device *device = pl_tensor_device(g);
+  pl_status status = device->gemm(device, &g->array, &turned->array, 1, &sum->array);
+  pl_tensor_release(turned);
+  if (status == PL_OK) *out = pl_tensor_retain(sum);
+  return status;
+}
+
 static bool is_transposed(const pl_array *y) { return y->rank == 2 && y->stride[0] == 1 && y->stride[1] > 1; }
 
 /* Saves a, b as they were multiplied, each where the other's gradient needs it; node->integer[0]: their type.
@@ -57,7 +69,9 @@ static pl_status product_back(pl_node *node, pl_tensor *const gout[], pl_tensor 
   pl_status status = pl_saved(node, 0, &a);
   if (status == PL_OK) status = pl_saved(node, 1, &b);
   if (status == PL_OK) status = rounded(gout[0], (pl_dtype)node->integer[0], &g);
-  if (status == PL_OK && pl_needs(node, 0)) status = gradient_of(g, false, b, true, &node->shape_in[0], &gin[0]);
+  if (status == PL_OK && pl_needs(node, 0)) status = add_to_so_far(node, g, b, &gin[0]);
+  if (status == PL_OK && pl_needs(node, 0) && !gin[0])
+    status = gradient_of(g, false, b, true, &node->shape_in[0], &gin[0]);
   if (status == PL_OK && pl_needs(node, 1))
     status = is_transposed(&node->shape_in[1]) && a->array.rank == 2
                  ? gradient_of_view(a, g, &node->shape_in[1], &gin[1])

@@ -17,6 +17,47 @@ local function new_model(mixer)
     convolution = 3 }
 end
 
+local nn = pl.nn
+
+-- Layers that no mixer above has, or has in another form: how to make one, the shape of x, and what follows x.
+local layers <const> = {
+  { "rotary attention", function() return nn.Attention(16, 2, { rotary = true }) end, { 3, 9, 16 } },
+  { "bidirectional RNN", function()
+    return nn.RNN { input_size = 6, hidden_size = 8, bidirectional = true, layers = 2 }
+  end, { 3, 7, 6 }, nil, { 7, 3, 5 } },
+  { "GroupNorm", function() return nn.GroupNorm(2, 8) end, { 3, 8, 5 } },
+  { "RMSNorm", function() return nn.RMSNorm(8) end, { 3, 5, 8 } },
+  { "MLP", function() return nn.MLP(8, { 16, 12 }, 4) end, { 3, 5, 8 } },
+  { "gated MLP", function() return nn.MLP(8, 16, 4, { gated = true, activation = "relu" }) end, { 3, 5, 8 } },
+  { "Linear", function() return nn.Linear(8, 16) end, { 3, 5, 8 } },
+}
+
+describe("a layer in 16 bits", function()
+  for _, row in ipairs(layers) do
+    local name, make, shape = table.unpack(row)
+    it(name .. " gives results and gradients near those in float32", function()
+      pl.seed(3)
+      local half = make():to("bfloat16")
+      local single = make()
+      single:load_state_dict(half:state_dict())
+      local x, found = pl.randn(shape):to("bfloat16"), {}
+      for i, model in ipairs { single, half } do
+        local leaf = x:to(i == 1 and "float32" or "bfloat16"):clone():requires_grad()
+        local y = model(leaf, table.unpack(row, 4, 5))
+        local weights = found[1] and found[1].weights or pl.randn_like(y:detach());
+        (y:float() * weights):sum():backward()
+        found[i] = { y = y, x = leaf.grad, weights = weights }
+        for _, p in ipairs(model:named_parameters()) do found[i][p[1]] = p[2].grad end
+      end
+      assert.are.equal("bfloat16", found[2].y.dtype)
+      for what, expected in pairs(found[1]) do
+        local d = distance(expected, found[2][what])
+        assert.is_true(d < 0.015, ("%s: the relative distance is %g"):format(what, d))
+      end
+    end)
+  end
+end)
+
 describe("a model in 16 bits", function()
   for _, mixer in ipairs(names) do
     it(mixer .. " gives results and gradients near those in float32", function()

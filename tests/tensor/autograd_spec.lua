@@ -434,6 +434,28 @@ describe("a norm beside a residual", function()
   end)
 end)
 
+describe("products of one matrix", function()
+  it("add their gradients up in place, in all types", function()
+    local function call(a, u, v)
+      local x = a * 2
+      return x:matmul(u):tanh() + x:matmul(v) + x:matmul(v:t():contiguous():t())
+    end
+    local given = {}
+    for i, shape in ipairs { { 6, 5 }, { 5, 7 }, { 5, 7 } } do
+      given[i] = pl.randn { dtype = "float64", table.unpack(shape) }
+    end
+    assert.is_true(check.gradients(call, given, 1e-6, "products"))
+    local exact = check.first_gradients(call, given)
+    for dtype, limit in pairs { float32 = 1e-5, bfloat16 = 0.1, float16 = 2e-2 } do
+      local narrow = {}
+      for i, t in ipairs(given) do narrow[i] = t:to(dtype) end
+      for i, g in ipairs(check.first_gradients(call, narrow)) do
+        check.same(exact[i], g:double(), limit * exact[i]:abs():max():item(), ("gradient %d in %s"):format(i, dtype))
+      end
+    end
+  end)
+end)
+
 describe("Adam's step", function()
   local function textbook(p, g, m, v, t, o)
     if not o.decoupled then g = g + o.decay * p else p = p * (1 - o.rate * o.decay) end

@@ -81,9 +81,13 @@ end
 function MLP:forward(x)
   local activation = pl[self.activation]
   if self.gate then
-    local gate, up = self.gate(x), self.up(x)
+    check.tensor("nn.MLP", "x", x, nil, self.gate.inputs)
+    local shape = x.shape
+    local rows = x:reshape { x:numel() // self.gate.inputs, self.gate.inputs } -- whose two gradients add up in place
+    local gate, up = self.gate(rows), self.up(rows)
     local fused = self.activation == "silu" -- one pass over memory
-    return self.down(fused and pl.swiglu(gate, up) or activation(gate) * up)
+    shape[#shape] = self.down.outputs
+    return self.down(fused and pl.swiglu(gate, up) or activation(gate) * up):reshape(shape)
   end
   for i = 1, #self - 1 do x = activation(self[i](x)) end
   return self[#self](x)
