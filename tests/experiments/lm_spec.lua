@@ -106,7 +106,7 @@ describe("lm", function()
     assert.are.equal(row.steps, records(folder .. "/run/lm.jsonl", "validation")[1].step)
   end)
 
-  for _, form in ipairs { "--stateful --model slstm --heads 2 --accumulate 2", "--dropout 0.1" } do
+  for _, form in ipairs { "--stateful --model slstm --heads 2 --accumulate 2", "--dropout 0.1 --dtype bfloat16" } do
     it("killed at any moment, goes on to the same bits with " .. form, function()
       local arguments <const> = form .. " --steps 120 --eval-every 5 --log-every 1"
       local whole, killed = folder .. "/whole", folder .. "/killed"
