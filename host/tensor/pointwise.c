@@ -70,6 +70,32 @@ static bool is_computed(const pl_node *node, int input) {
   return pl_needs(node, input) && strcmp(text, "0") != 0 && strcmp(text, "g") != 0;
 }
 
+/* Two tensors like the pieces of one, side by side in memory, where a and b are such and of g's shape: `pieces` hands
+ * their gradients on without a pass then. Else two of their own. */
+static pl_status new_pair(const pl_tensor *a, const pl_tensor *b, const pl_tensor *g, pl_tensor *pair[2]) {
+  int last = g->array.rank - 1;
+  int64_t size[PL_RANK_MAX], width = last >= 0 ? g->array.size[last] : 0;
+  pl_array next = a->array;
+  next.offset += width;
+  if (last < 0 || !a->array.buffer || !pl_array_same_shape(&a->array, &g->array) ||
+      !pl_array_same_view(&next, &b->array)) {
+    PL_TRY(pl_tensor_like(g, g->array.dtype, &pair[0]));
+    return pl_tensor_like(g, g->array.dtype, &pair[1]);
+  }
+  memcpy(size, g->array.size, sizeof size);
+  size[last] *= 2;
+  pl_tensor *whole;
+  PL_TRY(pl_tensor_new(pl_tensor_device(g), g->array.dtype, g->array.rank, size, &whole));
+  for (int i = 0; i < 2; i++) {
+    pl_array half = whole->array;
+    half.size[last] = width;
+    half.offset += i * width;
+    pair[i] = pl_tensor_alias(&half);
+  }
+  pl_tensor_release(whole);
+  return PL_OK;
+}
+
 /* The gradients of both operands of an operation in one pass. */
 static pl_status backward_of_two(pl_node *node, pl_tensor *const saved[4], pl_tensor *g, pl_tensor *gin[]) {
   pl_op op = (pl_op)node->integer[0];
@@ -77,8 +103,7 @@ static pl_status backward_of_two(pl_node *node, pl_tensor *const saved[4], pl_te
   const pl_array *in[PL_OPERANDS];
   pl_device *device = pl_tensor_device(g);
   operands_for(pl_pointwise_reads(op, PL_GRADIENT_A) | pl_pointwise_reads(op, PL_GRADIENT_B), saved, g, saved[3], in);
-  pl_status status = pl_tensor_like(g, g->array.dtype, &whole[0]);
-  if (status == PL_OK) status = pl_tensor_like(g, g->array.dtype, &whole[1]);
+  pl_status status = new_pair(saved[0], saved[1], g, whole);
   if (status == PL_OK) status = device->pointwise_gradients(device, op, &whole[0]->array, &whole[1]->array, in);
   for (int i = 0; i < 2; i++) {
     if (status == PL_OK) status = pl_sum_to(whole[i], &node->shape_in[i], &gin[i]);

@@ -186,8 +186,8 @@ describe("nn.MLP and nn.Sequential", function()
     local s = m:state_dict()
     local x = pl.randn { 2, 3, dtype = "float64" }
     near(apply(x:totable(), function(v)
-      local gate = linear(s["gate.weight"]:totable(), nil, v)
-      local h = linear(s["up.weight"]:totable(), nil, v)
+      local gate = linear(s["gate_up.weight"]:narrow(1, 1, 4):totable(), nil, v)
+      local h = linear(s["gate_up.weight"]:narrow(1, 5, 4):totable(), nil, v)
       for i, g in ipairs(gate) do h[i] = h[i] / (1 + math.exp(-g)) end
       return linear(s["down.weight"]:totable(), nil, h)
     end), m(x):totable(), 1e-10)

@@ -23,7 +23,7 @@ describe("nn.Block", function()
     local x = pl.randn { 2, 3, 6, dtype = "float64" }
     local h = x + mixer(m.norm1(x))
     near((h + m.mlp(m.norm2(h))):totable(), m(x):totable(), 1e-12)
-    assert.are.equal(16, m.mlp.gate.outputs)
+    assert.are.equal(16, m.mlp.hidden)
     assert.is_not_nil(tostring(m):find "mixer: nn.Linear")
   end)
 
@@ -33,7 +33,7 @@ describe("nn.Block", function()
     local x = pl.randn { 2, 5, 6, dtype = "float64" }
     local h = x + (m.mixer(pl.silu(m.convolution(m.norm1(x)))))
     near((h + m.mlp(m.norm2(h))):totable(), m(x):totable(), 1e-12)
-    assert.are.equal(10, m.mlp.gate.outputs)
+    assert.are.equal(10, m.mlp.hidden)
     assert.are.equal(4, m.convolution.width)
   end)
 

@@ -86,6 +86,38 @@ describe("gradients", function()
     check.near({ { 5, 5, 5 }, { 5, 5, 5 } }, x.grad)
   end)
 
+  it("of pieces that meet in one operation are one tensor without another copy", function()
+    local _ <close> = pl.scope()
+    for _, case in ipairs { { { 300, 128 }, 2 }, { { 4, 100, 64 }, 3 }, { { 128, 200 }, 1 } } do
+      local shape, dim = case[1], case[2]
+      local half = shape[dim] // 2
+      local x = pl.randn(shape):requires_grad()
+      local a, b = table.unpack(x:split(half, dim))
+      local y = pl.swiglu(a, b)
+      local seed = pl.randn_like(y)
+      collectgarbage()
+      pl.reset_peak_memory()
+      local before = pl.memory().cpu.live
+      y:backward(seed)
+      if dim == #shape then assert.is_true(pl.memory().cpu.peak - before < 1.5 * x:numel() * 4) end
+      local apart = { a:detach():clone():requires_grad(), b:detach():clone():requires_grad() }
+      pl.swiglu(apart[1], apart[2]):backward(seed)
+      assert.are.equal(0, (pl.cat({ apart[1].grad, apart[2].grad }, dim) - x.grad):abs():max():item())
+    end
+    -- The other way round, and pieces that leave some of the tensor out.
+    local x = pl.randn({ 6, 12 }):requires_grad()
+    local first, second, third = table.unpack(x:split(4, 2))
+    local y = pl.swiglu(second, first):sum() + (second * third):sum()
+    y:backward()
+    local apart = {}
+    for i, piece in ipairs { first, second, third } do apart[i] = piece:detach():clone():requires_grad() end
+    local z = pl.swiglu(apart[2], apart[1]):sum() + (apart[2] * apart[3]):sum()
+    z:backward()
+    for i, piece in ipairs(apart) do
+      assert.is_true((piece.grad - x.grad:narrow(2, 4 * i - 3, 4)):abs():max():item() < 1e-6)
+    end
+  end)
+
   it("reach several results of one operation", function()
     local x = leaf { { 1, 5 }, { 7, 2 } }
     local value, index = x:max(2)

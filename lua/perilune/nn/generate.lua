@@ -70,26 +70,39 @@ local function last_logits(model, ids, state)
   return #logits.shape == 3 and logits:select(2, logits.shape[2]) or logits, next_state
 end
 
--- Records a step from `carried` into itself as a graph of a GPU. A step that cannot be repeated so, as one that reads
--- results, leaves carried.graph false.
+-- Records two steps as graphs of a GPU: from the state of `carried` to another, and from that one back into the first.
+-- Steps that cannot be repeated so, as those that read results, leave carried.graphs false.
 local function record(model, carried)
-  local logits
-  local ok, graph = pcall(pl.cuda_graph, carried.ids.device, function()
-    local _ <close> = pl.scope()
-    local state
-    logits, state = last_logits(model, carried.ids, carried.state)
-    assign(carried.state, state)
-    logits:keep()
-  end)
-  carried.graph = ok and graph
-  carried.logits = ok and logits or nil
+  local graphs, logits, other = {}, {}, nil
+  local function step(turn)
+    return function()
+      local _ <close> = pl.scope()
+      local state
+      logits[turn], state = last_logits(model, carried.ids, turn == 1 and carried.state or other)
+      logits[turn]:keep()
+      if turn == 2 then return assign(carried.state, state) end
+      other = state
+      each_tensor(other, function(t) t:keep() end)
+    end
+  end
+  for turn = 1, 2 do
+    local ok, graph = pcall(pl.cuda_graph, carried.ids.device, step(turn))
+    if not ok then
+      if graphs[1] then graphs[1]:close() end
+      carried.graphs = false
+      return
+    end
+    graphs[turn] = graph
+  end
+  carried.graphs, carried.logits, carried.other, carried.turn = graphs, logits, other, 2
 end
 
--- A step by the graph, to the same tensors. Returns the drawn ids as a list.
+-- A step by one of the graphs. Returns the drawn ids as a list.
 local function replay(carried, option)
   local _ <close> = pl.scope()
-  carried.graph:replay()
-  carried.ids:copy_(sample.draw(carried.logits, option))
+  carried.turn = 3 - carried.turn
+  carried.graphs[carried.turn]:replay()
+  carried.ids:copy_(sample.draw(carried.logits[carried.turn], option))
   return carried.ids:reshape({ -1 }):totable()
 end
 
@@ -99,11 +112,11 @@ end
 -- Small steps of a GPU take longer to ask for than to do. Once a step has left a state of the form that it began with,
 -- all further ones are the same work on other numbers, and asked for by one call.
 local function advance(model, carried, option)
-  if carried.graph then return replay(carried, option) end
+  if carried.graphs then return replay(carried, option) end
   local _ <close> = pl.scope()
   each_tensor(carried, core.adopt)
-  if carried.graph == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried) end
-  if carried.graph then
+  if carried.graphs == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried) end
+  if carried.graphs then
     replay(carried, option)
   else
     local logits, state = last_logits(model, carried.ids, carried.state)
@@ -133,7 +146,7 @@ local function draw_rows(model, ids, option)
     if option.on_token then option.on_token(drawn) end
   end
   local seconds = pl.time() - began
-  if carried.graph then carried.graph:close() end
+  for _, graph in ipairs(carried.graphs or {}) do graph:close() end
   each_tensor(carried, core.adopt) -- by the scope of the call
   return rows, steps > 1 and #rows * (steps - 1) / seconds or nil
 end

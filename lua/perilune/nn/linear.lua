@@ -65,8 +65,7 @@ function MLP:init(inputs, hidden, outputs, options)
   local bias = { bias = option.bias }
   if option.gated then
     if #sizes ~= 1 then check.fail("nn.MLP: hidden: expected 1 size when gated, got %d", #sizes) end
-    self.gate = layers.Linear(inputs, sizes[1], bias)
-    self.up = layers.Linear(inputs, sizes[1], bias)
+    self.hidden, self.gate_up = sizes[1], layers.Linear(inputs, 2 * sizes[1], bias) -- one product in place of two
     self.down = layers.Linear(sizes[1], outputs, bias)
     return
   end
@@ -80,21 +79,16 @@ end
 
 function MLP:forward(x)
   local activation = pl[self.activation]
-  if self.gate then
-    check.tensor("nn.MLP", "x", x, nil, self.gate.inputs)
-    local shape = x.shape
-    local rows = x:reshape { x:numel() // self.gate.inputs, self.gate.inputs } -- whose two gradients add up in place
-    local gate, up = self.gate(rows), self.up(rows)
-    local fused = self.activation == "silu" -- one pass over memory
-    shape[#shape] = self.down.outputs
-    return self.down(fused and pl.swiglu(gate, up) or activation(gate) * up):reshape(shape)
+  if self.gate_up then
+    local gate, up = table.unpack(self.gate_up(x):split(self.hidden, -1))
+    return self.down(self.activation == "silu" and pl.swiglu(gate, up) or activation(gate) * up)
   end
   for i = 1, #self - 1 do x = activation(self[i](x)) end
   return self[#self](x)
 end
 
 function MLP:extra()
-  return self.activation .. (self.gate and ", gated" or "")
+  return self.activation .. (self.gate_up and ", gated" or "")
 end
 
 layers.Linear, layers.Embedding, layers.MLP = Linear, Embedding, MLP
