@@ -89,6 +89,30 @@ describe("pl.cuda_graph", function()
     assert.are.equal(4, x:sum():item())
   end)
 
+  it("repeats draws with the seed, whatever is drawn from", function()
+    local _ <close> = pl.scope()
+    pl.seed(6)
+    local model = nn.SequenceModel { mixer = "gru", vocabulary = 30, width = 32 }:to(device):eval()
+    local prompt = pl.randint(1, 30, { 3, 4 }, { dtype = "int64", device = device })
+    for _, option in ipairs { { temperature = 0.7 }, { top_k = 5 }, { temperature = 1.3, top_k = 9, top_p = 0.8 } } do
+      option.count = 12
+      pl.seed(7)
+      local got = nn.generate(model, prompt, option)
+      pl.seed(7)
+      local ids = prompt
+      pl.no_grad(function()
+        local logits, state = model:step(prompt)
+        for i = 1, 12 do
+          local drawn = nn.sample(logits:select(2, logits.shape[2]),
+            { temperature = option.temperature, top_k = option.top_k, top_p = option.top_p })
+          ids = pl.cat({ ids, drawn }, 2)
+          if i < 12 then logits, state = model:step(drawn, state) end
+        end
+      end)
+      assert.are.same(ids:totable(), got:totable())
+    end
+  end)
+
   for _, mixer in ipairs { "lstm", "slstm", "mlstm", "mamba", "transformer" } do
     it(("leaves what nn.generate draws as it is: %s"):format(mixer), function()
       local _ <close> = pl.scope()

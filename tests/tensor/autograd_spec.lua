@@ -97,9 +97,9 @@ describe("gradients", function()
       local seed = pl.randn_like(y)
       collectgarbage()
       pl.reset_peak_memory()
-      local before = pl.memory().cpu.live
+      local held = pl.memory().cpu.live
       y:backward(seed)
-      if dim == #shape then assert.is_true(pl.memory().cpu.peak - before < 1.5 * x:numel() * 4) end
+      if dim == #shape then assert.is_true(pl.memory().cpu.peak - held < 1.5 * x:numel() * 4) end
       local apart = { a:detach():clone():requires_grad(), b:detach():clone():requires_grad() }
       pl.swiglu(apart[1], apart[2]):backward(seed)
       assert.are.equal(0, (pl.cat({ apart[1].grad, apart[2].grad }, dim) - x.grad):abs():max():item())

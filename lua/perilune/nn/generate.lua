@@ -70,16 +70,16 @@ local function last_logits(model, ids, state)
   return #logits.shape == 3 and logits:select(2, logits.shape[2]) or logits, next_state
 end
 
--- Records two steps as graphs of a GPU: from the state of `carried` to another, and from that one back into the first.
--- Steps that cannot be repeated so, as those that read results, leave carried.graphs false.
-local function record(model, carried)
-  local graphs, logits, other = {}, {}, nil
+-- Records two steps as graphs of a GPU, up to the scores that are drawn from: from the state of `carried` to another,
+-- and from that one back into the first. Steps that cannot be repeated so, as those that read results, leave
+-- carried.graphs false.
+local function record(model, carried, option)
+  local graphs, scores, other = {}, {}, nil
   local function step(turn)
     return function()
       local _ <close> = pl.scope()
-      local state
-      logits[turn], state = last_logits(model, carried.ids, turn == 1 and carried.state or other)
-      logits[turn]:keep()
+      local logits, state = last_logits(model, carried.ids, turn == 1 and carried.state or other)
+      scores[turn] = sample.scores(logits, option):keep()
       if turn == 2 then return assign(carried.state, state) end
       other = state
       each_tensor(other, function(t) t:keep() end)
@@ -94,7 +94,7 @@ local function record(model, carried)
     end
     graphs[turn] = graph
   end
-  carried.graphs, carried.logits, carried.other, carried.turn = graphs, logits, other, 2
+  carried.graphs, carried.scores, carried.other, carried.turn = graphs, scores, other, 2
 end
 
 -- A step by one of the graphs. Returns the drawn ids as a list.
@@ -102,7 +102,7 @@ local function replay(carried, option)
   local _ <close> = pl.scope()
   carried.turn = 3 - carried.turn
   carried.graphs[carried.turn]:replay()
-  carried.ids:copy_(sample.draw(carried.logits[carried.turn], option))
+  carried.ids:copy_(sample.pick(carried.scores[carried.turn], option))
   return carried.ids:reshape({ -1 }):totable()
 end
 
@@ -115,13 +115,13 @@ local function advance(model, carried, option)
   if carried.graphs then return replay(carried, option) end
   local _ <close> = pl.scope()
   each_tensor(carried, core.adopt)
-  if carried.graphs == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried) end
+  if carried.graphs == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried, option) end
   if carried.graphs then
     replay(carried, option)
   else
     local logits, state = last_logits(model, carried.ids, carried.state)
     carried.steady = carried.ids.shape[2] == 1 and alike(carried.state, state)
-    carried.ids, carried.state = sample.draw(logits, option), state
+    carried.ids, carried.state = sample.pick(sample.scores(logits, option), option), state
   end
   each_tensor(carried, core.retain)
   return carried.ids:reshape({ -1 }):totable()

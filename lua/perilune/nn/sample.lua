@@ -28,7 +28,7 @@ local parts <const>, rounds <const> = 16, 12
 local function only_greatest(x, weight, target)
   local like = { dtype = "float64", device = x.device }
   local low, width = pl.full({ x.shape[1], 1 }, -reach, like), reach + 1
-  local cuts = pl.arange(1, parts - 1, like)
+  local cuts = pl.ones({ parts - 1 }, like):cumsum(1) -- 1, 2, ..: made where it is, so that a GPU can record it
   for _ = 1, rounds do
     local _ <close> = pl.scope()
     width = width / parts
@@ -39,13 +39,19 @@ local function only_greatest(x, weight, target)
   return x:masked_fill(pl.lt(x, low), -math.huge)
 end
 
---- sample.draw(logits, option): nn.sample without its checks.
-function sample.draw(logits, option)
-  if option.temperature == 0 then return logits:argmax(2, true) end
+--- sample.scores(logits, option) -> x [B,V]: what the draw is made from, and all of it that is not random.
+function sample.scores(logits, option)
+  if option.temperature == 0 then return logits end
   local x = logits:detach():to "float64" / option.temperature
   x = x - x:max(2, true)
   if option.top_k and option.top_k < x.shape[2] then x = only_greatest(x, pl.ones_like(x), option.top_k) end
   if option.top_p and option.top_p < 1 then x = only_greatest(x, x:softmax(2), option.top_p) end
+  return x
+end
+
+--- sample.pick(x, option) -> ids [B,1], from such scores.
+function sample.pick(x, option)
+  if option.temperature == 0 then return x:argmax(2, true) end
   -- The greatest of x - log(e), e of exponential distribution, is each symbol with its probability (Gumbel).
   return (x - pl.log(-pl.log(pl.rand_like(x)))):argmax(2, true)
 end
@@ -59,7 +65,7 @@ function sample.sample(logits, options)
   local option = check.options(who, options, known)
   sample.check(who, option)
   local _ <close> = pl.scope()
-  return sample.draw(logits, option):keep()
+  return sample.pick(sample.scores(logits, option), option):keep()
 end
 declared.options(sample.sample, known)
 
