@@ -30,8 +30,8 @@ static void compile_for(const char *file, const char *prelude, int architecture)
   pl_text_release(&cubin);
 }
 
-/* Every kernel compiles for all architectures, and so does every formula; further types, ranks and widths of what does
- * take turns, for a text compiles for one architecture as for another unless it uses what one of them lacks. */
+/* Every kernel compiles for all architectures; formulas, further types, ranks and widths of what does take turns, for a
+ * text compiles for one architecture as for another unless it uses what one of them lacks. */
 static void compile(const char *file, pl_text *prelude, bool everywhere) {
   static int turn;
   for (int i = 0; i < ARCHITECTURES; i++)
@@ -81,7 +81,7 @@ static void all_formulas(void) {
       for (int work = PL_WORK_F32; work <= PL_WORK_I64; work++) {
         if (work == PL_WORK_I64 && (which != PL_VALUE || pl_pointwise_table[op].domain == PL_DOMAIN_REAL)) continue;
         formula((pl_op)op, (pl_formula)which, (pl_work)work, &prelude);
-        compile("pointwise.cu", &prelude, work == PL_WORK_F32);
+        compile("pointwise.cu", &prelude, false);
       }
     }
   for (int op = 0; op < PL_OPS; op++) {
@@ -90,7 +90,7 @@ static void all_formulas(void) {
       continue;
     for (int type = PL_F16; type <= PL_F64; type++) {
       pair((pl_op)op, (pl_dtype)type, &prelude);
-      compile("pointwise.cu", &prelude, type == PL_BF16);
+      compile("pointwise.cu", &prelude, false);
     }
   }
   pl_text_release(&prelude);
