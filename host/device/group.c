@@ -5,6 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+typedef struct {
+  pl_group group;
+  bool broken; /* an operation ended in its middle: what lies in the connections belongs to it */
+} host_group;
+
+static pl_status begin(pl_group *group) {
+  PL_REQUIRE(!((host_group *)group)->broken,
+             "distributed: an earlier operation of ranks failed here in its middle; leave the job with "
+             "pl.distributed.destroy");
+  return pl_peers_begin(group->peers);
+}
+
+static pl_status end(pl_group *group, pl_status status) {
+  ((host_group *)group)->broken = status != PL_OK;
+  return status;
+}
+
 /* Goes in front of each array, so that ranks that do different things are told of it. */
 typedef struct {
   int32_t what; /* a pl_group_kind, or BROADCAST + its origin */
@@ -104,14 +121,13 @@ static pl_status reduce_elsewhere(pl_group *group, pl_group_kind kind, const pl_
 }
 
 static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
-  PL_TRY(pl_peers_begin(group->peers));
-  return (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count);
+  PL_TRY(begin(group));
+  return end(group, (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count));
 }
 
 /* By way of rank 0, which hears from everybody that it is there. */
-static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
+static pl_status pass_on(pl_group *group, int from, const pl_array *const arrays[], int count) {
   int rank = pl_peers_rank(group->peers);
-  PL_TRY(pl_peers_begin(group->peers));
   for (int i = 0; i < count; i++) {
     const pl_array *array = arrays[i];
     heading own = heading_of(BROADCAST + from, array);
@@ -130,14 +146,19 @@ static pl_status broadcast(pl_group *group, int from, const pl_array *const arra
   return PL_OK;
 }
 
+static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
+  PL_TRY(begin(group));
+  return end(group, pass_on(group, from, arrays, count));
+}
+
 static pl_status join(pl_group *group) { return (void)group, PL_OK; }
 static void give_up(pl_group *group) { (void)group; }
 static void release(pl_group *group) { free(group); }
 
 pl_status pl_group_new(pl_device *device, pl_peers *peers, pl_group **made) {
   if (device->group) return device->group(device, peers, made);
-  pl_group *group = pl_allocate(sizeof *group);
-  *group = (pl_group){peers, device, all_reduce, broadcast, join, give_up, release};
-  *made = group;
+  host_group *group = pl_allocate(sizeof *group);
+  group->group = (pl_group){peers, device, all_reduce, broadcast, join, give_up, release};
+  *made = &group->group;
   return PL_OK;
 }
