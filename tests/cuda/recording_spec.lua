@@ -35,7 +35,7 @@ describe("a recording", function()
   end)
 
   for _, call in ipairs { "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags",
-    "cuLaunchKernel", "cuGraphLaunch" } do
+    "cuLaunchKernel", "cuMemAlloc_v2", "cuGraphLaunch" } do
     it("that fails in " .. call .. " is an error that says so, and all goes on", function()
       local out = script(([[
         say "devices 2\n%s 1"
