@@ -36,6 +36,9 @@ const char *pl_peers_name(const pl_peers *peers, int rank);
 /* To be called at the beginning of each collective operation, by every rank in the same order: counts it, and fails
  * where a rank has failed, or left without it. */
 pl_status pl_peers_begin(pl_peers *peers);
+/* An operation that began has failed in its middle on this rank. What lies in the connections belongs to it, so that
+ * this rank begins no other. */
+void pl_peers_break(pl_peers *peers);
 /* Data between rank 0 and another; waits until all of it has gone or come, or somebody failed, or an interrupt. */
 pl_status pl_peers_send(pl_peers *peers, int rank, const void *data, size_t bytes);
 pl_status pl_peers_receive(pl_peers *peers, int rank, void *data, size_t bytes);
@@ -67,6 +70,7 @@ struct pl_peers {
   void (*alarm)(void);
   pl_peer *peer; /* [world] */
   struct pl_peers_watch *watch;
+  bool broken; /* by pl_peers_break */
 };
 
 /* What is said over a control connection. */

@@ -5,20 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-  pl_group group;
-  bool broken; /* an operation ended in its middle: what lies in the connections belongs to it */
-} host_group;
-
-static pl_status begin(pl_group *group) {
-  PL_REQUIRE(!((host_group *)group)->broken,
-             "distributed: an earlier operation of ranks failed here in its middle; leave the job with "
-             "pl.distributed.destroy");
-  return pl_peers_begin(group->peers);
-}
-
 static pl_status end(pl_group *group, pl_status status) {
-  ((host_group *)group)->broken = status != PL_OK;
+  if (status != PL_OK) pl_peers_break(group->peers);
   return status;
 }
 
@@ -121,7 +109,7 @@ static pl_status reduce_elsewhere(pl_group *group, pl_group_kind kind, const pl_
 }
 
 static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
-  PL_TRY(begin(group));
+  PL_TRY(pl_peers_begin(group->peers));
   return end(group, (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count));
 }
 
@@ -147,7 +135,7 @@ static pl_status pass_on(pl_group *group, int from, const pl_array *const arrays
 }
 
 static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
-  PL_TRY(begin(group));
+  PL_TRY(pl_peers_begin(group->peers));
   return end(group, pass_on(group, from, arrays, count));
 }
 
@@ -157,8 +145,8 @@ static void release(pl_group *group) { free(group); }
 
 pl_status pl_group_new(pl_device *device, pl_peers *peers, pl_group **made) {
   if (device->group) return device->group(device, peers, made);
-  host_group *group = pl_allocate(sizeof *group);
-  group->group = (pl_group){peers, device, all_reduce, broadcast, join, give_up, release};
-  *made = &group->group;
+  pl_group *group = pl_allocate(sizeof *group);
+  *group = (pl_group){peers, device, all_reduce, broadcast, join, give_up, release};
+  *made = group;
   return PL_OK;
 }
