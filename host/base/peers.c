@@ -56,11 +56,18 @@ static pl_status check(const pl_peers *peers) {
 
 pl_status pl_peers_begin(pl_peers *peers) {
   PL_TRY(check(peers));
+  PL_REQUIRE(!peers->broken, "distributed: an earlier operation of ranks failed here in its middle; leave the job with "
+                             "pl.distributed.destroy");
+  uint64_t before = pl_peers_watch_begun(peers);
+  /* Who did its part of this one, which may be quicker than this rank's, may have left since. */
   for (int i = 0; i < peers->world; i++)
-    PL_REQUIRE(!peers->peer[i].left, "%s has left: it takes part in no more", pl_peers_name(peers, i));
+    PL_REQUIRE(!peers->peer[i].left || peers->peer[i].begun > before, "%s has left: it takes part in no more",
+               pl_peers_name(peers, i));
   pl_peers_watch_count(peers);
   return PL_OK;
 }
+
+void pl_peers_break(pl_peers *peers) { peers->broken = true; }
 
 /* A data connection that broke: the control connections, or those of rank 0, soon tell more. */
 static pl_status broken(pl_peers *peers, int rank) {

@@ -34,8 +34,11 @@ int pl_peers_world(const pl_peers *peers);
 const char *pl_peers_name(const pl_peers *peers, int rank);
 
 /* To be called at the beginning of each collective operation, by every rank in the same order: counts it, and fails
- * where a rank has failed or left. */
+ * where a rank has failed, or left without it. */
 pl_status pl_peers_begin(pl_peers *peers);
+/* An operation that began has failed in its middle on this rank. What lies in the connections belongs to it, so that
+ * this rank begins no other. */
+void pl_peers_break(pl_peers *peers);
 /* Data between rank 0 and another; waits until all of it has gone or come, or somebody failed, or an interrupt. */
 pl_status pl_peers_send(pl_peers *peers, int rank, const void *data, size_t bytes);
 pl_status pl_peers_receive(pl_peers *peers, int rank, void *data, size_t bytes);
@@ -56,7 +59,7 @@ typedef struct {
   int32_t process;
   int control, data; /* sockets; -1 where there is none: a rank other than 0 has those to rank 0 only */
   atomic_bool left;
-  uint64_t begun; /* collective operations, as it said last */
+  uint64_t begun; /* collective operations, as it said last: private to the watch's thread until it has left */
   double heard_ms,
       behind_since_ms; /* when it said anything; since when it has begun no more while others did (0: not) */
 } pl_peer;
@@ -67,6 +70,7 @@ struct pl_peers {
   void (*alarm)(void);
   pl_peer *peer; /* [world] */
   struct pl_peers_watch *watch;
+  bool broken; /* by pl_peers_break */
 };
 
 /* What is said over a control connection. */
@@ -88,7 +92,8 @@ bool pl_peers_hear(int socket, pl_said *said, char text[PL_SAID_BYTES + 1]);
 
 /* The thread that listens to the control connections. */
 pl_status pl_peers_watch_start(pl_peers *peers);
-void pl_peers_watch_end(pl_peers *peers);       /* says good-bye */
-uint64_t pl_peers_watch_count(pl_peers *peers); /* one more collective operation has begun */
+void pl_peers_watch_end(pl_peers *peers);             /* says good-bye */
+uint64_t pl_peers_watch_begun(const pl_peers *peers); /* how many collective operations this rank has begun */
+void pl_peers_watch_count(pl_peers *peers);           /* it begins one more */
 
 #endif

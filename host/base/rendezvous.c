@@ -256,7 +256,7 @@ static pl_status visit(pl_peers *peers, const pl_peers_plan *plan) {
 
 pl_status pl_peers_join(const pl_peers_plan *plan, pl_peers **made) {
   pl_peers *peers = pl_allocate(sizeof *peers);
-  *peers = (pl_peers){plan->rank, plan->world, plan->timeout_ms, plan->alarm, NULL, NULL};
+  *peers = (pl_peers){.rank = plan->rank, .world = plan->world, .timeout_ms = plan->timeout_ms, .alarm = plan->alarm};
   peers->peer = pl_allocate((size_t)plan->world * sizeof *peers->peer);
   for (int i = 0; i < plan->world; i++) peers->peer[i].control = peers->peer[i].data = -1;
   hello own = hello_of(peers, CONTROL);

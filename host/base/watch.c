@@ -32,7 +32,8 @@ struct pl_peers_watch {
 };
 
 const char *pl_peers_failure(const pl_peers *peers) { return atomic_load(&peers->watch->failure); }
-uint64_t pl_peers_watch_count(pl_peers *peers) { return atomic_fetch_add(&peers->watch->begun, 1) + 1; }
+uint64_t pl_peers_watch_begun(const pl_peers *peers) { return atomic_load(&peers->watch->begun); }
+void pl_peers_watch_count(pl_peers *peers) { atomic_fetch_add(&peers->watch->begun, 1); }
 
 /* Says it to everybody that this rank has a connection to; with `last` nothing is said after it. */
 static void say(pl_peers *peers, uint32_t kind, int about, const char *text, bool last) {

@@ -7,6 +7,7 @@
 
 static const char GRAPH[] = "perilune.cuda_graph";
 
+/* Its user value is the function: what that refers to must not be collected, since replays read and write it. */
 typedef struct {
   pl_replay *recording; /* NULL before it is made */
 } graph;
@@ -16,9 +17,11 @@ static int new_graph(lua_State *L) {
   pl_device *device = pl_check_device(L, 1, "cuda_graph");
   if (!lua_isfunction(L, 2)) return pl_error(L, "cuda_graph: f: expected a function, got %s", luaL_typename(L, 2));
   lua_settop(L, 2);
-  graph *made = lua_newuserdatauv(L, sizeof *made, 0);
+  graph *made = lua_newuserdatauv(L, sizeof *made, 1);
   *made = (graph){0};
   luaL_setmetatable(L, GRAPH);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, 3, 1);
   pl_raise_unless_ok(L, pl_replay_record(device));
   lua_pushvalue(L, 2);
   bool good = lua_pcall(L, 0, 0, 0) == LUA_OK;
@@ -41,6 +44,8 @@ static int collect(lua_State *L) {
   graph *g = luaL_checkudata(L, 1, GRAPH);
   pl_replay_release(g->recording);
   g->recording = NULL;
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, 1);
   return 0;
 }
 

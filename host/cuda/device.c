@@ -132,7 +132,7 @@ static pl_status allocate(pl_device *device, size_t bytes, void **data) {
     snprintf(what, sizeof what, "%zu bytes asked", bytes);
     return pl_cuda_exhausted(cuda, what);
   }
-  PL_CUDA_TRY(result);
+  PL_TRY(pl_cuda_check(result, "pl_cu.MemAlloc(&pointer, bytes)", __FILE__, __LINE__));
   *data = (void *)(uintptr_t)pointer; // NOLINT: device addresses travel as pointers
   return PL_OK;
 }

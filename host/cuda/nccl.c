@@ -99,9 +99,11 @@ static const int kinds[PL_GROUP_KINDS] = {
 
 /* NCCL's stream waits for what the device was asked. */
 static pl_status start(nccl_group *g) {
+  PL_TRY(pl_cuda_enter(g->group.device, &g->cuda));
+  /* A replay would not say to the others that it begins. */
+  PL_TRY(pl_cuda_refuse_recorded(g->cuda, "what ranks do together"));
   PL_TRY(pl_peers_begin(g->group.peers));
   PL_TRY(check_background(g));
-  PL_TRY(pl_cuda_enter(g->group.device, &g->cuda));
   PL_CUDA_TRY(pl_cu.EventRecord(g->asked, g->cuda->stream));
   PL_CUDA_TRY(pl_cu.StreamWaitEvent(g->stream, g->asked, 0));
   g->running = true;
@@ -175,6 +177,7 @@ static pl_status share(pl_peers *peers, unique_id *id) {
 static pl_status connect_all(nccl_group *g, pl_peers *peers) {
   unique_id id = {{0}};
   PL_TRY(pl_cuda_enter(g->group.device, &g->cuda));
+  PL_TRY(pl_cuda_refuse_recorded(g->cuda, "what ranks do together"));
   PL_CUDA_TRY(pl_cu.StreamCreate(&g->stream, PL_CU_STREAM_NON_BLOCKING));
   PL_CUDA_TRY(pl_cu.EventCreate(&g->asked, PL_CU_EVENT_DISABLE_TIMING));
   PL_CUDA_TRY(pl_cu.EventCreate(&g->done, PL_CU_EVENT_DISABLE_TIMING));

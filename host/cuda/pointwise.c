@@ -88,8 +88,9 @@ static uint64_t key_of(const pl_pointwise_variant *variant) {
 
 static bool is_array(const pl_operands *operands, int i) { return operands->given[i] && operands->view[i].buffer; }
 
-/* The most elements that one 16-byte access of the widest array holds and that divide what must be divided. */
-static int vector_of(const pl_operands *operands) {
+/* The most elements that one 16-byte access of the widest array holds and that divide what must be divided. `second`:
+ * as in launch. */
+static int vector_of(const pl_operands *operands, const void *second) {
   const pl_array *view = operands->view;
   size_t widest = 1;
   for (int i = 0; i < ARRAYS; i++)
@@ -100,6 +101,7 @@ static int vector_of(const pl_operands *operands) {
     /* A single axis may end within a vector, several axes may not. */
     if (rank > 1 && view[0].size[rank - 1] % vector != 0) continue;
     if (!pl_layout_dense(&view[0], vector)) continue;
+    if ((uintptr_t)second % ((size_t)vector * pl_dtype_size(view[0].dtype)) != 0) continue;
     bool all = true;
     for (int i = 1; i < ARRAYS; i++)
       if (is_array(operands, i) && rank > 0 && view[i].stride[rank - 1] == 1 && !pl_layout_dense(&view[i], vector))
@@ -115,11 +117,11 @@ static pl_form form_of(const pl_array *view) {
   return view->rank == 0 ? PL_FORM_SPREAD : step == 1 ? PL_FORM_DENSE : step == 0 ? PL_FORM_SPREAD : PL_FORM_STRIDED;
 }
 
-/* `second`: where the second result of a pair goes. */
+/* `second`: where the second result of a pair goes, which has the strides of the first; or NULL. */
 static pl_status launch(pl_cuda *cuda, pl_pointwise_variant *variant, const pl_operands *operands, void *second) {
   const pl_array *view = operands->view;
   job j = {.count = pl_array_count(&view[0]), .complaint = pl_complaints_of(cuda), .second = second};
-  int vector = vector_of(operands), rank = view[0].rank;
+  int vector = vector_of(operands, second), rank = view[0].rank;
   variant->rank = rank;
   variant->vector = vector;
   variant->small = true;

@@ -51,7 +51,7 @@ pl_status pl_cuda_recorded(pl_device *device, void **work) {
   pl_status status = pl_cuda_enter(device, &cuda);
   if (status == PL_OK) {
     pl_cu_result ended = pl_cu.StreamEndCapture(cuda->stream, &graph);
-    if (work) status = PL_CUDA(ended);
+    if (work) status = pl_cuda_check(ended, "pl_cu.StreamEndCapture(cuda->stream, &graph)", __FILE__, __LINE__);
   }
   if (status == PL_OK && work) status = PL_CUDA(pl_cu.GraphInstantiate(&recording->graph, graph, 0));
   if (graph) (void)pl_cu.GraphDestroy(graph);

@@ -77,7 +77,8 @@ static pl_status capture(pl_step_plan *plan, int steps, pl_cu_graph_exec *made) 
   PL_CUDA_TRY(pl_cu.StreamBeginCapture(plan->cuda->stream, PL_CU_CAPTURE_THREAD_LOCAL));
   pl_status status = launch_steps(plan, steps);
   pl_cu_result ended = pl_cu.StreamEndCapture(plan->cuda->stream, &graph);
-  if (status == PL_OK) status = PL_CUDA(ended);
+  if (status == PL_OK)
+    status = pl_cuda_check(ended, "pl_cu.StreamEndCapture(plan->cuda->stream, &graph)", __FILE__, __LINE__);
   if (status == PL_OK) status = PL_CUDA(pl_cu.GraphInstantiate(made, graph, 0));
   if (graph) (void)pl_cu.GraphDestroy(graph);
   return status;

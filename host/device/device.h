@@ -89,7 +89,7 @@ struct pl_device {
   pl_status (*pointwise)(pl_device *device, pl_op op, pl_formula formula, const pl_array *out,
                          const pl_array *const in[PL_OPERANDS]);
   /* The formulas PL_GRADIENT_A into a and PL_GRADIENT_B into b in one pass; in[] has what either reads. a and b are
-   * contiguous and of one shape and type. */
+   * of one shape and type, have the same strides, and share no element. */
   pl_status (*pointwise_gradients)(pl_device *device, pl_op op, const pl_array *a, const pl_array *b,
                                    const pl_array *const in[PL_OPERANDS]);
   /* out has in's rank with size 1 in every reduced dimension; PL_ARGMAX and PL_ARGMIN reduce exactly one dimension (or

@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static pl_status end(pl_group *group, pl_status status) {
+  if (status != PL_OK) pl_peers_break(group->peers);
+  return status;
+}
+
 /* Goes in front of each array, so that ranks that do different things are told of it. */
 typedef struct {
   int32_t what; /* a pl_group_kind, or BROADCAST + its origin */
@@ -105,13 +110,12 @@ static pl_status reduce_elsewhere(pl_group *group, pl_group_kind kind, const pl_
 
 static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array *const arrays[], int count) {
   PL_TRY(pl_peers_begin(group->peers));
-  return (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count);
+  return end(group, (pl_peers_rank(group->peers) == 0 ? reduce_at_0 : reduce_elsewhere)(group, kind, arrays, count));
 }
 
 /* By way of rank 0, which hears from everybody that it is there. */
-static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
+static pl_status pass_on(pl_group *group, int from, const pl_array *const arrays[], int count) {
   int rank = pl_peers_rank(group->peers);
-  PL_TRY(pl_peers_begin(group->peers));
   for (int i = 0; i < count; i++) {
     const pl_array *array = arrays[i];
     heading own = heading_of(BROADCAST + from, array);
@@ -128,6 +132,11 @@ static pl_status broadcast(pl_group *group, int from, const pl_array *const arra
     PL_TRY(send_to_others(group, array));
   }
   return PL_OK;
+}
+
+static pl_status broadcast(pl_group *group, int from, const pl_array *const arrays[], int count) {
+  PL_TRY(pl_peers_begin(group->peers));
+  return end(group, pass_on(group, from, arrays, count));
 }
 
 static pl_status join(pl_group *group) { return (void)group, PL_OK; }

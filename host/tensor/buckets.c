@@ -113,7 +113,8 @@ static pl_status complete(void *context, pl_tensor *leaf) {
   pl_buckets *b = context;
   member key = {leaf, 0};
   const member *found = bsearch(&key, b->member, (size_t)b->members, sizeof key, by_address);
-  if (!found || !leaf->gradient) return PL_OK;
+  /* Whoever wants a gradient no longer, since the graph was made, is not waited for. */
+  if (!found || !leaf->wants_gradient || !leaf->gradient) return PL_OK;
   b->bucket[found->bucket].awaited--;
   return send_full_buckets(b);
 }

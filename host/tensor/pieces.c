@@ -11,7 +11,7 @@ static pl_array piece_of(const pl_array *array, int axis, int64_t size, int i) {
 }
 
 static int count_of(const pl_array *array, int axis, int64_t size) {
-  return (int)((array->size[axis] + size - 1) / size);
+  return (int)((array->size[axis] - 1) / size) + 1; /* any size, be it past all that can be added to */
 }
 
 /* Whether the gradients lie in memory as the pieces of one array do, and that array. */

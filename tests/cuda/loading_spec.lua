@@ -2,27 +2,11 @@
 -- libraries (tests/fakes) in front of the loader's path. Needs no GPU.
 
 local core = require "perilune.core"
+local imaginary = require "cuda.imaginary"
 local program = require "bind.program"
 
-local FAKES <const> = program.path:match "^'(.*)/[^/]*'$" .. "/tests/fakes/"
-local ALL <const> = { "driver", "nvrtc", "cublas" }
-
-local control, cache
-
--- Runs the program with the libraries of these folders and the control file's words; `before` and `input` as for
--- program.run.
-local function run(folders, words, args, before, input)
-  program.write(control, words)
-  local path = {}
-  for i, folder in ipairs(folders) do path[i] = FAKES .. folder end
-  path[#path + 1] = os.getenv "LD_LIBRARY_PATH"
-  return program.run {
-    before = ("env LD_LIBRARY_PATH=%s CUDA_HOME=/nowhere PERILUNE_TUNE=0 PERILUNE_FAKE=%s XDG_CACHE_HOME=%s %s"):format(
-      program.quote(table.concat(path, ":")), control, cache, before or ""),
-    args = args,
-    input = input,
-  }
-end
+local ALL <const>, PRELUDE <const> = imaginary.ALL, imaginary.PRELUDE
+local run <const>, script <const> = imaginary.run, imaginary.script
 
 -- What `perilune devices` prints. It succeeds whatever there is.
 local function devices(folders, words)
@@ -30,28 +14,6 @@ local function devices(folders, words)
   assert.equal("", errors)
   assert.equal(0, status)
   assert.matches("^cpu: ", out)
-  return out
-end
-
-local PRELUDE <const> = [[
-local pl = require "perilune"
-local function say(words) -- what the made-up libraries do from now on
-  local file <close> = assert(io.open(os.getenv "PERILUNE_FAKE", "w"))
-  file:write(words)
-end
-local function attempt(f, ...)
-  local ok, message = pcall(f, ...)
-  print(ok, ok and "" or message)
-  return message
-end
-local function cpu() return pl.ones({ 2, 2 }):matmul(pl.ones { 2, 2 }):sum():item() end
-]]
-
--- Runs a chunk that must end well; returns what it printed.
-local function script(folders, words, code)
-  local out, errors, status = run(folders, words, "-e " .. program.quote(PRELUDE .. code .. "\nassert(cpu() == 8)"))
-  assert.equal("", errors)
-  assert.equal(0, status)
   return out
 end
 
@@ -67,21 +29,15 @@ local function refuses(folders, words, ...)
 end
 
 describe("CUDA", function()
-  setup(function()
-    control, cache = os.tmpname(), os.tmpname()
-    os.remove(cache) -- becomes a folder
-  end)
-  teardown(function()
-    os.remove(control)
-    os.execute("rm -rf " .. cache)
-  end)
+  setup(imaginary.begin)
+  teardown(imaginary.finish)
 
   it("is used where all of it is there", function()
     local out = devices(ALL, "devices 2")
     assert.matches("cuda:0: Imaginary 0, sm_90", out, 1, true)
     assert.matches("cuda:1: Imaginary 1, sm_90", out, 1, true)
     assert.matches("driver for CUDA 13.0\ncuda: NVRTC 13.0\ncuda: cuBLAS is here", out, 1, true)
-    assert.matches(cache .. "/perilune/cubin", out, 1, true)
+    assert.matches(imaginary.cache() .. "/perilune/cubin", out, 1, true)
     assert.equal("cuda:1\n", script(ALL, "devices 2", [[
       local a = pl.zeros { 2, 2, device = "cuda:1" }
       print((a:matmul(a) + 1).device)]]))

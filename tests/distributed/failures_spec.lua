@@ -105,6 +105,17 @@ describe("a rank", function()
       .. "float32, rank 0 at all_reduce %(sum%) of 10000 float32")
   end)
 
+  it("whose operation failed in its middle takes no later one for it", function()
+    local results = ranks.start(folder, 2, { code = [[
+      d.init { timeout = 20 }
+      if d.rank() == 1 then d.all_reduce(pl.ones { 2 }) end
+      print((select(2, pcall(d.all_reduce, pl.ones { 3 }))))
+      d.broadcast(pl.ones { 2 }, 0)]] })()
+    check(results, "distributed: an earlier operation of ranks failed here in its middle; leave the job with "
+      .. "pl.distributed.destroy")
+    assert.matches("ranks do not do the same.*an earlier operation", results[0].text)
+  end)
+
   it("that never comes is named after the timeout", function()
     local results = ranks.start(folder, 4, { code = "d.init { timeout = 1 }", only = { 0, 2 } })()
     check(results, "ranks 1, 3 of 4 did not come to 127.0.0.1, port %d+, within 1 s")

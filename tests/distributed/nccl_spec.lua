@@ -43,6 +43,26 @@ describe("NCCL", function()
     ended(run({ "driver", "nvrtc", "nccl" }, "", operations), 0, "^2.0 4.0 6.0\n2.0 4.0 6.0\n2.0 4.0 6.0\ndestroyed\n$")
   end)
 
+  it("may be asked for what the others have done already, and are gone", function()
+    ended(run({ "driver", "nvrtc", "nccl" }, "", [[
+      d.init { timeout = 30 }
+      local t = pl.tensor { 1, 2 }:to("cuda")
+      d.all_reduce(t)
+      if d.rank() == 0 then pl.sleep(0.5) end
+      print(table.concat(d.all_reduce(t):to("cpu"):totable(), " "))]]), 0, "4.0 8.0\n")
+  end)
+
+  it("is not recorded, be it the first that it is asked or not", function()
+    ended(run({ "driver", "nvrtc", "nccl" }, "", [[
+      d.init { timeout = 30 }
+      local t = pl.tensor { 1, 2 }:to("cuda")
+      for _ = 1, 2 do
+        print((select(2, pcall(pl.cuda_graph, "cuda", function() d.all_reduce(t) end))))
+        print(table.concat(d.all_reduce(t):to("cpu"):totable(), " "))
+      end]]), 0, "cuda_graph: what ranks do together cannot be recorded.*2.0 4.0\n"
+      .. ".*cuda_graph: what ranks do together cannot be recorded.*4.0 8.0\n")
+  end)
+
   it("that is missing is named, with what to do", function()
     local pattern = "distributed: NCCL, which tensors on GPUs need between processes, cannot be loaded: install "
       .. "NVIDIA's package libnccl2"

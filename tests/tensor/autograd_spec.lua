@@ -488,6 +488,19 @@ describe("products of one matrix", function()
   end)
 end)
 
+describe("columns of one matrix", function()
+  -- The second lies behind the first by as many elements as it has, as the halves of a row do.
+  it("have the gradients of their product, however many rows there are", function()
+    local function call(a)
+      local x = a * 2
+      return x:select(2, 1) * x:select(2, x.shape[1] + 1)
+    end
+    for rows = 1, 9 do
+      assert.is_true(check.gradients(call, { pl.randn { rows, 10, dtype = "float64" } }, 1e-6, rows .. " rows"))
+    end
+  end)
+end)
+
 describe("Adam's step", function()
   local function textbook(p, g, m, v, t, o)
     if not o.decoupled then g = g + o.decay * p else p = p * (1 - o.rate * o.decay) end

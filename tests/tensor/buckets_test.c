@@ -26,6 +26,8 @@ static pl_status all_reduce(pl_group *group, pl_group_kind kind, const pl_array 
     const pl_tensor *gradient = parameter[i]->gradient;
     now->complete += gradient != NULL;
     if (gradient && &gradient->array == arrays[0]) now->parameter = i;
+    for (int k = 0; k < count && gradient; k++)
+      CHECK(&gradient->array != arrays[k] || parameter[i]->awaited == 0); /* nothing more comes to what is sent */
   }
   return answer == PL_OK ? PL_OK : PL_FAIL("the group fails");
 }
@@ -52,14 +54,17 @@ static pl_tensor *loss_of(pl_tensor *x, int without) {
   return sum;
 }
 
-static int run(pl_buckets *buckets, pl_tensor *x, int without, pl_status expected) {
+static int run_on(pl_buckets *buckets, pl_tensor *loss, pl_status expected) {
   int missing;
-  pl_tensor *loss = loss_of(x, without);
   call_count = joins = 0;
   CHECK(pl_buckets_backward(buckets, loss, NULL, &missing) == expected);
   CHECK(joins == 1); /* whatever happened, memory must not be freed under what was sent */
   pl_tensor_release(loss);
   return missing;
+}
+
+static int run(pl_buckets *buckets, pl_tensor *x, int without, pl_status expected) {
+  return run_on(buckets, loss_of(x, without), expected);
 }
 
 static void forget(void) {
@@ -109,6 +114,14 @@ int main(void) {
   CHECK(run(buckets, x, -1, PL_OK) == -1);
   CHECK(call_count == 2 && calls[0].count == 2);
   CHECK(pl_tensor_want_gradient(parameter[2], true) == PL_OK);
+
+  /* So is one that does no more when the graph is there already; the others of its bucket are waited for. */
+  forget();
+  pl_tensor *loss = loss_of(x, -1);
+  CHECK(pl_tensor_want_gradient(parameter[3], false) == PL_OK);
+  CHECK(run_on(buckets, loss, PL_OK) == -1);
+  CHECK(call_count == 2 && calls[0].count == 2 && calls[0].parameter == 2 && calls[1].count == 1);
+  CHECK(pl_tensor_want_gradient(parameter[3], true) == PL_OK);
 
   /* A failure of the group ends the pass, and leaves all as before for the next. */
   forget();

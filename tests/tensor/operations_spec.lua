@@ -197,6 +197,7 @@ local examples <const> = {
       return second * 2, last
     end },
     { { 3, 0 }, call = function(a) return (a:pieces(1, 3)) end },
+    { { 2, 3 }, call = function(a) return a:pieces(2, math.maxinteger) end },
     known = function() return (select(3, pl.arange(1, 7):pieces(1, 3))), { 7 } end,
   },
   select = {

@@ -79,7 +79,8 @@ local functions <const> = {
   { "timer([device]) -> timer", "measures by the device's own clock: timer:start(), timer:mark(), timer:stop()" },
   { "cuda_graph(device, f) -> graph", "records what f() asks of a GPU; graph:replay() does it, again and again, by one "
     .. "call. f runs once, and nothing of it is done meanwhile: tensors that it changes in place, and those that it "
-    .. "makes, get their values by a replay. It cannot read results, copy from the host or draw random numbers" },
+    .. "makes, get their values by a replay. It cannot read results, copy from the host or draw random numbers. The "
+    .. "graph keeps f and what that refers to, but no tensor of it may be dropped by a scope before the last replay" },
   { "save(path, tensors)", "writes { name = tensor } to a .safetensors file, or one tensor to a .npy file" },
   { "load(path [, device]) -> tensors", "{ name = tensor } of a .safetensors file, or the tensor of a .npy file" },
   { "is_tensor(value) -> boolean", "whether a value is a tensor" },
