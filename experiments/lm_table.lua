@@ -138,7 +138,8 @@ local function result_of(row)
   give("backend", row.backend)
   give("out", row.folder)
   for _, word in ipairs(passed) do words[#words + 1] = process.quoted(word) end
-  os.execute(table.concat(words, " "))
+  -- Not os.execute, during which Ctrl-C would be the row's alone, and the next row begin.
+  assert(io.popen(table.concat(words, " "), "w")):close()
   return result_in(path)
 end
 
@@ -175,7 +176,11 @@ local function print_table(rows)
   print "poster: perplexity after 15 B tokens of SlimPajama, 768 units in 12 blocks, and seconds for 256 x 1024 tokens"
 end
 
-options.attempt("out", experiment.make_folder, option.out)
+-- The folder is of these options, but that rows may be added. "--" with what stands behind it is one of them.
+local claimed <const> = { [""] = #passed > 0 and table.concat(passed, " ") or nil }
+for name, value in pairs(option) do claimed[name] = value end
+local _ <close> = options.attempt("out", experiment.claim, option.out, claimed,
+  { model = true, heads = true, backend = true, out = true })
 if option.data ~= "random" then
   options.attempt("out", experiment.make_folder, text_folder)
   options.attempt("data", text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,

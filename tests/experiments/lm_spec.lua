@@ -262,6 +262,31 @@ describe("lm_table", function()
     assert.are.same(rows, records(folder .. "/table/lm_table.jsonl", "row"))
   end)
 
+  it("refuses rows of other options beside those that are there, and takes further ones", function()
+    table_of "--model lstm"
+    for arguments, expected in pairs {
+      ["--model lstm --seed 2"] = "holds a run with %-%-seed 1, not %-%-seed 2; take another folder",
+      ["--model lstm -- --lr 1"] = "holds a run with %-%- %-%-width 8 .*, not %-%- %-%-lr 1 .*; take another folder",
+    } do
+      local status, _, errors = table_of(arguments)
+      assert.are.equal(1, status)
+      assert.matches(expected, errors)
+    end
+    assert.are.equal(0, (table_of "--model gru"))
+    assert.are.equal(2, #records(folder .. "/table/lm_table.jsonl", "row"))
+  end)
+
+  it("ends with Ctrl-C, and begins no other row", function()
+    local out = folder .. "/table"
+    local command = ("experiments/lm_table.lua --data %s --model lstm,gru --heads 1 --steps 1000000 --out %s -- "
+      .. "--width 8 --threads 1"):format(data, out)
+    os.execute(("setsid timeout --foreground 60 %s %s >%s/log 2>&1 & log=%s/lstm_1_reference/steps.jsonl; "
+      .. "for i in $(seq 300); do test -s $log && break; sleep 0.1; done; kill -INT -$!; wait $!"):format(program.path,
+      command, folder, out))
+    assert.matches("perilune: interrupted\n", program.read(folder .. "/log"))
+    assert.is_nil((io.open(out .. "/gru_1_reference/run.json")))
+  end)
+
   it("is of the rows that succeed, where others fail, and tells so", function()
     local status, text, errors = table_of "--model lstm --backend fused,reference"
     assert.are.equal(1, status)
