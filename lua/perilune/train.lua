@@ -216,19 +216,24 @@ local function write(log, events, record, prefix)
   for name, value in pairs(numbers_of(record, prefix)) do events:scalar(name, value, record.step) end
 end
 
+-- The numbers of a record but its step, as words "NAME VALUE" by name, NAME behind a prefix.
+local function words_of(record, prefix)
+  local numbers, names = numbers_of(record, prefix), {}
+  for name in pairs(numbers) do names[#names + 1] = name end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    names[i] = (math.abs(numbers[name]) < 1000 and "%s %.4g" or "%s %.0f"):format(name, numbers[name])
+  end
+  return names
+end
+
 -- The line beside the bar: the loss, with clip the gradient's norm, what was reported of the step, and what the last
 -- evaluation gave.
 local function summary(record, report, evaluation)
   local words = { ("loss %.4f"):format(record.loss) }
   if record.grad_norm then words[2] = ("grad_norm %.3g"):format(record.grad_norm) end
-  for _, part in ipairs { report or {}, evaluation or {} } do
-    local numbers, names = numbers_of(part, ""), {}
-    for name in pairs(numbers) do names[#names + 1] = name end
-    table.sort(names)
-    for _, name in ipairs(names) do
-      local form = math.abs(numbers[name]) < 1000 and "%s %.4g" or "%s %.0f"
-      words[#words + 1] = form:format(name, numbers[name])
-    end
+  for _, list in ipairs { words_of(report or {}, ""), words_of(evaluation or {}, "evaluation ") } do
+    table.move(list, 1, #list, #words + 1, words)
   end
   return table.concat(words, ", ")
 end
