@@ -176,6 +176,9 @@ local function print_table(rows)
   print "poster: perplexity after 15 B tokens of SlimPajama, 768 units in 12 blocks, and seconds for 256 x 1024 tokens"
 end
 
+local wrong, reason = text.check { data = option.data, tokenizer = option.tokenizer, vocabulary = option.vocabulary,
+                                   out = text_folder }
+if wrong then options.fail("option --%s: %s", wrong, options.reason(reason)) end
 -- The folder is of these options, but that rows may be added. "--" with what stands behind it is one of them.
 local claimed <const> = { [""] = #passed > 0 and table.concat(passed, " ") or nil }
 for name, value in pairs(option) do claimed[name] = value end
@@ -183,8 +186,12 @@ local _ <close> = options.attempt("out", experiment.claim, option.out, claimed,
   { model = true, heads = true, backend = true, out = true })
 if option.data ~= "random" then
   options.attempt("out", experiment.make_folder, text_folder)
-  options.attempt("data", text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,
-                                       vocabulary = option.vocabulary })
+  local fine, message = pcall(text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,
+                                           vocabulary = option.vocabulary })
+  if not fine then
+    os.remove(option.out .. "/run.json") -- so that another text may be tried here
+    options.fail("option --data: %s", options.reason(message))
+  end
 end
 local path <const> = option.out .. "/lm_table.jsonl"
 local rows, failed = {}, {}
