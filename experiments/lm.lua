@@ -19,24 +19,17 @@ local presets = require "perilune.lm.presets"
 local texts = require "perilune.lm.text"
 local training = require "perilune.lm.training"
 
-local function names_of(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 local option = options.read {
   usage = "perilune experiments/lm.lua [OPTIONS]",
   about = "Trains a language model on a text, and draws from it. What is not given is as the preset has it.",
-  { "preset", "string", default = "tiny", choices = names_of(presets),
+  { "preset", "string", default = "tiny", choices = options.names(presets),
     help = "tiny: 2 x 128 LSTM on bytes, to 1.35 nats per byte of the Bible in minutes on a CPU; char: 2 x 256 on "
       .. "characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
   { "data", "string",
     help = "a text, a folder of texts, ids (.tokens), a run's folder, or random [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "bytes, characters, bpe (trained on the text), or a tokenizer.json" },
   { "vocabulary", "integer", minimum = 1, help = "symbols of bpe and of the model, if more than the text has" },
-  { "model", "string", choices = names_of(pl.nn.mixers), help = "how positions are mixed" },
+  { "model", "string", choices = options.names(pl.nn.mixers), help = "how positions are mixed" },
   { "heads", "integer", minimum = 1, help = "heads; they divide the width" },
   { "width", "integer", minimum = 1, help = "units of the model" },
   { "layers", "integer", minimum = 1, help = "residual blocks" },

@@ -24,13 +24,6 @@ local reported <const> = {
 }
 local slstm_perplexity <const>, slstm_step_s <const> = "21.3-21.8", "0.342-0.577"
 
-local function names_of(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 local own, passed = {}, {} -- the arguments before and behind "--"
 do
   local list = own
@@ -46,7 +39,7 @@ end
 local option = options.read({
   usage = "perilune experiments/lm_table.lua [OPTIONS] [-- OPTIONS OF lm.lua]",
   about = "Trains language models with equal budgets, and tabulates speed, memory and validation loss.",
-  { "preset", "string", choices = names_of(presets), help = "of experiments/lm.lua [seed-165m; on a CPU tiny]" },
+  { "preset", "string", choices = options.names(presets), help = "of experiments/lm.lua [seed-165m; on a CPU tiny]" },
   { "data", "string", help = "the text, as lm.lua takes it [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "as lm.lua takes it [that of the preset]" },
   { "vocabulary", "integer", minimum = 1, help = "as lm.lua takes it [that of the preset]" },

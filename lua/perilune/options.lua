@@ -86,6 +86,14 @@ local function shown(value)
   return tostring(value)
 end
 
+--- The names in a table, in order, for an option's choices.
+function options.names(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 --- The text of --help.
 function options.help(declaration)
   local rows, width = {}, 0

@@ -170,6 +170,14 @@ describe("lm", function()
     assert.are.equal(text, drawn '--sample 40 --prompt "the "')
     assert.are_not.equal(text, drawn '--sample 40 --prompt "the " --seed 5')
     assert.are.equal(drawn "--sample 20 --temperature 0", drawn "--sample 20 --top-k 1 --seed 7")
+    local checkpoint <const> = folder .. "/run/checkpoint.safetensors"
+    local before = drawn "--sample 20"
+    os.rename(checkpoint, folder .. "/run/checkpoint.before.safetensors") -- as while a new one is written
+    assert.are.equal(before, drawn "--sample 20")
+    os.rename(folder .. "/run/checkpoint.before.safetensors", folder .. "/gone")
+    local _, missing = run(("--out %s/run --sample 3"):format(folder))
+    assert.are.equal(("option --out: there is no checkpoint '%s' yet\n"):format(checkpoint), missing)
+    os.rename(folder .. "/gone", checkpoint)
     local _, errors, status = run(('--out %s/run --sample 3 --prompt "@"'):format(folder))
     assert.are.equal(1, status)
     assert.matches("^option %-%-prompt: the character at byte 1, \"@\", is not in the vocabulary\n$", errors)
