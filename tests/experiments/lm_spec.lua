@@ -155,6 +155,8 @@ describe("lm", function()
     local curves = { records(folder .. "/one/lm.jsonl", "train"), records(folder .. "/two/lm.jsonl", "train") }
     for i, record in ipairs(curves[1]) do assert.near(record.loss, curves[2][i].loss, 1e-5) end
     assert.are.equal(3, #curves[1])
+    local random = pl.load(folder .. "/two/checkpoint.safetensors")["ranks.random"]:totable()
+    assert.are_not.equal(random[1][1], random[2][1]) -- dropout is not the same on all ranks
   end)
 
   it("draws from a checkpoint the same text for the same seed", function()

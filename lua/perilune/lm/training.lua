@@ -137,7 +137,7 @@ end
 function training.run(option, text, batches, job)
   local peak = peak_of(option)
   pl.reset_peak_memory(option.device) -- what measuring that took does not count
-  pl.seed(option.seed)
+  pl.seed(option.seed + job.rank) -- for dropout of its own: parameters will be those of rank 0
   local model = Language(option, math.max(option.vocabulary or 0, text.vocabulary))
   if option.stateful then model:carry(job.rows) end
   local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
