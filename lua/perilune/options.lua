@@ -187,7 +187,8 @@ end
 --- An error's message without places in files and without the names of the functions and arguments it begins with,
 -- which mean nothing to whoever typed an option.
 function options.reason(message)
-  local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", ""):gsub(" %([^()]*%.c:%d+%)", "")
+  local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", "")
+  reason = reason:gsub(" %b()", function(text) return text:match "%.c:%d+%)$" and "" end)
   while reason:match("^[%w_.]+: ") do reason = reason:gsub("^[%w_.]+: ", "") end
   return reason
 end

@@ -313,6 +313,12 @@ describe("lm_table", function()
     assert.are.equal(2, #records(folder .. "/table/lm_table.jsonl", "row"))
   end)
 
+  it("refuses a model that there is not", function()
+    local status, _, errors = table_of "--model lstm,foo"
+    assert.are.equal(1, status)
+    assert.matches("^option %-%-model: expected one of elman, gru, lstm, .*, with commas, got 'lstm,foo'\n$", errors)
+  end)
+
   it("ends with Ctrl-C, and begins no other row", function()
     local out = folder .. "/table"
     local command = ("experiments/lm_table.lua --data %s --model lstm,gru --heads 1 --steps 1000000 --seconds 20 "
