@@ -7,7 +7,7 @@
 --
 -- What stands behind "--" goes to every run as it is: -- --width 256 --dtype float32. The rows run one after the
 -- other, each in a process and a folder of its own; what was stopped goes on when the command is given again, and rows
--- that are there are not run again.
+-- that are there are not run again. Models, heads and backends may be added; all else needs another --out.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
