@@ -16,25 +16,20 @@ local core = require "perilune.core"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
 local presets = require "perilune.lm.presets"
-
-local function names_of(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
+local texts = require "perilune.lm.text"
+local training = require "perilune.lm.training"
 
 local option = options.read {
   usage = "perilune experiments/lm.lua [OPTIONS]",
   about = "Trains a language model on a text, and draws from it. What is not given is as the preset has it.",
-  { "preset", "string", default = "tiny", choices = names_of(presets),
+  { "preset", "string", default = "tiny", choices = options.names(presets),
     help = "tiny: 2 x 128 LSTM on bytes, to 1.35 nats per byte of the Bible in minutes on a CPU; char: 2 x 256 on "
       .. "characters; seed-165m, seed-1b: 12 x 768, 24 x 2048" },
   { "data", "string",
     help = "a text, a folder of texts, ids (.tokens), a run's folder, or random [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "bytes, characters, bpe (trained on the text), or a tokenizer.json" },
   { "vocabulary", "integer", minimum = 1, help = "symbols of bpe and of the model, if more than the text has" },
-  { "model", "string", choices = names_of(pl.nn.mixers), help = "how positions are mixed" },
+  { "model", "string", choices = options.names(pl.nn.mixers), help = "how positions are mixed" },
   { "heads", "integer", minimum = 1, help = "heads; they divide the width" },
   { "width", "integer", minimum = 1, help = "units of the model" },
   { "layers", "integer", minimum = 1, help = "residual blocks" },
@@ -74,12 +69,10 @@ local option = options.read {
 
 local function draw(path)
   local lines = {}
-  for i, kind in ipairs { "train", "validation" } do
-    lines[i] = { x = {}, y = {}, label = kind }
-    for _, record in ipairs(experiment.read(path, kind)) do
-      table.insert(lines[i].x, record.step)
-      table.insert(lines[i].y, record.loss)
-    end
+  for _, kind in ipairs { "train", "validation" } do
+    local line = { x = {}, y = {}, label = kind }
+    for i, record in ipairs(experiment.read(path, kind, true)) do line.x[i], line.y[i] = record.step, record.loss end
+    if #line.x > 0 then lines[#lines + 1] = line end -- random ids have no validation
   end
   local row, picture = experiment.read(path, "result")[1], path:gsub("%.jsonl$", "") .. ".svg"
   lines.title = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6)
@@ -117,12 +110,11 @@ if option.threads then options.attempt("threads", pl.threads, option.threads) en
 options.attempt("device", pl.synchronize, option.device)
 if option.top_p == 0 then options.fail("option --top-p: expected a number above 0; --temperature 0 takes the best") end
 if option.sample then
-  local text = require "perilune.lm.text"
-  local tokenizer, about = options.attempt("out", text.tokenizer, option.out)
+  local tokenizer, about = options.attempt("out", texts.tokenizer, option.out)
   local file <close> = options.attempt("out", assert, io.open(option.out .. "/run.json"))
   local trained = core.json_decode(file:read "a")
   trained.device = option.device
-  local path = require("perilune.lm.training").checkpoint_of(option.out)
+  local path = training.checkpoint_of(option.out)
   local model = options.attempt("out", require("perilune.lm.sampling").load, path, trained, about.vocabulary)
   pl.seed(option.seed)
   show_sample(model, tokenizer, option.sample)
@@ -132,6 +124,9 @@ end
 -- ---------------------------------------------------------------------------------------------------------------------
 -- What options mean, and cannot mean together
 
+if option.tokenizer and option.data and texts.is_run(option.data) then
+  options.fail("option --tokenizer: '%s' is a run's folder, which has a tokenizer", option.data)
+end
 for name, value in pairs(presets[option.preset]) do
   if option[name] == nil then option[name] = value end
 end
@@ -148,12 +143,32 @@ end
 if option.stateful and option.model == "transformer" then
   options.fail("option --stateful: a transformer has no state that could be carried on and on")
 end
+if option.model == "transformer" and option.width // option.heads % 2 == 1 then
+  options.fail("option --heads: a transformer's heads have an even number of features, but %d by %d is %d",
+    option.width, option.heads, option.width // option.heads)
+end
+local wrong, reason = texts.check(option)
+if wrong then options.fail("option --%s: %s", wrong, options.reason(reason)) end
 if option.backend == "auto" then option.backend = nil end
+local recurrent <const> = { elman = true, gru = true, lstm = true, slstm = true }
+if option.backend and not recurrent[option.model] then
+  options.fail("option --backend: it is for recurrent cells, not for %s", option.model)
+end
+
+-- That the way asked for can take so many sequences at once.
+local function check_backend(rows)
+  if not option.backend then return end
+  options.attempt("backend", pl.rnn_plan, {
+    cell = option.model, batch = rows, heads = option.heads, head_dim = option.width // option.heads,
+    dtype = option.dtype, device = option.device, backend = option.backend,
+  })
+end
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Where the time of a step goes
 
 if option.profile then
+  check_backend(option.batch // option.accumulate)
   local ms = require("perilune.lm.profile").measure(option, option.vocabulary or 256)
   print "of one step  ms      share"
   for _, name in ipairs { "step", "recurrence", "products", "head", "optimizer", "rest" } do
@@ -185,30 +200,39 @@ if job.world > 1 then
   end
 end
 if option.device == "cuda" then option.device = "cuda:" .. distributed.local_rank() end
+check_backend(job.rows)
 
 -- What a run that goes on may do otherwise: where it trains, and what it draws.
 local free <const> = { device = true, threads = true, out = true, prompt = true, temperature = true, top_k = true,
                        top_p = true }
 local _ <close> = job.rank == 0 and options.attempt("out", experiment.claim, option.out, option, free)
-local text
+
+-- Ends a run whose text will not do. Unless something was trained in the folder, other options may be tried there.
+local function give_up(message)
+  local trained <close> = io.open(training.checkpoint_of(option.out))
+  if job.rank == 0 and not trained then
+    for _, file in ipairs { "run.json", "text.json" } do os.remove(option.out .. "/" .. file) end
+  end
+  options.fail("option --data: %s", options.reason(message))
+end
+
+local fine, text
 if option.data == "random" then
-  text = require("perilune.lm.text").random(option.vocabulary or 256)
+  text = texts.random(option.vocabulary or 256)
 else
   if job.rank > 0 then distributed.barrier() end -- rank 0 writes the ids, which the others read
-  local opened
-  opened, text = pcall(require("perilune.lm.text").open, option)
-  if not opened then
-    local file <close> = io.open(option.out .. "/text.json")
-    if not file then os.remove(option.out .. "/run.json") end -- so that another text may be tried here
-    options.fail("option --data: %s", options.reason(text))
-  end
+  fine, text = pcall(texts.open, option)
+  if not fine then give_up(text) end
   if job.rank == 0 then distributed.barrier() end
 end
+local fits, made = pcall(training.batches, option, text, job)
+if not fits then give_up(made) end
+local batches <close> = made
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Training
 
-local model, row, curves = require("perilune.lm.training").run(option, text, job)
+local model, row, curves = training.run(option, text, batches, job)
 if job.rank > 0 then return end
 print(("%s, %d heads, %d parameters: %d steps in %.0f s, peak memory %.0f MiB"):format(row.model, row.heads,
   row.parameters, row.steps, row.seconds, row.peak_bytes / (1 << 20)))

@@ -7,7 +7,7 @@
 --
 -- What stands behind "--" goes to every run as it is: -- --width 256 --dtype float32. The rows run one after the
 -- other, each in a process and a folder of its own; what was stopped goes on when the command is given again, and rows
--- that are there are not run again.
+-- that are there are not run again. Models, heads and backends may be added; all else needs another --out.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"
@@ -24,13 +24,6 @@ local reported <const> = {
 }
 local slstm_perplexity <const>, slstm_step_s <const> = "21.3-21.8", "0.342-0.577"
 
-local function names_of(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 local own, passed = {}, {} -- the arguments before and behind "--"
 do
   local list = own
@@ -46,11 +39,12 @@ end
 local option = options.read({
   usage = "perilune experiments/lm_table.lua [OPTIONS] [-- OPTIONS OF lm.lua]",
   about = "Trains language models with equal budgets, and tabulates speed, memory and validation loss.",
-  { "preset", "string", choices = names_of(presets), help = "of experiments/lm.lua [seed-165m; on a CPU tiny]" },
+  { "preset", "string", choices = options.names(presets), help = "of experiments/lm.lua [seed-165m; on a CPU tiny]" },
   { "data", "string", help = "the text, as lm.lua takes it [the King James Bible of Debian]" },
   { "tokenizer", "string", help = "as lm.lua takes it [that of the preset]" },
   { "vocabulary", "integer", minimum = 1, help = "as lm.lua takes it [that of the preset]" },
-  { "model", "list", default = { "lstm", "slstm", "transformer" }, help = "mixers" },
+  { "model", "list", default = { "lstm", "slstm", "transformer" }, choices = options.names(pl.nn.mixers),
+    help = "mixers" },
   { "heads", "integers", minimum = 1,
     help = "heads of the recurrent models; others have the most of them [1,12; on a CPU 1,4]" },
   { "backend", "list", choices = { "fused", "alternating", "reference", "vanilla" },
@@ -138,7 +132,8 @@ local function result_of(row)
   give("backend", row.backend)
   give("out", row.folder)
   for _, word in ipairs(passed) do words[#words + 1] = process.quoted(word) end
-  os.execute(table.concat(words, " "))
+  -- Not os.execute, during which Ctrl-C would be the row's alone, and the next row begin.
+  assert(io.popen(table.concat(words, " "), "w")):close()
   return result_in(path)
 end
 
@@ -175,11 +170,22 @@ local function print_table(rows)
   print "poster: perplexity after 15 B tokens of SlimPajama, 768 units in 12 blocks, and seconds for 256 x 1024 tokens"
 end
 
-options.attempt("out", experiment.make_folder, option.out)
+local wrong, reason = text.check { data = option.data, tokenizer = option.tokenizer, vocabulary = option.vocabulary,
+                                   out = text_folder }
+if wrong then options.fail("option --%s: %s", wrong, options.reason(reason)) end
+-- The folder is of these options, but that rows may be added. "--" with what stands behind it is one of them.
+local claimed <const> = { [""] = #passed > 0 and table.concat(passed, " ") or nil }
+for name, value in pairs(option) do claimed[name] = value end
+local _ <close> = options.attempt("out", experiment.claim, option.out, claimed,
+  { model = true, heads = true, backend = true, out = true })
 if option.data ~= "random" then
   options.attempt("out", experiment.make_folder, text_folder)
-  options.attempt("data", text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,
-                                       vocabulary = option.vocabulary })
+  local fine, message = pcall(text.open, { data = option.data, tokenizer = option.tokenizer, out = text_folder,
+                                           vocabulary = option.vocabulary })
+  if not fine then
+    os.remove(option.out .. "/run.json") -- so that another text may be tried here
+    options.fail("option --data: %s", options.reason(message))
+  end
 end
 local path <const> = option.out .. "/lm_table.jsonl"
 local rows, failed = {}, {}

@@ -13,18 +13,11 @@ local experiment = require "perilune.experiment"
 local options = require "perilune.options"
 local nn = pl.nn
 
-local function names_of(t)
-  local names = {}
-  for name in pairs(t) do names[#names + 1] = name end
-  table.sort(names)
-  return names
-end
-
 local option = options.read {
   usage = "perilune experiments/tracking.lua [OPTIONS]",
   about = "Trains a model on a task of state tracking and reports accuracy beyond the training length.",
-  { "model", "string", default = "lstm", choices = names_of(nn.mixers), help = "how positions are mixed" },
-  { "task", "string", default = "parity", choices = names_of(pl.task), help = "what is to be tracked" },
+  { "model", "string", default = "lstm", choices = options.names(nn.mixers), help = "how positions are mixed" },
+  { "task", "string", default = "parity", choices = options.names(pl.task), help = "what is to be tracked" },
   { "width", "integer", default = 64, minimum = 1, help = "units of the model" },
   { "layers", "integer", default = 2, minimum = 1, help = "residual blocks" },
   { "heads", "integer", minimum = 1, help = "heads; they divide the width [1; transformer and mlstm 4]" },

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <lua.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -84,10 +85,24 @@ static void open_standard_streams(void) {
   if (end >= 0) close(end);
 }
 
+/* Lets OpenMP's threads, libgomp's, sleep after some ten microseconds of waiting for each other, as host/cpu/barrier.c
+ * does, not after milliseconds, in which they would take the cores from other programs and from the very threads they
+ * wait for. Only an environment variable says so, which the library has read when main begins: so the program begins
+ * again, as the same process. Where it cannot, it goes on as it is. */
+static void bound_spinning(char **argv) {
+  char path[4096];
+  if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+  ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (length <= 0 || setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
+  path[length] = '\0';
+  execv(path, argv);
+}
+
 int main(int argc, char **argv) {
   open_standard_streams();
   if (argc == 2 && strcmp(argv[1], "--version") == 0) return show_version();
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) return show_help();
+  bound_spinning(argv);
   pl_cpu_open();
   pl_cuda_open();
   for (int i = 0; i < COMMANDS && argc > 1; i++)

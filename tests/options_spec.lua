@@ -56,6 +56,16 @@ describe("options", function()
     assert.are.equal("unknown argument '-q'; --help lists the options", select(2, options.parse(takes, { "a", "-q" })))
   end)
 
+  it("tell of an error without what means nothing to whoever typed them", function()
+    for message, reason in pairs {
+      ["x.lua:3: data.read: path: no files in 'a'"] = "no files in 'a'",
+      ["no shard (now) (memcmp(h->magic, MAGIC, 8) == 0, host/base/shard.c:48)\nstack"] = "no shard (now)",
+      ["a text of 5 ids (in all) is too short"] = "a text of 5 ids (in all) is too short",
+    } do
+      assert.are.equal(reason, options.reason(message))
+    end
+  end)
+
   it("list themselves", function()
     assert.is_nil((options.parse(declaration, { "--help" })))
     local text = options.help(declaration)

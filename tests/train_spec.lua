@@ -212,6 +212,17 @@ describe("train.loop", function()
     assert.matches("^fit.*loss 0.0000\n$", bar)
   end)
 
+  it("tells beside the bar which numbers are of an evaluation", function()
+    local _, bar = require("bind.program").evaluate [[
+      local pl = require "perilune"
+      local model = pl.nn.Linear(1, 1)
+      pl.train.loop { model = model, optimizer = pl.optim.SGD(model:parameters(), { lr = 0.1 }), steps = 1,
+        report = function() return { rate = 2000.4 } end, evaluate = function() return { loss = 0.5 } end,
+        batch = function(step) return step end,
+        loss = function(m, step) return m(pl.full({ 1, 1 }, step)):sum() * 0 end }]]
+    assert.matches("loss 0.0000, rate 2000, evaluation loss 0.5\n$", bar)
+  end)
+
   it("follows the mean of micro-batches as it would one batch of them all", function()
     local function trained(micro)
       local option = setting(6)

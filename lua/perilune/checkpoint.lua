@@ -99,12 +99,8 @@ local function exists(path)
   return file ~= nil
 end
 
---- Brings `parts` and the random numbers to where they were when `path` was saved, and returns the state; nil where
--- there is no checkpoint. A damaged file is told of on the standard error, and the one before it is taken; where there
--- is no whole one, or where it does not fit the parts, that is an error.
-function checkpoint.load(path, parts)
-  check_parts("checkpoint.load", path, parts)
-  local _ <close> = pl.scope()
+-- The last whole checkpoint, nil where there is none. A damaged file is told of on the standard error.
+local function newest(path)
   local damage, found = nil, nil
   for _, name in ipairs { path, before(path) } do
     if not found and exists(name) then
@@ -117,14 +113,29 @@ function checkpoint.load(path, parts)
       end
     end
   end
-  if not found then
-    if damage then error(damage, 0) end
-    return nil
-  end
+  if not found and damage then error(damage, 0) end
+  return found
+end
+
+--- Brings `parts` and the random numbers to where they were when `path` was saved, and returns the state; nil where
+-- there is no checkpoint. A damaged file is told of on the standard error, and the one before it is taken; where there
+-- is no whole one, or where it does not fit the parts, that is an error.
+function checkpoint.load(path, parts)
+  check_parts("checkpoint.load", path, parts)
+  local _ <close> = pl.scope()
+  local found = newest(path)
+  if not found then return nil end
   local by_part = of_parts(found, parts)
   for part, object in pairs(parts) do object:load_state_dict(by_part[part]) end
   core.random_state(table.unpack(found.random))
   return found.state
+end
+
+--- The tensors of the checkpoint that `load` would take, by name; nil where there is none. Nothing else changes.
+function checkpoint.tensors(path)
+  check_parts("checkpoint.tensors", path, {})
+  local found = newest(path)
+  return found and found.tensors
 end
 
 return checkpoint

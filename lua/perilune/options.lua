@@ -86,6 +86,14 @@ local function shown(value)
   return tostring(value)
 end
 
+--- The names in a table, in order, for an option's choices.
+function options.names(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 --- The text of --help.
 function options.help(declaration)
   local rows, width = {}, 0
@@ -179,7 +187,8 @@ end
 --- An error's message without places in files and without the names of the functions and arguments it begins with,
 -- which mean nothing to whoever typed an option.
 function options.reason(message)
-  local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", ""):gsub(" %([^()]*%.c:%d+%)", "")
+  local reason = tostring(message):match("^[^\n]*"):gsub("^[^:]*%.lua:%d+: ", "")
+  reason = reason:gsub(" %b()", function(text) return text:match "%.c:%d+%)$" and "" end)
   while reason:match("^[%w_.]+: ") do reason = reason:gsub("^[%w_.]+: ", "") end
   return reason
 end

@@ -8,6 +8,8 @@ local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local optim = require "perilune.optim"
 local parallel = require "perilune.distributed.parallel"
+local shown = require "perilune.train.shown"
+local steps = require "perilune.train.step"
 
 local train = {}
 
@@ -77,115 +79,6 @@ local function open_log(option, resumed)
   return json_lines.open(option.log, "a")
 end
 
-local function not_finite(x)
-  return x ~= x or x == math.huge or x == -math.huge
-end
-
-local function forward(option, batch)
-  if option.autocast then return pl.autocast(option.autocast, option.loss, option.model, batch) end
-  return option.loss(option.model, batch)
-end
-
--- Ends an error of a training that must not go on: where to go back to.
-local function last_good(option)
-  if not option.checkpoint then return "" end
-  if option.saved == 0 then return "; there is no checkpoint yet" end
-  return ("; the last good checkpoint is '%s', of step %d"):format(option.checkpoint, option.saved)
-end
-
--- Moves the gradients of parameters of 16 bits to `sums`, where they add up in float32 (those of others do so anyway).
-local function add_up(parameters, sums)
-  for i, p in ipairs(parameters) do
-    local gradient = p.grad
-    if gradient and (p.dtype == "bfloat16" or p.dtype == "float16") then
-      if sums[i] then
-        sums[i]:add_(gradient)
-      else
-        sums[i] = gradient:float():keep()
-      end
-      p.grad = nil
-    end
-  end
-end
-
--- Forward and backward over a step's micro-batches, each in a scope of its own, which leave the gradients of the mean
--- of their losses. Returns that mean, a tensor; nil when the batches have ended.
-local function run_batches(option, parameters, step)
-  local count, sums, total = option.accumulate, {}, nil
-  for i = 1, count do
-    local _ <close> = pl.scope()
-    local batch = option.batch(step, i)
-    if batch == nil then return nil end
-    if i == 1 then option.optimizer:zero_grad() end
-    local loss = forward(option, batch)
-    if count > 1 then loss = loss / count end
-    option.ranks:backward(option.scaler and option.scaler:scale(loss) or loss, i < count)
-    if count > 1 then add_up(parameters, sums) end
-    total = (total and total + loss:detach() or loss:detach()):keep()
-  end
-  for i, sum in pairs(sums) do parameters[i].grad = sum:to(parameters[i].dtype) end
-  return total
-end
-
-local smallest_scale <const> = 2 ^ -14
-
--- Clips the gradients and changes the parameters, unless a scaler found a gradient that is not finite.
-local function update(option, parameters, record)
-  local scaler = option.scaler
-  local good = not scaler or scaler:unscale_(option.optimizer)
-  if scaler then record.scale, record.skipped = scaler:get_scale(), not good end
-  if scaler and not good and record.scale < smallest_scale then
-    check.fail("train.loop: the gradient of step %d is not finite at any scale of the loss (now %g)%s", record.step,
-      record.scale, last_good(option))
-  end
-  if good and option.clip then
-    record.grad_norm = optim.clip_grad_norm(parameters, option.clip)
-    if not_finite(record.grad_norm) then
-      check.fail("train.loop: the gradient of step %d is %s (loss %g); the parameters are those before this step%s",
-        record.step, tostring(record.grad_norm), record.loss, last_good(option))
-    end
-  end
-  if not scaler then return option.optimizer:step() end
-  scaler:step(option.optimizer)
-  scaler:update()
-end
-
--- Adds what the user reports of a step to its record. Returns it.
-local function reported(option, record)
-  if not option.report then return nil end
-  local numbers = option.report(record)
-  if type(numbers) ~= "table" then
-    check.fail("train.loop: report: expected it to return a table of numbers, got a %s", type(numbers))
-  end
-  for name, value in pairs(numbers) do
-    if type(name) ~= "string" or type(value) ~= "number" or record[name] ~= nil then
-      check.fail("train.loop: report: expected numbers under new names, got %s = %s", tostring(name), tostring(value))
-    end
-    record[name] = value
-  end
-  return numbers
-end
-
--- One step inside its own scope. Returns its record, and the part of it that the user reported; nil when the batches
--- have ended.
-local function take_step(option, parameters, step)
-  local _ <close> = pl.scope()
-  local began_s = pl.time()
-  local loss = run_batches(option, parameters, step)
-  if loss == nil then return nil end
-  local lr = option.schedule and option.schedule(step)
-  if lr then option.optimizer:set_lr(lr) end
-  -- Waiting for the loss comes after all that can be asked of a GPU before.
-  local record = { step = step, loss = option.ranks:mean(loss), lr = option.optimizer:lr() }
-  if not_finite(record.loss) then
-    check.fail("train.loop: the loss of step %d is %s; the parameters are those before this step%s", step,
-      tostring(record.loss), last_good(option))
-  end
-  update(option, parameters, record)
-  record.ms = (pl.time() - began_s) * 1000
-  return record, reported(option, record)
-end
-
 -- Runs the user's evaluation without gradients and with dropout off. Returns its table of numbers, and whether to stop.
 local function evaluate(option, step)
   local _ <close> = pl.scope()
@@ -198,60 +91,6 @@ local function evaluate(option, step)
     check.fail("train.loop: evaluate: expected it to return a number or a table of numbers, got a %s", type(result))
   end
   return result, option.ranks:agree(stop)
-end
-
--- The numbers of a record but its step, under their names behind a prefix.
-local function numbers_of(record, prefix)
-  local numbers = {}
-  for name, value in pairs(record) do
-    if type(value) == "number" and name ~= "step" then numbers[prefix .. name] = value end
-  end
-  return numbers
-end
-
--- Writes a record to the log and, under names behind a prefix, to TensorBoard's events, where there are these.
-local function write(log, events, record, prefix)
-  if log then log:write(record) end
-  if not events then return end
-  for name, value in pairs(numbers_of(record, prefix)) do events:scalar(name, value, record.step) end
-end
-
--- The line beside the bar: the loss, with clip the gradient's norm, what was reported of the step, and what the last
--- evaluation gave.
-local function summary(record, report, evaluation)
-  local words = { ("loss %.4f"):format(record.loss) }
-  if record.grad_norm then words[2] = ("grad_norm %.3g"):format(record.grad_norm) end
-  for _, part in ipairs { report or {}, evaluation or {} } do
-    local numbers, names = numbers_of(part, ""), {}
-    for name in pairs(numbers) do names[#names + 1] = name end
-    table.sort(names)
-    for _, name in ipairs(names) do
-      local form = math.abs(numbers[name]) < 1000 and "%s %.4g" or "%s %.0f"
-      words[#words + 1] = form:format(name, numbers[name])
-    end
-  end
-  return table.concat(words, ", ")
-end
-
--- What a monitor is given of a step's record: no curve that stays flat.
-local function curves_of(option, record)
-  return { loss = record.loss, grad_norm = record.grad_norm, lr = option.schedule and record.lr or nil }
-end
-
--- The function that gives a step's values to the monitor, if there is one. Outside a notebook a monitor draws a line,
--- whose place the progress bar has taken.
-local function watcher_of(option)
-  if not option.monitor then return function() end end
-  local quiet = option.progress and core.frontend() ~= "kernel"
-  local take = quiet and option.monitor.add or option.monitor.log
-  return function(step, values) take(option.monitor, step, values) end
-end
-
-local function steps_of(option, resumed)
-  if option.progress then return require "perilune.progress"(resumed + 1, option.steps, option.label) end
-  return function(last, i)
-    if i < last then return i + 1 end
-  end, option.steps, resumed
 end
 
 -- What a checkpoint holds: objects with tensors of their own.
@@ -272,8 +111,9 @@ end
 -- A checkpoint is a good one: a training whose parameters are not finite must not write over the last.
 local function save(option, history, step)
   local norm = optim.get_total_norm(option.model:parameters())
-  if not_finite(norm) then
-    check.fail("train.loop: the norm of the parameters is %s after step %d%s", tostring(norm), step, last_good(option))
+  if steps.not_finite(norm) then
+    check.fail("train.loop: the norm of the parameters is %s after step %d%s", tostring(norm), step,
+      steps.last_good(option))
   end
   option.ranks:save(function()
     checkpoint.save(option.checkpoint, parts_of(option), {
@@ -331,25 +171,25 @@ function train.loop(options)
   if history.stopped or resumed >= option.steps then return history end
   local log <close> = open_log(option, resumed)
   local events <close> = option.tensorboard and pl.tensorboard(option.tensorboard, resumed + 1)
-  local watch, _ <close> = watcher_of(option), option.monitor
+  local watch, _ <close> = shown.watcher_of(option), option.monitor
   option.model:train()
   local done = resumed
   option.saved = resumed
-  for step, bar in steps_of(option, resumed) do
-    local record, report = take_step(option, parameters, step)
+  for step, bar in shown.steps_of(option, resumed) do
+    local record, report = steps.take(option, parameters, step)
     if not record then break end
     history.steps[#history.steps + 1] = record
-    if step % option.log_every == 0 then write(log, events, record, "") end
-    watch(step, curves_of(option, record))
+    if step % option.log_every == 0 then shown.write(log, events, record, "") end
+    watch(step, shown.curves_of(option, record))
     local stop
     if option.evaluate and (step % option.evaluate_every == 0 or step == option.steps) then
       evaluation, stop = evaluate(option, step)
       evaluation.step = step
       history.evaluations[#history.evaluations + 1] = evaluation
-      write(log, events, evaluation, "evaluation/")
-      watch(step, numbers_of(evaluation, "evaluation "))
+      shown.write(log, events, evaluation, "evaluation/")
+      watch(step, shown.numbers_of(evaluation, "evaluation "))
     end
-    if bar then bar:message("%s", summary(record, report, evaluation)) end
+    if bar then bar:message("%s", shown.summary(record, report, evaluation)) end
     done, history.stopped = step, stop or nil
     if option.checkpoint and step % option.checkpoint_every == 0 then
       save(option, history, step)

@@ -18,6 +18,18 @@ describe("scripts", function()
     assert.equal(0, status)
   end)
 
+  it("bound the time that waiting threads spin, unless the environment says otherwise", function()
+    local code = "print(os.getenv 'GOMP_SPINCOUNT', arg[1], (io.open('/proc/self/comm'):read()))"
+    program.write(path, code)
+    for before, expected in pairs {
+      ["env -u GOMP_SPINCOUNT -u OMP_WAIT_POLICY"] = "1000", ["env GOMP_SPINCOUNT=7"] = "7",
+      ["env -u GOMP_SPINCOUNT OMP_WAIT_POLICY=active"] = "nil",
+    } do
+      local out, err, status = program.run { before = before, args = path .. " 'a b'" }
+      assert.same({ expected .. "\ta b\tperilune\n", 0 }, { out, status }, err)
+    end
+  end)
+
   it("end with status 1 and a traceback on an error", function()
     local out, err, status = script "local function f()\n  error 'no'\nend\nf()"
     assert.equal("", out)

@@ -95,9 +95,17 @@ describe("lm", function()
     assert.are.same({ expected.loss, expected.bits_per_byte }, { row.loss, row.bits_per_byte })
   end)
 
-  it("trains on random ids without evaluation", function()
+  it("trains on random ids without evaluation, and draws that curve", function()
     local row = done("--data random --vocabulary 50", folder .. "/run")
     assert.are.same({ 6, nil }, { row.steps, row.loss })
+    local _, errors, status = run("--plot " .. folder .. "/run/lm.jsonl")
+    assert.are.equal(0, status, errors)
+  end)
+
+  it("evaluates what it began with where there is no time to train", function()
+    local row = done("--seconds 0", folder .. "/run")
+    assert.are.equal(0, row.steps)
+    assert.near(math.log(256), row.loss, 1e-4)
   end)
 
   it("ends after so many seconds of training", function()
@@ -147,6 +155,8 @@ describe("lm", function()
     local curves = { records(folder .. "/one/lm.jsonl", "train"), records(folder .. "/two/lm.jsonl", "train") }
     for i, record in ipairs(curves[1]) do assert.near(record.loss, curves[2][i].loss, 1e-5) end
     assert.are.equal(3, #curves[1])
+    local random = pl.load(folder .. "/two/checkpoint.safetensors")["ranks.random"]:totable()
+    assert.are_not.equal(random[1][1], random[2][1]) -- dropout is not the same on all ranks
   end)
 
   it("draws from a checkpoint the same text for the same seed", function()
@@ -162,9 +172,19 @@ describe("lm", function()
     assert.are.equal(text, drawn '--sample 40 --prompt "the "')
     assert.are_not.equal(text, drawn '--sample 40 --prompt "the " --seed 5')
     assert.are.equal(drawn "--sample 20 --temperature 0", drawn "--sample 20 --top-k 1 --seed 7")
+    local checkpoint <const> = folder .. "/run/checkpoint.safetensors"
+    local before = drawn "--sample 20"
+    os.rename(checkpoint, folder .. "/run/checkpoint.before.safetensors") -- as while a new one is written
+    assert.are.equal(before, drawn "--sample 20")
+    os.rename(folder .. "/run/checkpoint.before.safetensors", folder .. "/gone")
+    local _, missing = run(("--out %s/run --sample 3"):format(folder))
+    assert.are.equal(("option --out: there is no checkpoint '%s' yet\n"):format(checkpoint), missing)
+    os.rename(folder .. "/gone", checkpoint)
     local _, errors, status = run(('--out %s/run --sample 3 --prompt "@"'):format(folder))
     assert.are.equal(1, status)
     assert.matches("^option %-%-prompt: the character at byte 1, \"@\", is not in the vocabulary\n$", errors)
+    _, errors = run(('--out %s/run --sample 3 --prompt "a\xFF"'):format(folder))
+    assert.matches("^option %-%-prompt: expected UTF%-8, got byte 0xFF at 2\n$", errors)
   end)
 
   it("tells where the time of a step goes", function()
@@ -189,6 +209,7 @@ describe("lm", function()
 
   it("refuses in one line what cannot be", function()
     program.write(folder .. "/latin1", "caf\xE9")
+    program.write(folder .. "/short", TEXT:sub(1, 15))
     for arguments, expected in pairs {
       ["--model foo"] = "option %-%-model: expected one of elman, gru, lstm",
       ["--preset huge"] = "option %-%-preset: expected one of char, seed%-165m, seed%-1b, tiny",
@@ -198,6 +219,14 @@ describe("lm", function()
       ["--stateful --model transformer"] = "option %-%-stateful: a transformer has no state",
       ["--device cuda:99"] = "option %-%-device: ",
       ["--top-p 0 --sample 3"] = "option %-%-top%-p: expected a number above 0",
+      ["--backend fused"] = "option %-%-backend: 'fused' runs on cuda only",
+      ["--backend fused --profile"] = "option %-%-backend: 'fused' runs on cuda only",
+      ["--backend vanilla --model mamba"] = "option %-%-backend: it is for recurrent cells, not for mamba",
+      ["--model transformer --width 6 --heads 2"] = "option %-%-heads: a transformer's heads have an even number",
+      ["--tokenizer /none.json"] = "option %-%-tokenizer: cannot open /none.json",
+      ["--tokenizer bpe --vocabulary 9"] = "option %-%-vocabulary: expected at least 256, for the bytes, got 9",
+      ["--data " .. folder .. "/short"] = "option %-%-data: a text of 15 tokens is too short: the last tenth",
+      ["--data " .. data .. " --length 5000"] = "option %-%-data: a text of 1080 ids is too short for windows of 5000",
       ["--data /none"] = "option %-%-data: cannot open /none",
       ["--data " .. folder .. "/latin1"] = "option %-%-data: .*expected UTF%-8, got byte 0xE9 at 4",
       ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* holds ids; %-%-tokenizer must",
@@ -213,14 +242,22 @@ describe("lm", function()
 
   it("lets another text be tried where one could not be read, and keeps what a finished run wrote", function()
     local out = folder .. "/run"
-    local _, _, status = run(("%s --data /none --out %s"):format(small, out))
-    assert.are.equal(1, status)
+    for _, wrong in ipairs { "--data /none", "--length 5000 --data " .. data } do
+      local _, _, status = run(("%s %s --out %s"):format(small, wrong, out))
+      assert.are.equal(1, status)
+    end
     done("", out)
     local before = program.read(out .. "/lm.jsonl")
     done("", out)
     assert.are.equal(before, program.read(out .. "/lm.jsonl"))
     local _, errors = run(("%s --data %s --lr 1 --out %s"):format(small, data, out))
     assert.matches("holds a run with %-%-lr 0.004, not %-%-lr 1", errors)
+  end)
+
+  it("does not take another tokenizer than that of the run whose text it reads", function()
+    done("", folder .. "/run")
+    local _, errors = run(("--tokenizer bpe --data %s/run --out %s/other"):format(folder, folder))
+    assert.matches("^option %-%-tokenizer: '.*/run' is a run's folder, which has a tokenizer\n$", errors)
   end)
 
   it("has the same loss by both backends", function()
@@ -260,6 +297,37 @@ describe("lm_table", function()
     assert.matches("transformer 2 +%d+ +4 ", text)
     assert.are.equal(before, program.read(row))
     assert.are.same(rows, records(folder .. "/table/lm_table.jsonl", "row"))
+  end)
+
+  it("refuses rows of other options beside those that are there, and takes further ones", function()
+    table_of "--model lstm"
+    for arguments, expected in pairs {
+      ["--model lstm --seed 2"] = "holds a run with %-%-seed 1, not %-%-seed 2; take another folder",
+      ["--model lstm -- --lr 1"] = "holds a run with %-%- %-%-width 8 .*, not %-%- %-%-lr 1 .*; take another folder",
+    } do
+      local status, _, errors = table_of(arguments)
+      assert.are.equal(1, status)
+      assert.matches(expected, errors)
+    end
+    assert.are.equal(0, (table_of "--model gru"))
+    assert.are.equal(2, #records(folder .. "/table/lm_table.jsonl", "row"))
+  end)
+
+  it("refuses a model that there is not", function()
+    local status, _, errors = table_of "--model lstm,foo"
+    assert.are.equal(1, status)
+    assert.matches("^option %-%-model: expected one of elman, gru, lstm, .*, with commas, got 'lstm,foo'\n$", errors)
+  end)
+
+  it("ends with Ctrl-C, and begins no other row", function()
+    local out = folder .. "/table"
+    local command = ("experiments/lm_table.lua --data %s --model lstm,gru --heads 1 --steps 1000000 --seconds 20 "
+      .. "--out %s -- --width 8 --threads 1"):format(data, out)
+    os.execute(("setsid %s %s >%s/log 2>&1 & log=%s/lstm_1_reference/steps.jsonl; "
+      .. "for i in $(seq 300); do test -s $log && break; sleep 0.1; done; kill -INT -$!; wait $!"):format(program.path,
+      command, folder, out))
+    assert.matches("perilune: interrupted\n", program.read(folder .. "/log"))
+    assert.is_nil((io.open(out .. "/gru_1_reference/run.json")))
   end)
 
   it("is of the rows that succeed, where others fail, and tells so", function()

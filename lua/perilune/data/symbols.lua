@@ -40,7 +40,9 @@ local function encode_characters(text, id_of)
     while from <= #text and count < CHUNK do
       local character = text:match("^" .. utf8.charpattern, from)
       local id = id_of[character]
-      if not id then
+      if not character then
+        check.fail("encode: text: expected UTF-8, got byte 0x%02X at %d", text:byte(from), from)
+      elseif not id then
         check.fail("encode: text: the character at byte %d, %q, is not in the vocabulary", from, character)
       end
       count = count + 1

@@ -34,7 +34,8 @@ end
 --- The model of a run's folder, with the parameters of its checkpoint, in evaluation mode. option: that of the run.
 function sampling.load(path, option, vocabulary)
   local _ <close> = pl.scope()
-  local saved, own = pl.load(path), {}
+  local saved, own = pl.checkpoint.tensors(path), {}
+  if not saved then error(("there is no checkpoint '%s' yet"):format(path), 0) end
   local model = Language(option, math.max(option.vocabulary or 0, vocabulary))
   for name in pairs(model.net:state_dict()) do own[name] = saved["model.net." .. name] end
   model.net:load_state_dict(own)

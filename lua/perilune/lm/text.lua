@@ -65,9 +65,27 @@ local function write_ids(option, kind)
   return about, tokenizer
 end
 
+local function kind_of(option) return make[option.tokenizer] and option.tokenizer or "file" end
+
+--- Whether a folder is a run's, with a text of its own.
+function text.is_run(folder) return read_about(folder) ~= nil end
+
+--- The name of an option that says how to read the text, but cannot be, and why; nil where all can. option: as
+-- text.open has it.
+function text.check(option)
+  if option.data == "random" or read_about(option.out) or option.data and read_about(option.data) then return nil end
+  local kind = kind_of(option)
+  if kind == "bpe" and option.vocabulary and option.vocabulary < 256 then
+    return "vocabulary", ("expected at least 256, for the bytes, got %d"):format(option.vocabulary)
+  end
+  if kind ~= "file" then return nil end
+  local fine, reason = pcall(data.load_bpe, option.tokenizer)
+  if not fine then return "tokenizer", reason end
+end
+
 -- Makes text.json, and what it tells of.
 local function prepare(option)
-  local kind = make[option.tokenizer] and option.tokenizer or "file"
+  local kind = kind_of(option)
   local about = option.data and read_about(option.data)
   if about then -- that of another run
     about.tokens = about.tokens or option.data .. "/text.tokens"
@@ -107,6 +125,10 @@ function text.open(option)
   local tokenizer, about = text.tokenizer(option.out)
   local whole = data.shard(about.tokens or option.out .. "/text.tokens")
   local train, validation = whole:split(VALIDATION_SHARE)
+  if validation.count < 2 then
+    error(("a text of %d tokens is too short: the last tenth, for validation, has %d, expected 2 or more"):format(
+      whole.count, validation.count), 0)
+  end
   local _ <close> = pl.scope()
   return { train = train, validation = validation, tokenizer = tokenizer, vocabulary = whole.vocabulary,
            bytes_per_token = bytes_per_token(tokenizer, validation:ids()) }
@@ -115,7 +137,8 @@ end
 -- Batches of random ids; nothing is to be closed.
 local Random = {}
 Random.__index = Random
-function Random.__close() end
+function Random.close() end
+Random.__close = Random.close
 
 function Random:batch()
   local ids = pl.randint(1, self.vocabulary, { self.rows, self.length + 1 }, { dtype = "int64", device = self.device })

@@ -75,12 +75,16 @@ local function peak_of(option)
   return option.device ~= "cpu" and floor.peaks(option.device, option.dtype).gflops * 1e9 or nil
 end
 
--- Trains `model` and returns the history. peak: operations per second of the device, or nil.
-local function train(option, text, model, job, state, watch, evaluate, peak)
-  local batches <close> = text.train:batches {
+--- The batches of a run, to be closed. An error says when the text is too short for them.
+function training.batches(option, text, job)
+  return text.train:batches {
     rows = option.batch, length = option.length, seed = option.seed, contiguous = option.stateful, rank = job.rank,
     world = job.world, device = option.device,
   }
+end
+
+-- Trains `model` and returns the history. peak: operations per second of the device, or nil.
+local function train(option, batches, model, job, state, watch, evaluate, peak)
   local part, per_token = parts_of(batches, option.accumulate), 6 * model:product_parameters() / job.world
   local history = pl.train.loop {
     model = model, steps = option.steps, clip = option.clip, schedule = schedule_of(option, state),
@@ -127,22 +131,22 @@ local function median_of(steps, name)
   return (experiment.quantiles(values))
 end
 
---- Trains by the options of experiments/lm.lua on what perilune.lm.text gave. job: { rank =, world = (of the processes
--- that train together), rows = (of each part of this one's batches) }. Returns the model, evaluating, the record of the
--- result, and the records of its curves.
-function training.run(option, text, job)
+--- Trains by the options of experiments/lm.lua on what perilune.lm.text gave, and the batches of it. job: { rank =,
+-- world = (of the processes that train together), rows = (of each part of this one's batches) }. Returns the model,
+-- evaluating, the record of the result, and the records of its curves.
+function training.run(option, text, batches, job)
   local peak = peak_of(option)
   pl.reset_peak_memory(option.device) -- what measuring that took does not count
-  pl.seed(option.seed)
+  pl.seed(option.seed + job.rank) -- for dropout of its own: parameters will be those of rank 0
   local model = Language(option, math.max(option.vocabulary or 0, text.vocabulary))
   if option.stateful then model:carry(job.rows) end
   local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
   local watch = stopwatch(state)
   local evaluate = evaluation_of(option, text, state, watch)
-  local history = train(option, text, model, job, state, watch, evaluate, peak)
+  local history = train(option, batches, model, job, state, watch, evaluate, peak)
   model:eval()
   local steps, evaluations = history.steps, history.evaluations
-  local last, done = evaluations[#evaluations], #steps > 0 and steps[#steps].step or history.resumed
+  local last, done = evaluations[#evaluations], #steps > 0 and steps[#steps].step or history.resumed or 0
   if evaluate and (not last or last.step < done) then -- the budget of seconds ended the training
     last = pl.no_grad(evaluate, model)
     last.step = done
