@@ -127,6 +127,9 @@ class Notebook(unittest.TestCase):
         self.start(code)
         self.page.wait(f"{cells}.length > {before} && /\\[\\d+\\]/.test("
                        f"{cells}[{before - 1}].querySelector('.input_prompt').innerText)")
+        # The number comes with the reply, which may be there before what was put out.
+        self.page.wait("(c => !c || c.iopub_done === true)(Jupyter.notebook.kernel.get_callbacks_for_msg("
+                       f"Jupyter.notebook.get_cell({before - 1}).last_msg_id))")
         return self.page.evaluate(f"{cells}[{before - 1}].querySelector('.output').innerText")
 
     def test_results_and_text(self):
