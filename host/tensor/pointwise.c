@@ -77,7 +77,7 @@ static pl_status new_pair(const pl_tensor *a, const pl_tensor *b, const pl_tenso
   int64_t size[PL_RANK_MAX], width = last >= 0 ? g->array.size[last] : 0;
   pl_array next = a->array;
   next.offset += width;
-  if (last < 0 || !a->array.buffer || !pl_array_same_shape(&a->array, &g->array) ||
+  if (last < 0 || !a->array.buffer || a->array.stride[last] != 1 || !pl_array_same_shape(&a->array, &g->array) ||
       !pl_array_same_view(&next, &b->array)) {
     PL_TRY(pl_tensor_like(g, g->array.dtype, &pair[0]));
     return pl_tensor_like(g, g->array.dtype, &pair[1]);

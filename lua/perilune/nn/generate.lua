@@ -89,6 +89,7 @@ local function record(model, carried, option)
     local ok, graph = pcall(pl.cuda_graph, carried.ids.device, step(turn))
     if not ok then
       if graphs[1] then graphs[1]:close() end
+      if not tostring(graph):match "cannot be recorded" then error(graph, 0) end
       carried.graphs = false
       return
     end
