@@ -66,7 +66,7 @@ describe("a language model", function()
 
   it("starts at ln V, with the published deviations and biases", function()
     local m, ids = model_of { width = 64, vocabulary = 50, layers = 2 }, pl.randint(1, 50, { 4, 16 })
-    assert.near(math.log(50), m:loss(ids, ids):item(), 1e-6)
+    assert.near(math.log(50), m:loss(ids, ids):item(), 1e-5)
     assert.near(math.sqrt(2 / 320), deviation(m.embedding.weight), 0.004)
     assert.near(math.sqrt(2 / 320), deviation(m.blocks[1].mixer.layer1.weight), 0.004)
     assert.near(math.sqrt(2 / 320) / 2, deviation(m.blocks[1].mlp.down.weight), 0.002)
