@@ -1,5 +1,6 @@
 -- experiments/lm.lua: trains on a text, goes on after kills to the same bits, draws, plots, profiles, and refuses.
 local pl = require "perilune"
+local experiment = require "perilune.experiment"
 local json_lines = require "perilune.json_lines"
 local free_ports = require "tests.free_ports"
 local new_folder = require "tests.new_folder"
@@ -20,13 +21,7 @@ after_each(function() os.execute("rm -r " .. folder) end)
 
 local function run(arguments) return program.run { args = "experiments/lm.lua " .. arguments } end
 
-local function records(path, kind)
-  local list = {}
-  for _, record in ipairs(json_lines.read(path)) do
-    if record.kind == kind then list[#list + 1] = record end
-  end
-  return list
-end
+local function records(path, kind) return experiment.read(path, kind, true) end
 
 local function done(arguments, out)
   local text, errors, status = run(("%s --data %s %s --out %s"):format(small, data, arguments, out))

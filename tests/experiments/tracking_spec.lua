@@ -2,6 +2,7 @@
 -- they refuse.
 local pl = require "perilune"
 local core = require "perilune.core"
+local experiment = require "perilune.experiment"
 local json_lines = require "perilune.json_lines"
 local new_folder = require "tests.new_folder"
 local program = require "tests.bind.program"
@@ -14,13 +15,7 @@ after_each(function() os.execute("rm -r " .. folder) end)
 
 local function run(arguments) return program.run { args = "experiments/tracking.lua " .. arguments } end
 
-local function records(path, kind)
-  local list = {}
-  for _, record in ipairs(json_lines.read(path)) do
-    if record.kind == kind then list[#list + 1] = record end
-  end
-  return list
-end
+local function records(path, kind) return experiment.read(path, kind, true) end
 
 local function done(arguments, out)
   local text, errors, status = run(("%s %s --out %s"):format(small, arguments, out))
