@@ -10,7 +10,7 @@ struct pl_replay {
 };
 
 pl_status pl_replay_record(pl_device *device) {
-  PL_REQUIRE(device->record, "record: %s records nothing", device->name);
+  PL_REQUIRE(device->record, "cuda_graph: device: expected a GPU, whose work can be recorded; got %s", device->name);
   PL_TRY(device->record(device));
   pl_device_set_aside(device);
   return PL_OK;

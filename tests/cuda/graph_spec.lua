@@ -6,7 +6,8 @@ local devices = require "tests.devices"
 local message_of = require "tests.message_of"
 
 it("pl.cuda_graph names what is wrong", function()
-  assert.matches("record: cpu records nothing", message_of(pl.cuda_graph, "cpu", print))
+  assert.matches("cuda_graph: device: expected a GPU, whose work can be recorded; got cpu",
+    message_of(pl.cuda_graph, "cpu", print))
   assert.matches("cuda_graph: f: expected a function, got no value", message_of(pl.cuda_graph, "cpu"))
 end)
 

@@ -1,20 +1,10 @@
 -- The model that experiments/lm.lua trains: a pl.nn.SequenceModel and, for text that is read on and on, the state that
 -- is carried from step to step, which checkpoints hold, too.
 local pl = require "perilune"
+local states = require "perilune.nn.state"
 local nn = pl.nn
 
 local Language = nn.class "lm.Language"
-
--- f of every tensor in nested tables, in a fixed order, as tables of the same form.
-local function map(state, f)
-  if pl.is_tensor(state) then return f(state) end
-  if type(state) ~= "table" then return state end
-  local keys, made = {}, {}
-  for key in pairs(state) do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-  for _, key in ipairs(keys) do made[key] = map(state[key], f) end
-  return made
-end
 
 --- lm.Language(option, vocabulary): option as experiments/lm.lua has them. With option.stateful the model keeps a state
 -- for each of the `accumulate` parts of a batch.
@@ -37,7 +27,7 @@ function Language:carry(rows)
   self.states = {}
   for part = 1, self.parts do
     local count = 0
-    self.states[part] = map(state, function(t)
+    self.states[part] = states.map(state, function(t)
       count = count + 1
       local name = ("state_%d_%d"):format(part, count)
       self[name] = nn.buffer(t:clone())
@@ -46,25 +36,13 @@ function Language:carry(rows)
   end
 end
 
--- Takes over the numbers of a state of the same form.
-local function assign(own, state)
-  local values = {}
-  map(state, function(t) values[#values + 1] = t end)
-  local i = 0
-  map(own, function(t)
-    i = i + 1
-    t:copy_(values[i])
-    return t
-  end)
-end
-
 --- The mean loss of a batch { x =, y =, part = (of the batch, from 1 on), first = (whether sequences begin) }.
 function Language:loss(batch)
   if not self.carries then return (self.net:loss(batch.x, batch.y)) end
   local own = self.states[batch.part]
-  local state = batch.first or map(own, function(t) return t:clone() end)
+  local state = batch.first or states.map(own, function(t) return t:clone() end)
   local loss, after = self.net:loss(batch.x, batch.y, { state = state })
-  pl.no_grad(assign, own, after)
+  pl.no_grad(states.assign, own, after)
   return loss
 end
 
@@ -81,7 +59,7 @@ function Language:loss_of(ids, rows, length)
     local loss
     loss, state = self.net:loss(x:narrow(2, first, count), y:narrow(2, first, count), { state = state })
     sum = sum + loss:item() * count
-    state = state and map(state, function(t) return t:keep() end)
+    state = state and states.map(state, function(t) return t:keep() end)
   end
   return sum / each
 end

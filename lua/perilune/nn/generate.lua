@@ -6,6 +6,7 @@ local declared = require "perilune.code.declared"
 local check = require "perilune.nn.check"
 local module = require "perilune.nn.module"
 local sample = require "perilune.nn.sample"
+local states = require "perilune.nn.state"
 
 local who <const> = "nn.generate"
 
@@ -34,36 +35,6 @@ local function check_call(model, prompt)
   end
 end
 
--- Calls f with every tensor in nested tables.
-local function each_tensor(value, f)
-  if pl.is_tensor(value) then return f(value) end
-  if type(value) ~= "table" then return end
-  for _, part in pairs(value) do each_tensor(part, f) end
-end
-
--- Whether two values, of states, differ in nothing but the elements of their tensors.
-local function alike(a, b)
-  if pl.is_tensor(a) and pl.is_tensor(b) then
-    return a.dtype == b.dtype and check.shape_text(a.shape) == check.shape_text(b.shape)
-  end
-  if type(a) ~= "table" or type(b) ~= "table" or pl.is_tensor(a) or pl.is_tensor(b) then return a == b end
-  for key in pairs(a) do
-    if b[key] == nil then return false end
-  end
-  for key, part in pairs(b) do
-    if not alike(a[key], part) then return false end
-  end
-  return true
-end
-
--- Copies the tensors of one state into those of another that is alike.
-local function assign(to, from)
-  if pl.is_tensor(to) then return to:copy_(from) end
-  for key, part in pairs(to) do
-    if type(part) == "table" or pl.is_tensor(part) then assign(part, from[key]) end
-  end
-end
-
 -- The logits [B,V] that follow the last position.
 local function last_logits(model, ids, state)
   local logits, next_state = model:step(ids, state)
@@ -80,9 +51,9 @@ local function record(model, carried, option)
       local _ <close> = pl.scope()
       local logits, state = last_logits(model, carried.ids, turn == 1 and carried.state or other)
       scores[turn] = sample.scores(logits, option):keep()
-      if turn == 2 then return assign(carried.state, state) end
+      if turn == 2 then return states.assign(carried.state, state) end
       other = state
-      each_tensor(other, function(t) t:keep() end)
+      states.map(other, function(t) t:keep() end)
     end
   end
   for turn = 1, 2 do
@@ -115,16 +86,16 @@ end
 local function advance(model, carried, option)
   if carried.graphs then return replay(carried, option) end
   local _ <close> = pl.scope()
-  each_tensor(carried, core.adopt)
+  states.map(carried, core.adopt)
   if carried.graphs == nil and carried.steady and carried.ids.device ~= "cpu" then record(model, carried, option) end
   if carried.graphs then
     replay(carried, option)
   else
     local logits, state = last_logits(model, carried.ids, carried.state)
-    carried.steady = carried.ids.shape[2] == 1 and alike(carried.state, state)
+    carried.steady = carried.ids.shape[2] == 1 and states.alike(carried.state, state)
     carried.ids, carried.state = sample.pick(sample.scores(logits, option), option), state
   end
-  each_tensor(carried, core.retain)
+  states.map(carried, core.retain)
   return carried.ids:reshape({ -1 }):totable()
 end
 
@@ -148,7 +119,7 @@ local function draw_rows(model, ids, option)
   end
   local seconds = pl.time() - began
   for _, graph in ipairs(carried.graphs or {}) do graph:close() end
-  each_tensor(carried, core.adopt) -- by the scope of the call
+  states.map(carried, core.adopt) -- by the scope of the call
   return rows, steps > 1 and #rows * (steps - 1) / seconds or nil
 end
 

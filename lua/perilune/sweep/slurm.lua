@@ -2,6 +2,7 @@
 -- own, so that the queue alone tells which tasks there are: nothing is written down that must be kept in step with it.
 local core = require "perilune.core"
 local experiment = require "perilune.experiment"
+local quoted = require("perilune.speed.process").quoted
 
 local slurm = {}
 
@@ -20,8 +21,6 @@ function slurm.ranges(numbers)
   end
   return table.concat(words, ",")
 end
-
-local function quoted(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 local function name_of(sweep)
   local name = sweep.experiment:match("[^/]*$"):gsub("%.lua$", ""):gsub("[^%w_.-]", "-")
