@@ -321,12 +321,14 @@ end
         value:backward()
         return { value, a.grad, w.grad }
       end
+      -- The gradient of an average over 3000 rows would be lost below the smallest float16.
+      local reduction = dtype == "float16" and "sum" or "mean"
       local expected = results(function(a, w)
-        return pl.cross_entropy(a:matmul(w:t()), labels, { ignore_index = 0 })
+        return pl.cross_entropy(a:matmul(w:t()), labels, { ignore_index = 0, reduction = reduction })
       end)
       for _, chunk in ipairs { 700, 3000 } do
         local got = results(function(a, w)
-          return pl.linear_cross_entropy(a, w, labels, { ignore_index = 0, chunk = chunk })
+          return pl.linear_cross_entropy(a, w, labels, { ignore_index = 0, chunk = chunk, reduction = reduction })
         end)
         for i, t in ipairs(expected) do close(t, got[i], of_sums[dtype], dtype .. ", result " .. i) end
       end
