@@ -117,7 +117,10 @@ if option.sample then
   local path = training.checkpoint_of(option.out)
   local model = options.attempt("out", require("perilune.lm.sampling").load, path, trained, about.vocabulary)
   pl.seed(option.seed)
-  show_sample(model, tokenizer, option.sample)
+  local rate, together = show_sample(model, tokenizer, option.sample)
+  local results <close> = options.attempt("out", experiment.results, option.out .. "/sample.jsonl", option)
+  results:write { kind = "sample", tokens_per_s = rate, tokens_per_s_of_32 = together,
+                  parameters = model.net:parameter_count() }
   return
 end
 

@@ -167,6 +167,8 @@ describe("lm", function()
     assert.are.equal(text, drawn '--sample 40 --prompt "the "')
     assert.are_not.equal(text, drawn '--sample 40 --prompt "the " --seed 5')
     assert.are.equal(drawn "--sample 20 --temperature 0", drawn "--sample 20 --top-k 1 --seed 7")
+    local speed = records(folder .. "/run/sample.jsonl", "sample")
+    assert.is_true(#speed == 1 and speed[1].tokens_per_s > 0 and speed[1].tokens_per_s_of_32 > 0)
     local checkpoint <const> = folder .. "/run/checkpoint.safetensors"
     local before = drawn "--sample 20"
     os.rename(checkpoint, folder .. "/run/checkpoint.before.safetensors") -- as while a new one is written
