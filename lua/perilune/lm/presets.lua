@@ -11,7 +11,7 @@ presets.tiny = {
 -- The works of Shakespeare that char-rnn learned, 1.1 MB, on one GPU.
 presets.char = {
   model = "lstm", heads = 1, width = 256, layers = 2, tokenizer = "characters", dtype = "bfloat16",
-  batch = 64, accumulate = 1, length = 128, steps = 6000, lr = 3e-3, warmup = 100, clip = 1, decay = 0.1,
+  batch = 64, accumulate = 1, length = 128, steps = 4000, lr = 3e-3, warmup = 100, clip = 1, decay = 0.1,
   dropout = 0.3, stateful = true, eval_every = 500,
 }
 
