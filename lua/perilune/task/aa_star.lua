@@ -11,7 +11,7 @@ return sequence.define {
   symbols = { " ", "a" },
   classes = 2,
   row = function(_, source, length, put)
-    local start = source:bit() -- 1: the word begins at the second position
+    local start = source.bit() -- 1: the word begins at the second position
     for t = 1, length do put(t <= start and blank or letter, 1 + (t - start) % 2) end
   end,
 }

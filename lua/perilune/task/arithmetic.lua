@@ -50,22 +50,22 @@ function arithmetic.row(source, length, put, depth)
   local behind_operand = false
   while left > 0 do
     if behind_operand then
-      if open > 0 and (left < open + 2 or source:below(3) == 0) then -- an operand would not fit, or by choice
+      if open > 0 and (left < open + 2 or source.below(3) == 0) then -- an operand would not fit, or by choice
         local value = value_of(level)
         level, open = levels[open], open - 1
         take_operand(level, value)
         put_symbol(closing)
       else
-        level.operator = plus + source:below(#operators)
+        level.operator = plus + source.below(#operators)
         put_symbol(level.operator)
         behind_operand = false
       end
-    elseif open < depth and left >= open + 3 and source:below(3) == 0 then -- it, an operand and what closes them
+    elseif open < depth and left >= open + 3 and source.below(3) == 0 then -- it, an operand and what closes them
       open = open + 1
       levels[open], level = level, new_level(plus)
       put_symbol(opening)
     else
-      local digit = source:below(modulus)
+      local digit = source.below(modulus)
       take_operand(level, digit)
       put_symbol(digit + 1)
       behind_operand = true

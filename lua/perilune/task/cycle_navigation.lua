@@ -13,7 +13,7 @@ return sequence.define {
   row = function(_, source, length, put)
     local place = 0
     for _ = 1, length do
-      local symbol = 1 + source:below(#moves)
+      local symbol = 1 + source.below(#moves)
       place = (place + moves[symbol]) % places
       put(symbol, place + 1)
     end

@@ -29,8 +29,8 @@ function dyck.define(name, pairs_of_brackets)
       local stack, open = {}, 0
       for _ = 1, length do
         local symbol
-        if open == 0 or (open < self.depth and source:bit() == 1) then
-          open, symbol = open + 1, 1 + source:below(kinds)
+        if open == 0 or (open < self.depth and source.bit() == 1) then
+          open, symbol = open + 1, 1 + source.below(kinds)
           stack[open] = symbol
         else
           symbol, open = kinds + stack[open], open - 1

@@ -11,7 +11,7 @@ return sequence.define {
   row = function(_, source, length, put)
     local first
     for _ = 1, length do
-      local bit = source:bit()
+      local bit = source.bit()
       first = first or bit
       put(bit + 1, (bit ~ first) + 1)
     end

@@ -14,11 +14,11 @@ return sequence.define {
     local stored, instruction = 0, nil
     for t = 1, length do
       if t % 2 == 1 then
-        local drawn = source:below(10)
+        local drawn = source.below(10)
         instruction = (t == 1 or drawn == 0) and write or drawn == 1 and read or ignore
         put(instruction, stored + 1)
       else
-        local bit = instruction == read and stored or source:bit()
+        local bit = instruction == read and stored or source.bit()
         if instruction == write then stored = bit end
         put(zero + bit, stored + 1)
       end

@@ -9,7 +9,7 @@ return sequence.define {
   row = function(_, source, length, put)
     local odd = 0
     for _ = 1, length do
-      local bit = source:bit()
+      local bit = source.bit()
       odd = odd ~ bit
       put(bit + 1, odd + 1)
     end

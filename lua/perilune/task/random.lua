@@ -20,27 +20,24 @@ function random.stream(seed, use, number) return word(word(word(seed, 1), use), 
 -- small to matter.
 function random.integer(stream, n, low, high) return low + (word(stream, n) >> 1) % (high - low + 1) end
 
-local Source = {}
-Source.__index = Source
-
---- What draws from a stream from its first word on.
-function random.source(stream) return setmetatable({ stream = stream, words = 0, bits = 0, left = 0 }, Source) end
-
---- An integer in 0 .. n - 1.
-function Source:below(n)
-  self.words = self.words + 1
-  return (word(self.stream, self.words) >> 1) % n
-end
-
---- 0 or 1; a word gives 64 of them.
-function Source:bit()
-  if self.left == 0 then
-    self.words, self.left = self.words + 1, 64
-    self.bits = word(self.stream, self.words)
+--- What draws from a stream from its first word on: below(n), an integer in 0 .. n - 1, and bit(), 0 or 1, of which a
+-- word gives 64. Both are called for every symbol of a batch, so they keep their places in locals.
+function random.source(stream)
+  local words, bits, left = 0, 0, 0
+  local function below(n)
+    words = words + 1
+    return (word(stream, words) >> 1) % n
   end
-  local bit = self.bits & 1
-  self.bits, self.left = self.bits >> 1, self.left - 1
-  return bit
+  local function bit()
+    if left == 0 then
+      words, left = words + 1, 64
+      bits = word(stream, words)
+    end
+    local drawn = bits & 1
+    bits, left = bits >> 1, left - 1
+    return drawn
+  end
+  return { below = below, bit = bit }
 end
 
 return random

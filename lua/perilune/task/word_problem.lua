@@ -73,7 +73,7 @@ function word_problem.define(name, about, even_only)
     row = function(_, source, length, put)
       local state = 1 -- the identity, first in lexicographic order
       for _ = 1, length do
-        local element = 1 + source:below(#symbols)
+        local element = 1 + source.below(#symbols)
         state = product[state][element]
         put(element, state)
       end
