@@ -6,8 +6,8 @@
 --
 -- The model is pl.nn.SequenceModel: embedding, residual blocks (norm, mixer, gated MLP), norm and read-out. Every
 -- position or the last is labelled. Training stops when unseen sequences of the validation length are faultless several
--- times in a row. A run that was ended goes on from its checkpoint in --out, bit for bit; it must be
--- given the same options.
+-- times in a row. A run that was ended goes on from its checkpoint in --out; it must be given the same options. With as
+-- many threads on the same device it does so bit for bit.
 local pl = require "perilune"
 local experiment = require "perilune.experiment"
 local options = require "perilune.options"

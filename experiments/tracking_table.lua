@@ -96,7 +96,7 @@ end
 
 local tracking <const> = arg[0]:gsub("[^/]*$", "tracking.lua")
 
-local failed = 0 -- runs
+local failed, run_seconds = 0, 0 -- runs, and what all of them took, whenever that was
 
 -- Runs what is missing of a sweep, and returns the results of its runs.
 local function results_of(name, axes)
@@ -116,8 +116,18 @@ local function results_of(name, axes)
     end
   end
   failed = failed + sweep(words)
-  local list = {}
-  for _, row in ipairs(summary.look(folder.open(path))) do list[#list + 1] = row.result end
+  local opened, list = folder.open(path), {}
+  local rows = summary.look(opened)
+  for _, number in ipairs(opened.asked) do -- the folder may hold more
+    local row = rows[number]
+    run_seconds = run_seconds + (row.mark.seconds or 0)
+    list[#list + 1] = row.result
+    if row.state == "done" and not row.result then
+      failed = failed + 1
+      io.stderr:write(("warning: %s is marked as done, but has no result that can be read; remove %s to run it again\n")
+        :format(row.run.path, row.run:file "DONE"))
+    end
+  end
   return list
 end
 
@@ -199,6 +209,7 @@ do
   for _, list in ipairs { by_model, swept } do
     for _, row in ipairs(list) do file:write(row) end
   end
+  file:write { kind = "time", seconds = pl.time() - began_s, run_seconds = run_seconds }
 end
 print_models(by_model)
 if #split > 0 then

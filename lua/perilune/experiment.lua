@@ -16,6 +16,13 @@ local function told(name, value)
   return value == nil and "no " .. option or ("%s %s"):format(option, value)
 end
 
+-- Removes what processes that were killed while they wrote a checkpoint left of it.
+local function remove_leftovers(folder)
+  for _, name in ipairs(core.list_directory(folder, math.maxinteger) or {}) do
+    if name:match "^checkpoint%.safetensors%.%w%w%w%w%w%w$" then os.remove(folder .. "/" .. name) end
+  end
+end
+
 --- Makes the folder of a run that goes on from what it finds there, and returns the folder's lock, to be kept until
 -- the run ends. run.json there has the options: a run with others, but for those that `free` names, is an error, and so
 -- is a second run at once.
@@ -23,13 +30,18 @@ function experiment.claim(folder, options, free)
   core.make_directory(folder)
   local lock = core.lock(folder .. "/run.lock")
   if not lock then error(("another run is at work in '%s'"):format(folder), 0) end
+  remove_leftovers(folder)
   local path = folder .. "/run.json"
   local file <close> = io.open(path)
   if not file then
     core.write_file(path, core.json_encode(options) .. "\n")
     return lock
   end
-  local before, names = core.json_decode(file:read "a"), {}
+  local whole, before = pcall(core.json_decode, file:read "a")
+  if not whole or type(before) ~= "table" then
+    error(("'%s' is damaged: it should hold the options of the run in this folder"):format(path), 0)
+  end
+  local names = {}
   for _, list in ipairs { before, options } do
     for name in pairs(list) do names[name] = not free[name] end
   end

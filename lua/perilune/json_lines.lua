@@ -21,11 +21,17 @@ local function lines_of(path)
   return list
 end
 
+-- The whole lines; a last line that was cut short is told of on the standard error and left out.
+local function whole_lines(path)
+  local list, rest = lines_of(path)
+  if rest then io.stderr:write("warning: ", path, " ends within a line, which is left out\n") end
+  return list
+end
+
 --- The records of a file. A last line that was cut short is told of on the standard error and left out.
 function json_lines.read(path)
-  local list, rest = lines_of(path)
+  local list = whole_lines(path)
   for i, entry in ipairs(list) do list[i] = entry.record end
-  if rest then io.stderr:write("warning: ", path, " ends within a line, which is left out\n") end
   return list
 end
 
@@ -40,7 +46,7 @@ end
 function json_lines.cut(path, keep)
   if not last_byte(path) then return end
   local kept = {}
-  for _, entry in ipairs((lines_of(path))) do
+  for _, entry in ipairs(whole_lines(path)) do
     if keep(entry.record) then kept[#kept + 1] = entry.line end
   end
   core.write_file(path, table.concat(kept))

@@ -101,9 +101,30 @@ describe("tracking", function()
     end
     local row = done("--model gru --steps 2 --threads 2 --count 4", out) -- what may change
     assert.are.equal(2, row.steps)
-    local _ <close> = assert(core.lock(out .. "/run.lock"))
+    do
+      local _ <close> = assert(core.lock(out .. "/run.lock"))
+      local _, errors, status = run(("%s --model gru --steps 2 --out %s"):format(small, out))
+      assert.are.same({ ("option --out: another run is at work in '%s'\n"):format(out), 1 }, { errors, status })
+    end
+    program.write(out .. "/run.json", '{"model": "g')
     local _, errors, status = run(("%s --model gru --steps 2 --out %s"):format(small, out))
-    assert.are.same({ ("option --out: another run is at work in '%s'\n"):format(out), 1 }, { errors, status })
+    assert.are.equal(1, status)
+    assert.matches("^option %-%-out: '.*/run/run.json' is damaged: [^\n]*\n$", errors)
+  end)
+
+  it("goes on after a log that was cut short, and removes what a killed process left of a checkpoint", function()
+    local out = folder .. "/run"
+    done("--model gru --steps 40 --validate-every 20", out)
+    local log = program.read(out .. "/steps.jsonl")
+    program.write(out .. "/steps.jsonl", log:sub(1, -5))
+    os.remove(out .. "/checkpoint.safetensors") -- or nothing were left to do
+    program.write(out .. "/checkpoint.safetensors.a8XfQ2", "half")
+    program.write(out .. "/checkpoint.safetensors.notes", "mine")
+    local _, errors, status = run(("%s --model gru --steps 40 --validate-every 20 --out %s"):format(small, out))
+    assert.are.equal(0, status)
+    assert.matches("warning: [^\n]*/steps.jsonl ends within a line, which is left out\n", errors)
+    assert.is_nil(io.open(out .. "/checkpoint.safetensors.a8XfQ2"))
+    assert.are.equal("mine", program.read(out .. "/checkpoint.safetensors.notes"))
   end)
 
   it("draws", function()
@@ -151,6 +172,22 @@ describe("tracking_table", function()
     local again = program.run { args = arguments }
     assert.matches("4 runs in [^\n]*/models: 4 are done, 0 are to do", again)
     assert.are.same(rows, records(folder .. "/tracking_table.jsonl", "best"))
+    local time = records(folder .. "/tracking_table.jsonl", "time")[1]
+    assert.is_true(time.seconds > 0 and time.run_seconds > time.seconds) -- the runs took theirs the first time
+
+    -- Of runs in the folder only those are tabulated that are asked for, and one whose result was lost is told of.
+    local less = "experiments/tracking_table.lua --model gru --heads 2 --seeds 1 --steps 2 --lengths 40,80 "
+      .. "--count 8 --out " .. folder
+    assert.are.equal(0, select(3, program.run { args = less }))
+    local found = records(folder .. "/tracking_table.jsonl", "best")
+    assert.are.same({ 2, 1, 1 }, { #found, found[1].seeds, found[2].seeds })
+    local damaged = folder .. "/models/runs/0003_task=parity_model=gru_seed=1"
+    program.write(damaged .. "/tracking.jsonl", program.read(damaged .. "/tracking.jsonl"):sub(1, 300))
+    text, errors, status = program.run { args = less }
+    assert.matches('parity +gru ', text)
+    assert.are.equal(1, status)
+    assert.matches("warning: [^\n]*0003_task=parity_model=gru_seed=1 is marked as done, but has no result", errors)
+    assert.are.equal(1, #records(folder .. "/tracking_table.jsonl", "best"))
   end)
 
   it("is of the runs that succeed, where others fail, and tells so", function()
