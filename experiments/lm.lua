@@ -40,7 +40,8 @@ local option = options.read {
     help = "of the recurrence [auto]" },
   { "dtype", "string", choices = { "float32", "bfloat16" }, help = "type of parameters and products" },
   { "batch", "integer", minimum = 1, help = "sequences per step" },
-  { "accumulate", "integer", minimum = 1, help = "parts into which a batch is cut, to save memory" },
+  { "accumulate", "integer", minimum = 1,
+    help = "parts into which a batch is cut, to save memory; several processes share them" },
   { "length", "integer", minimum = 1, help = "tokens per sequence" },
   { "stateful", "flag", optional = true, help = "reads the text on and on, and carries the state from step to step" },
   { "steps", "integer", minimum = 1, help = "training steps" },
@@ -68,15 +69,23 @@ local option = options.read {
 -- The plot, from a file of results alone
 
 local function draw(path)
-  local lines = {}
-  for _, kind in ipairs { "train", "validation" } do
-    local line = { x = {}, y = {}, label = kind }
-    for i, record in ipairs(experiment.read(path, kind, true)) do line.x[i], line.y[i] = record.step, record.loss end
-    if #line.x > 0 then lines[#lines + 1] = line end -- random ids have no validation
+  local rows, lines = experiment.read(path, "result"), { xlabel = "step", ylabel = "loss, nats per token" }
+  for i, run in ipairs(experiment.runs(path)) do
+    for _, kind in ipairs { "train", "validation" } do
+      local line = { x = {}, y = {}, label = #rows > 1 and rows[i].model .. ", " .. kind or kind }
+      for _, record in ipairs(run) do
+        if record.kind == kind then
+          table.insert(line.x, record.step)
+          table.insert(line.y, record.loss)
+        end
+      end
+      if #line.x > 0 then lines[#lines + 1] = line end -- random ids have no validation
+    end
   end
-  local row, picture = experiment.read(path, "result")[1], path:gsub("%.jsonl$", "") .. ".svg"
-  lines.title = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6)
-  lines.xlabel, lines.ylabel = "step", "loss, nats per token"
+  local names = {}
+  for i, row in ipairs(rows) do names[i] = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6) end
+  lines.title = table.concat(names, "; ")
+  local picture = path:gsub("%.jsonl$", "") .. ".svg"
   pl.plot.line(lines):save(picture)
   return picture
 end
@@ -99,9 +108,9 @@ local function show_sample(model, tokenizer, count)
   local sampling = require "perilune.lm.sampling"
   local ids = options.attempt("prompt", sampling.prompt, tokenizer, option.prompt)
   if option.prompt then write(option.prompt) end
-  local rate = sampling.stream(model, tokenizer, ids, { count = count, temperature = option.temperature,
-                                                        top_k = option.top_k, top_p = option.top_p }, write)
-  local together = sampling.rate(model, 32, 64)
+  local draws = { count = count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p }
+  local rate = sampling.stream(model, tokenizer, ids, draws, write)
+  local together = sampling.rate(model, 32, draws)
   print(("\n-- %s tokens/s, %.0f for 32 texts together"):format(rate and ("%.0f"):format(rate) or "?", together))
   return rate, together
 end
@@ -113,7 +122,7 @@ if option.sample then
   local tokenizer, about = options.attempt("out", texts.tokenizer, option.out)
   local file <close> = options.attempt("out", assert, io.open(option.out .. "/run.json"))
   local trained = core.json_decode(file:read "a")
-  trained.device = option.device
+  trained.device, option.preset = option.device, trained.preset
   local path = training.checkpoint_of(option.out)
   local model = options.attempt("out", require("perilune.lm.sampling").load, path, trained, about.vocabulary)
   pl.seed(option.seed)
@@ -130,6 +139,7 @@ end
 if option.tokenizer and option.data and texts.is_run(option.data) then
   options.fail("option --tokenizer: '%s' is a run's folder, which has a tokenizer", option.data)
 end
+local warmup_given <const> = option.warmup ~= nil
 for name, value in pairs(presets[option.preset]) do
   if option[name] == nil then option[name] = value end
 end
@@ -137,6 +147,7 @@ option.stateful = option.stateful or false
 if option.width % option.heads ~= 0 then
   options.fail("option --heads: expected a divisor of the width %d, got %d", option.width, option.heads)
 end
+if not warmup_given then option.warmup = math.min(option.warmup, option.steps // 10) end
 if option.warmup >= option.steps then
   options.fail("option --warmup: expected fewer than the %d steps, got %d", option.steps, option.warmup)
 end
@@ -190,15 +201,17 @@ end
 local distributed = pl.distributed
 options.attempt("device", distributed.init)
 local job = { rank = distributed.rank(), world = distributed.world_size() }
-job.rows = option.batch // (option.accumulate * job.world)
+job.parts = math.max(option.accumulate // job.world, 1) -- of this process
+job.rows = option.batch // (job.parts * job.world)
 if job.world > 1 then
-  if option.batch % (option.accumulate * job.world) ~= 0 then
-    options.fail("option --batch: expected a multiple of the %d processes times --accumulate %d, got %d", job.world,
-      option.accumulate, option.batch)
+  if job.rows * job.parts * job.world ~= option.batch then
+    options.fail("option --batch: expected a multiple of %d (%d processes, each with %d of the %d parts), got %d",
+      job.parts * job.world, job.world, job.parts, option.accumulate, option.batch)
   end
-  for _, name in ipairs { "stateful", "seconds" } do
+  for name, instead in pairs { stateful = "--stateful=false", seconds = "--steps" } do
     if option[name] then
-      options.fail("option --%s: it is for one process, not for %d that train together", name, job.world)
+      options.fail("option --%s: it is for one process, not for %d that train together; give %s", name, job.world,
+        instead)
     end
   end
 end

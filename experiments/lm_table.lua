@@ -131,6 +131,7 @@ local function result_of(row)
   give("heads", row.heads)
   give("backend", row.backend)
   give("out", row.folder)
+  give("eval-every", math.max(option.steps // 8, 1)) -- for the curves
   for _, word in ipairs(passed) do words[#words + 1] = process.quoted(word) end
   -- Not os.execute, during which Ctrl-C would be the row's alone, and the next row begin.
   assert(io.popen(table.concat(words, " "), "w")):close()

@@ -17,7 +17,34 @@ local function lines_of(code)
   return lines
 end
 
+-- What a terminal of so many columns gets from a piece of code, by util-linux's script.
+local function shown_in(columns, code)
+  local name = os.tmpname()
+  local file = assert(io.open(name, "w"))
+  file:write('local pl = require "perilune"\n', code)
+  file:close()
+  local pipe = assert(io.popen(("script -qec 'stty cols %d; %s %s' /dev/null </dev/null"):format(columns,
+    os.getenv "PERILUNE", name)))
+  local text = pipe:read "a"
+  pipe:close()
+  os.remove(name)
+  return text
+end
+
 describe("pl.progress", function()
+  it("keeps to one line of a terminal", function()
+    local code = [[for _, b in pl.progress(1, 3, "work") do b:message("loss %.1f and more", 0.5) pl.sleep(0.11) end]]
+    for _, columns in ipairs { 40, 300 } do
+      local most = 0
+      for line in shown_in(columns, code):gmatch "\r([^\r\27]*)\27%[K" do most = math.max(most, utf8.len(line)) end
+      if columns == 40 then
+        assert.are.equal(39, most)
+      else
+        assert.is_true(most > 60 and most < 120, most)
+      end
+    end
+  end)
+
   it("counts from first to last and hands out the bar", function()
     local lines = lines_of [[
       for i, bar in pl.progress(3, 6, "count") do bar:message("at %d", i) io.stdout:write(i, "\n") io.stdout:flush() end

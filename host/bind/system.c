@@ -11,8 +11,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- memory and devices ---- */
 
@@ -155,7 +157,7 @@ static int now(lua_State *L) {
 }
 
 /* sleep(seconds): an interrupt ends it */
-static int pause(lua_State *L) {
+static int sleep_for(lua_State *L) {
   double seconds = luaL_checknumber(L, 1);
   if (!(seconds >= 0)) return pl_error(L, "sleep: seconds: expected a number of 0 or more, got %f", seconds);
   for (double until = pl_now_ms() + 1e3 * seconds, left; (left = until - pl_now_ms()) > 0;) {
@@ -327,6 +329,14 @@ static int list_directory(lua_State *L) {
   return 1;
 }
 
+/* terminal_columns() -> the width of the terminal at the standard error; nil where there is none or it does not tell */
+static int terminal_columns(lua_State *L) {
+  struct winsize size;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 0;
+  lua_pushinteger(L, size.ws_col);
+  return 1;
+}
+
 /* ---- the optimiser's step ---- */
 
 static double number_field(lua_State *L, const char *name) {
@@ -430,7 +440,7 @@ void pl_register_system(lua_State *L) {
                                        {"tf32", tf32},
                                        {"autocast", autocast},
                                        {"time", now},
-                                       {"sleep", pause},
+                                       {"sleep", sleep_for},
                                        {"save", save},
                                        {"load", load},
                                        {"write_file", write_file},
@@ -438,6 +448,7 @@ void pl_register_system(lua_State *L) {
                                        {"cache_folder", cache_folder},
                                        {"make_directory", make_directory},
                                        {"list_directory", list_directory},
+                                       {"terminal_columns", terminal_columns},
                                        {"adam_step", adam_step},
                                        {"sum_of_squares", sum_of_squares},
                                        {"scale_all", scale_all},

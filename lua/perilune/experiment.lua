@@ -108,6 +108,16 @@ function experiment.read(path, kind, may_lack)
   return records
 end
 
+--- The records of a file of JSON lines that holds those of several runs one behind another: a list for each run.
+function experiment.runs(path)
+  local runs = {}
+  for _, record in ipairs(json_lines.read(path)) do
+    if record.kind == "run" or #runs == 0 then runs[#runs + 1] = {} end
+    table.insert(runs[#runs], record)
+  end
+  return runs
+end
+
 local function quantile(sorted, share)
   return sorted[math.max(1, math.min(#sorted, math.floor(share * (#sorted - 1) + 1.5)))]
 end

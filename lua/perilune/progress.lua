@@ -55,10 +55,17 @@ local function bundle_of(self)
   }
 end
 
+-- As much of a line as the terminal shows in one: what goes on in a second line would stay there.
+local function fitted(line)
+  local columns = core.terminal_columns()
+  local beyond = columns and utf8.offset(line, columns) -- the last column stays free, for some terminals wrap at it
+  return beyond and line:sub(1, beyond - 1) or line
+end
+
 -- How each front end draws; `final` marks the last drawing of the loop.
 local draw = {
   terminal = function(self, final)
-    io.stderr:write("\r", line_of(self, "█", "░"), "\27[K", final and "\n" or "")
+    io.stderr:write("\r", fitted(line_of(self, "█", "░")), "\27[K", final and "\n" or "")
     io.stderr:flush()
   end,
   kernel = function(self)

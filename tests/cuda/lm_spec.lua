@@ -56,9 +56,17 @@ describe("lm on a GPU", function()
   it("goes on to the same bits", function()
     local arguments = "--preset char --batch 8 --accumulate 2 --length 16 --steps 400 --warmup 2 --eval-every 5 --out "
     run(arguments .. folder .. "/whole")
-    program.run { before = "timeout -s KILL 2", args = ("experiments/lm.lua --device cuda --data %s %s"):format(data,
-      arguments .. folder .. "/killed") }
+    local kills, pause = 0, 1 -- those that left a checkpoint of a run that was not over
+    local function there(name) return io.open(folder .. "/killed/" .. name) ~= nil end
+    while not there "lm.jsonl" do
+      program.run { before = ("timeout -s KILL %g"):format(pause), args = ("experiments/lm.lua --device cuda --data %s "
+        .. "%s%s/killed"):format(data, arguments, folder) }
+      if there "checkpoint.safetensors" and not there "lm.jsonl" then kills = kills + 1 end
+      pause = pause * 1.15
+      assert(pause < 60, "it does not get on")
+    end
     run(arguments .. folder .. "/killed")
+    assert.is_true(kills > 0, "no kill came between a checkpoint and the end")
     local a = pl.load(folder .. "/whole/checkpoint.safetensors")
     local b = pl.load(folder .. "/killed/checkpoint.safetensors")
     a.state, b.state = nil, nil -- has the seconds

@@ -67,6 +67,23 @@ describe("load_bpe", function()
     end
   end)
 
+  it("names what a file lacks", function()
+    local with = {}
+    for token, id in pairs(vocabulary) do with[token] = id end
+    with.qth = trained.vocabulary -- there is no "qt" of which a merge could make it
+    for problem, model in pairs {
+      ["merge 1 is of tokens that are not in the vocabulary"] =
+        { type = "BPE", vocab = vocabulary, merges = { "q q" } },
+      ["merge 2 is of tokens that are not in the vocabulary"] =
+        { type = "BPE", vocab = with, merges = { merges[1], "qt h" } },
+      ["the model has no merges"] = { type = "BPE", vocab = vocabulary },
+      ["the model has no vocab"] = { type = "BPE", merges = merges },
+    } do
+      local message = message_of(pl.data.load_bpe, file_of { model = model, added_tokens = {} })
+      assert.is_truthy(message:find(problem, 1, true), message)
+    end
+  end)
+
   it("gives back what was saved", function()
     local path = folder .. "/saved.json"
     math.randomseed(7)

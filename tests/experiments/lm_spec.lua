@@ -137,11 +137,11 @@ describe("lm", function()
   end
 
   it("trains in two processes as in one", function()
-    local rows, port = { done("--accumulate 2", folder .. "/one") }, free_ports(1)[1]
+    local rows, port = { done("--accumulate 4", folder .. "/one") }, free_ports(1)[1] -- each takes two of the parts
     local commands = {}
     for rank = 0, 1 do
       commands[rank + 1] = ("RANK=%d WORLD_SIZE=2 LOCAL_RANK=%d MASTER_ADDR=127.0.0.1 MASTER_PORT=%d %s "
-        .. "experiments/lm.lua %s --data %s --accumulate 2 --out %s/two >%s/rank%d 2>&1"):format(rank, rank, port,
+        .. "experiments/lm.lua %s --data %s --accumulate 4 --out %s/two >%s/rank%d 2>&1"):format(rank, rank, port,
         program.path, small, data, folder, folder, rank)
     end
     os.execute(table.concat(commands, " & ") .. "; wait")
@@ -167,7 +167,8 @@ describe("lm", function()
     assert.are.equal(text, drawn '--sample 40 --prompt "the "')
     assert.are_not.equal(text, drawn '--sample 40 --prompt "the " --seed 5')
     assert.are.equal(drawn "--sample 20 --temperature 0", drawn "--sample 20 --top-k 1 --seed 7")
-    local speed = records(folder .. "/run/sample.jsonl", "sample")
+    local speed, asked = records(folder .. "/run/sample.jsonl", "sample"), records(folder .. "/run/sample.jsonl", "run")
+    assert.are.equal("tiny", asked[1].options.preset)
     assert.is_true(#speed == 1 and speed[1].tokens_per_s > 0 and speed[1].tokens_per_s_of_32 > 0)
     local checkpoint <const> = folder .. "/run/checkpoint.safetensors"
     local before = drawn "--sample 20"
@@ -202,11 +203,20 @@ describe("lm", function()
     assert.are.same({ folder .. "/run/lm.svg\n", 0 }, { text, status }, errors)
     assert.matches("validation", program.read(folder .. "/run/lm.svg"))
     assert.are.equal(6, #records(folder .. "/run/lm.jsonl", "train"))
+    local one = program.read(folder .. "/run/lm.jsonl")
+    program.write(folder .. "/two.jsonl", one .. one:gsub('"model": "lstm"', '"model": "gru"'))
+    text, errors, status = run("--plot " .. folder .. "/two.jsonl")
+    assert.are.same({ folder .. "/two.svg\n", 0 }, { text, status }, errors)
+    local picture = program.read(folder .. "/two.svg")
+    for _, label in ipairs { "lstm, train", "lstm, validation", "gru, train", "gru, validation" } do
+      assert.matches(">" .. label .. "<", picture)
+    end
   end)
 
   it("refuses in one line what cannot be", function()
     program.write(folder .. "/latin1", "caf\xE9")
     program.write(folder .. "/short", TEXT:sub(1, 15))
+    pl.data.write(folder .. "/letters.tokens", pl.data.characters(TEXT), TEXT)
     for arguments, expected in pairs {
       ["--model foo"] = "option %-%-model: expected one of elman, gru, lstm",
       ["--preset huge"] = "option %-%-preset: expected one of char, seed%-165m, seed%-1b, tiny",
@@ -227,6 +237,8 @@ describe("lm", function()
       ["--data /none"] = "option %-%-data: cannot open /none",
       ["--data " .. folder .. "/latin1"] = "option %-%-data: .*expected UTF%-8, got byte 0xE9 at 4",
       ["--data " .. folder .. "/x.tokens --tokenizer characters"] = "option %-%-data: .* holds ids; %-%-tokenizer must",
+      ["--data " .. folder .. "/letters.tokens --tokenizer bytes"] = "option %-%-data: .* holds ids of a vocabulary of "
+        .. "%d+, not of the tokenizer's 256",
       ["--sample 3"] = "option %-%-out: there is no text.json in '.*': no training was begun there",
     } do
       local _, errors, status = run(arguments .. " --out " .. folder .. "/none")

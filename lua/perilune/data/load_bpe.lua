@@ -36,7 +36,9 @@ local function build(path, vocabulary, merges)
   for i, merge in ipairs(merges) do
     local left, right = merge[1], merge[2]
     local ids = { vocabulary[left or 0], vocabulary[right or 0], vocabulary[(left or "") .. (right or "")] }
-    if #ids ~= 3 then check.fail("%s: '%s': merge %d is of tokens that are not in the vocabulary", WHO, path, i) end
+    if not (ids[1] and ids[2] and ids[3]) then
+      check.fail("%s: '%s': merge %d is of tokens that are not in the vocabulary", WHO, path, i)
+    end
     table.move(ids, 1, 3, #flat + 1, flat)
   end
   local encoder = core.bpe(byte_ids, flat)
@@ -82,6 +84,9 @@ end
 local function from_tokenizer_json(path)
   local file, merges = decode(path), {}
   check_supported(path, file)
+  for _, name in ipairs { "vocab", "merges" } do
+    if type(file.model[name]) ~= "table" then check.fail("%s: '%s': the model has no %s", WHO, path, name) end
+  end
   for i, merge in ipairs(file.model.merges) do merges[i] = type(merge) == "string" and pair_of(merge) or merge end
   for _, added in ipairs(file.added_tokens or {}) do file.model.vocab[added.content] = added.id end
   return build(path, file.model.vocab, merges)

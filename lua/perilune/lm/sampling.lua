@@ -25,9 +25,11 @@ function sampling.stream(model, tokenizer, ids, option, write)
   return rate
 end
 
---- Tokens per second of `rows` texts that are drawn together.
-function sampling.rate(model, rows, count)
-  local _, rate = nn.generate(model.net, pl.ones { rows, 1, dtype = "int64" }, { count = count })
+--- Tokens per second of `rows` texts that are drawn together, 64 tokens of each, as option says (see sampling.stream).
+function sampling.rate(model, rows, option)
+  local _, rate = nn.generate(model.net, pl.ones { rows, 1, dtype = "int64" }, {
+    count = 64, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p,
+  })
   return rate
 end
 

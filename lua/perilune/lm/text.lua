@@ -52,7 +52,12 @@ local function read_ids(option, kind)
   if kind ~= "file" and kind ~= "bytes" then
     error(("%s holds ids; --tokenizer must name the tokenizer.json that made them, or bytes"):format(option.data), 0)
   end
-  local tokenizer, about = make[kind](option, {}, { end_of_document = data.shard(option.data).vocabulary == 257 })
+  local vocabulary <const> = data.shard(option.data).vocabulary
+  local tokenizer, about = make[kind](option, {}, { end_of_document = vocabulary == 257 })
+  if tokenizer.vocabulary ~= vocabulary then
+    error(("%s holds ids of a vocabulary of %d, not of the tokenizer's %d"):format(option.data, vocabulary,
+      tokenizer.vocabulary), 0)
+  end
   about.tokens = option.data
   return about, tokenizer
 end

@@ -58,12 +58,12 @@ local function scores(text, loss)
 end
 
 -- evaluate(model) for pl.train.loop, if there is text for it.
-local function evaluation_of(option, text, state, watch)
+local function evaluation_of(option, text, rows, state, watch)
   if not text.validation then return nil end
   return function(model)
     watch.halt()
     local ids = text.validation:ids():to(option.device)
-    local record = scores(text, model:loss_of(ids, option.batch // option.accumulate, option.length))
+    local record = scores(text, model:loss_of(ids, rows, option.length))
     record.seconds = state.seconds
     return record
   end
@@ -85,11 +85,11 @@ end
 
 -- Trains `model` and returns the history. peak: operations per second of the device, or nil.
 local function train(option, batches, model, job, state, watch, evaluate, peak)
-  local part, per_token = parts_of(batches, option.accumulate), 6 * model:product_parameters() / job.world
+  local part, per_token = parts_of(batches, job.parts), 6 * model:product_parameters() / job.world
   local history = pl.train.loop {
     model = model, steps = option.steps, clip = option.clip, schedule = schedule_of(option, state),
     optimizer = pl.optim.AdamW(model:groups(), { lr = option.lr, betas = { 0.9, 0.95 }, weight_decay = option.decay }),
-    accumulate = option.accumulate,
+    accumulate = job.parts,
     batch = function(step, i)
       watch.go()
       if i == 1 and option.seconds and state.seconds >= option.seconds then return nil end
@@ -132,8 +132,8 @@ local function median_of(steps, name)
 end
 
 --- Trains by the options of experiments/lm.lua on what perilune.lm.text gave, and the batches of it. job: { rank =,
--- world = (of the processes that train together), rows = (of each part of this one's batches) }. Returns the model,
--- evaluating, the record of the result, and the records of its curves.
+-- world = (of the processes that train together), parts = (of this one's batches), rows = (of each part) }. Returns the
+-- model, evaluating, the record of the result, and the records of its curves.
 function training.run(option, text, batches, job)
   local peak = peak_of(option)
   pl.reset_peak_memory(option.device) -- what measuring that took does not count
@@ -142,7 +142,7 @@ function training.run(option, text, batches, job)
   if option.stateful then model:carry(job.rows) end
   local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
   local watch = stopwatch(state)
-  local evaluate = evaluation_of(option, text, state, watch)
+  local evaluate = evaluation_of(option, text, job.rows, state, watch)
   local history = train(option, batches, model, job, state, watch, evaluate, peak)
   model:eval()
   local steps, evaluations = history.steps, history.evaluations
