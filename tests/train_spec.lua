@@ -184,10 +184,12 @@ describe("train.loop", function()
     option.progress = false
     option.evaluate_every = 20
     option.evaluate = function() return { score = 3, note = "text" } end
+    option.report = function(record) return { twice = 2 * record.loss } end
     option.monitor.log = option.monitor.add -- nothing is to be drawn here
     local history = pl.train.loop(option)
     local curves, last = option.monitor.curves, history.steps[40]
-    assert.are.same({ "grad_norm", "loss", "lr", "evaluation score" }, option.monitor.names)
+    assert.are.same({ "grad_norm", "loss", "lr", "twice", "evaluation score" }, option.monitor.names)
+    assert.are.equal(2 * last.loss, curves.twice.last)
     assert.are.same({ last.loss, last.grad_norm, last.lr, 3 },
       { curves.loss.last, curves.grad_norm.last, curves.lr.last, curves["evaluation score"].last })
     assert.are.same({ 40, 2 }, { #curves.loss.points, #curves["evaluation score"].points })

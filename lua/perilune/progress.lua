@@ -6,6 +6,7 @@
 --   end
 local core = require "perilune.core"
 local escaped = require "perilune.markup".escaped
+local write_line = require "perilune.terminal_line"
 
 -- Seconds between two drawings. A log gets a line per quarter of the way, and one when this long passed without any.
 local redraw_s <const> = { terminal = 0.1, kernel = 0.2, batch = 60 }
@@ -55,19 +56,9 @@ local function bundle_of(self)
   }
 end
 
--- As much of a line as the terminal shows in one: what goes on in a second line would stay there.
-local function fitted(line)
-  local columns = core.terminal_columns()
-  local beyond = columns and utf8.offset(line, columns) -- the last column stays free, for some terminals wrap at it
-  return beyond and line:sub(1, beyond - 1) or line
-end
-
 -- How each front end draws; `final` marks the last drawing of the loop.
 local draw = {
-  terminal = function(self, final)
-    io.stderr:write("\r", fitted(line_of(self, "█", "░")), "\27[K", final and "\n" or "")
-    io.stderr:flush()
-  end,
+  terminal = function(self, final) write_line(line_of(self, "█", "░"), final) end,
   kernel = function(self)
     if self.display then
       self.display:update(bundle_of(self))

@@ -180,7 +180,7 @@ function train.loop(options)
     if not record then break end
     history.steps[#history.steps + 1] = record
     if step % option.log_every == 0 then shown.write(log, events, record, "") end
-    watch(step, shown.curves_of(option, record))
+    watch(step, shown.curves_of(option, record, report))
     local stop
     if option.evaluate and (step % option.evaluate_every == 0 or step == option.steps) then
       evaluation, stop = evaluate(option, step)

@@ -13,6 +13,7 @@ local core = require "perilune.core"
 local check = require "perilune.nn.check"
 local declared = require "perilune.code.declared"
 local Curve = require "perilune.monitor.curve"
+local write_line = require "perilune.terminal_line"
 
 -- Seconds between two drawings.
 local redraw_s <const> = { terminal = 0.1, kernel = 0.4, batch = 60 }
@@ -45,10 +46,7 @@ end
 
 -- How each front end draws; `final` marks the last drawing.
 local draw = {
-  terminal = function(self, final)
-    io.stderr:write("\r", tostring(self), "\27[K", final and "\n" or "")
-    io.stderr:flush()
-  end,
+  terminal = function(self, final) write_line(tostring(self), final) end,
   kernel = function(self)
     if self.display then
       self.display:update(self:__mime())

@@ -41,9 +41,11 @@ function shown.summary(record, report, evaluation)
   return table.concat(words, ", ")
 end
 
---- What a monitor is given of a step's record: no curve that stays flat.
-function shown.curves_of(option, record)
-  return { loss = record.loss, grad_norm = record.grad_norm, lr = option.schedule and record.lr or nil }
+--- What a monitor is given of a step's record, with what was reported of it: no curve that stays flat.
+function shown.curves_of(option, record, report)
+  local curves = report and shown.numbers_of(report, "") or {}
+  curves.loss, curves.grad_norm, curves.lr = record.loss, record.grad_norm, option.schedule and record.lr or nil
+  return curves
 end
 
 --- The function that gives a step's values to the monitor, if there is one. Outside a notebook a monitor draws a line,
