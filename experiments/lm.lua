@@ -47,7 +47,7 @@ local option = options.read {
   { "steps", "integer", minimum = 1, help = "training steps" },
   { "seconds", "number", minimum = 0, help = "ends training after so long, evaluation not counted [none]" },
   { "lr", "number", minimum = 0, help = "peak learning rate" },
-  { "warmup", "integer", minimum = 0, help = "steps up to the peak" },
+  { "warmup", "integer", minimum = 0, help = "steps up to the peak [of the preset, a tenth of the steps at most]" },
   { "clip", "number", minimum = 0, help = "greatest norm of the gradient" },
   { "decay", "number", minimum = 0, help = "weight decay of matrices" },
   { "eval-every", "integer", minimum = 1, help = "steps between evaluations, and checkpoints" },
@@ -69,21 +69,16 @@ local option = options.read {
 -- The plot, from a file of results alone
 
 local function draw(path)
-  local rows, lines = experiment.read(path, "result"), { xlabel = "step", ylabel = "loss, nats per token" }
-  for i, run in ipairs(experiment.runs(path)) do
+  local runs, lines, names = experiment.runs(path), { xlabel = "step", ylabel = "loss, nats per token" }, {}
+  for i, run in ipairs(runs) do
+    local row = run.result and run.result[1] or error(("run %d of %s has no result"):format(i, path), 0)
+    names[i] = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6)
     for _, kind in ipairs { "train", "validation" } do
-      local line = { x = {}, y = {}, label = #rows > 1 and rows[i].model .. ", " .. kind or kind }
-      for _, record in ipairs(run) do
-        if record.kind == kind then
-          table.insert(line.x, record.step)
-          table.insert(line.y, record.loss)
-        end
-      end
+      local line = { x = {}, y = {}, label = #runs > 1 and row.model .. ", " .. kind or kind }
+      for k, record in ipairs(run[kind] or {}) do line.x[k], line.y[k] = record.step, record.loss end
       if #line.x > 0 then lines[#lines + 1] = line end -- random ids have no validation
     end
   end
-  local names = {}
-  for i, row in ipairs(rows) do names[i] = ("%s, %.3g M parameters"):format(row.model, row.parameters / 1e6) end
   lines.title = table.concat(names, "; ")
   local picture = path:gsub("%.jsonl$", "") .. ".svg"
   pl.plot.line(lines):save(picture)
@@ -108,9 +103,8 @@ local function show_sample(model, tokenizer, count)
   local sampling = require "perilune.lm.sampling"
   local ids = options.attempt("prompt", sampling.prompt, tokenizer, option.prompt)
   if option.prompt then write(option.prompt) end
-  local draws = { count = count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p }
-  local rate = sampling.stream(model, tokenizer, ids, draws, write)
-  local together = sampling.rate(model, 32, draws)
+  local rate = sampling.stream(model, tokenizer, ids, count, option, write)
+  local together = sampling.rate(model, 32, 64, option)
   print(("\n-- %s tokens/s, %.0f for 32 texts together"):format(rate and ("%.0f"):format(rate) or "?", together))
   return rate, together
 end
@@ -139,15 +133,15 @@ end
 if option.tokenizer and option.data and texts.is_run(option.data) then
   options.fail("option --tokenizer: '%s' is a run's folder, which has a tokenizer", option.data)
 end
-local warmup_given <const> = option.warmup ~= nil
-for name, value in pairs(presets[option.preset]) do
+local preset <const> = presets[option.preset]
+option.warmup = option.warmup or math.min(preset.warmup, (option.steps or preset.steps) // 10)
+for name, value in pairs(preset) do
   if option[name] == nil then option[name] = value end
 end
 option.stateful = option.stateful or false
 if option.width % option.heads ~= 0 then
   options.fail("option --heads: expected a divisor of the width %d, got %d", option.width, option.heads)
 end
-if not warmup_given then option.warmup = math.min(option.warmup, option.steps // 10) end
 if option.warmup >= option.steps then
   options.fail("option --warmup: expected fewer than the %d steps, got %d", option.steps, option.warmup)
 end
@@ -201,7 +195,7 @@ end
 local distributed = pl.distributed
 options.attempt("device", distributed.init)
 local job = { rank = distributed.rank(), world = distributed.world_size() }
-job.parts = math.max(option.accumulate // job.world, 1) -- of this process
+job.parts = (option.accumulate + job.world - 1) // job.world -- of no more rows than one process would take at once
 job.rows = option.batch // (job.parts * job.world)
 if job.world > 1 then
   if job.rows * job.parts * job.world ~= option.batch then

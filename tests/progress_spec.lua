@@ -2,33 +2,30 @@
 local pl = require "perilune"
 local message_of = require "tests.message_of"
 
--- Lines that a piece of code writes to standard error when it is not a terminal, from a program of its own.
-local function lines_of(code)
+-- What a piece of code writes from a program of its own, which a command's %s stands for.
+local function written(command, code)
   local program = assert(os.getenv "PERILUNE", "PERILUNE must name the program")
   local script = os.tmpname()
   local file = assert(io.open(script, "w"))
   file:write('local pl = require "perilune"\n', code)
   file:close()
-  local lines = {}
-  local pipe = assert(io.popen(("%s %s 2>&1 </dev/null"):format(program, script)))
-  for line in pipe:lines() do lines[#lines + 1] = line end
+  local pipe = assert(io.popen(command:format(program .. " " .. script)))
+  local text = pipe:read "a"
   pipe:close()
   os.remove(script)
+  return text
+end
+
+-- Lines that a piece of code writes to standard error when it is not a terminal.
+local function lines_of(code)
+  local lines = {}
+  for line in written("%s 2>&1 </dev/null", code):gmatch "[^\n]*\n" do lines[#lines + 1] = line:sub(1, -2) end
   return lines
 end
 
--- What a terminal of so many columns gets from a piece of code, by util-linux's script.
+-- What a terminal of so many columns gets, by util-linux's script.
 local function shown_in(columns, code)
-  local name = os.tmpname()
-  local file = assert(io.open(name, "w"))
-  file:write('local pl = require "perilune"\n', code)
-  file:close()
-  local pipe = assert(io.popen(("script -qec 'stty cols %d; %s %s' /dev/null </dev/null"):format(columns,
-    os.getenv "PERILUNE", name)))
-  local text = pipe:read "a"
-  pipe:close()
-  os.remove(name)
-  return text
+  return written("script -qec 'stty cols " .. columns .. "; %s' /dev/null </dev/null", code)
 end
 
 describe("pl.progress", function()

@@ -108,13 +108,17 @@ function experiment.read(path, kind, may_lack)
   return records
 end
 
---- The records of a file of JSON lines that holds those of several runs one behind another: a list for each run.
+--- The records of a file of JSON lines that holds those of several runs one behind another: for each run a table of
+-- lists by kind.
 function experiment.runs(path)
   local runs = {}
   for _, record in ipairs(json_lines.read(path)) do
     if record.kind == "run" or #runs == 0 then runs[#runs + 1] = {} end
-    table.insert(runs[#runs], record)
+    local run = runs[#runs]
+    run[record.kind] = run[record.kind] or {}
+    table.insert(run[record.kind], record)
   end
+  if #runs == 0 then error(("%s holds no record"):format(path), 0) end
   return runs
 end
 

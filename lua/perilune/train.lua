@@ -151,7 +151,7 @@ end
 --                       The log is cut back to it, or to nothing where there is none. history.resumed is its step
 --   state               a table of plain values that the functions keep, which the checkpoint has, too
 --   monitor             true, or a pl.monitor: curves that grow while the loop runs, of the loss, with clip of the
---                       gradient's norm, with a schedule of the learning rate, and of what evaluate returns
+--                       gradient's norm, with a schedule of the learning rate, and of what report and evaluate return
 --   report(record)      returns a table of numbers that join the step's record and stand beside the bar, such as
 --                       tokens per second from record.ms
 --   progress, label     whether to show progress, and under which name

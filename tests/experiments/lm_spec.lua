@@ -1,5 +1,6 @@
 -- experiments/lm.lua: trains on a text, goes on after kills to the same bits, draws, plots, profiles, and refuses.
 local pl = require "perilune"
+local core = require "perilune.core"
 local experiment = require "perilune.experiment"
 local json_lines = require "perilune.json_lines"
 local free_ports = require "tests.free_ports"
@@ -136,23 +137,26 @@ describe("lm", function()
     end)
   end
 
-  it("trains in two processes as in one", function()
-    local rows, port = { done("--accumulate 4", folder .. "/one") }, free_ports(1)[1] -- each takes two of the parts
-    local commands = {}
-    for rank = 0, 1 do
-      commands[rank + 1] = ("RANK=%d WORLD_SIZE=2 LOCAL_RANK=%d MASTER_ADDR=127.0.0.1 MASTER_PORT=%d %s "
-        .. "experiments/lm.lua %s --data %s --accumulate 4 --out %s/two >%s/rank%d 2>&1"):format(rank, rank, port,
-        program.path, small, data, folder, folder, rank)
-    end
-    os.execute(table.concat(commands, " & ") .. "; wait")
-    rows[2] = records(folder .. "/two/lm.jsonl", "result")[1]
-    assert.near(rows[1].loss, rows[2].loss, 1e-5, program.read(folder .. "/rank1"))
-    local curves = { records(folder .. "/one/lm.jsonl", "train"), records(folder .. "/two/lm.jsonl", "train") }
-    for i, record in ipairs(curves[1]) do assert.near(record.loss, curves[2][i].loss, 1e-5) end
-    assert.are.equal(3, #curves[1])
-    local random = pl.load(folder .. "/two/checkpoint.safetensors")["ranks.random"]:totable()
-    assert.are_not.equal(random[1][1], random[2][1]) -- dropout is not the same on all ranks
-  end)
+  -- The processes share the parts of a batch, and none has more rows at once than one process alone would.
+  for world, arguments in pairs { [2] = "--accumulate 4", [3] = "--batch 12 --accumulate 4" } do
+    it(("trains in %d processes as in one"):format(world), function()
+      local rows, port = { done(arguments, folder .. "/one") }, free_ports(1)[1]
+      local commands = {}
+      for rank = 0, world - 1 do
+        commands[rank + 1] = ("RANK=%d WORLD_SIZE=%d LOCAL_RANK=%d MASTER_ADDR=127.0.0.1 MASTER_PORT=%d %s "
+          .. "experiments/lm.lua %s --data %s %s --out %s/two >%s/rank%d 2>&1"):format(rank, world, rank, port,
+          program.path, small, data, arguments, folder, folder, rank)
+      end
+      os.execute(table.concat(commands, " & ") .. "; wait")
+      rows[2] = records(folder .. "/two/lm.jsonl", "result")[1]
+      assert.near(rows[1].loss, rows[2].loss, 1e-5, program.read(folder .. "/rank1"))
+      local curves = { records(folder .. "/one/lm.jsonl", "train"), records(folder .. "/two/lm.jsonl", "train") }
+      for i, record in ipairs(curves[1]) do assert.near(record.loss, curves[2][i].loss, 1e-5) end
+      assert.are.equal(3, #curves[1])
+      local random = pl.load(folder .. "/two/checkpoint.safetensors")["ranks.random"]:totable()
+      assert.are_not.equal(random[1][1], random[2][1]) -- dropout is not the same on all ranks
+    end)
+  end
 
   it("draws from a checkpoint the same text for the same seed", function()
     done("--model slstm --tokenizer characters --stateful", folder .. "/run")
@@ -197,6 +201,13 @@ describe("lm", function()
     end
   end)
 
+  it("needs no --warmup for a short run", function()
+    local _, errors, status = run(("--width 8 --layers 2 --batch 4 --length 8 --steps 5 --data %s --out %s/run"):format(
+      data, folder))
+    assert.are.equal(0, status, errors)
+    assert.are.equal(0, core.json_decode(program.read(folder .. "/run/run.json")).warmup)
+  end)
+
   it("draws its curves", function()
     done("--log-every 1", folder .. "/run")
     local text, errors, status = run("--plot " .. folder .. "/run/lm.jsonl")
@@ -211,6 +222,10 @@ describe("lm", function()
     for _, label in ipairs { "lstm, train", "lstm, validation", "gru, train", "gru, validation" } do
       assert.matches(">" .. label .. "<", picture)
     end
+    program.write(folder .. "/two.jsonl", one .. one:gsub('"kind": "result"', '"kind": "other"'))
+    text, errors, status = run("--plot " .. folder .. "/two.jsonl")
+    assert.are.same({ "", 1 }, { text, status })
+    assert.matches("^option %-%-plot: run 2 of .*/two.jsonl has no result\n$", errors)
   end)
 
   it("refuses in one line what cannot be", function()

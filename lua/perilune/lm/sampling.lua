@@ -15,22 +15,25 @@ function sampling.prompt(tokenizer, prompt)
   return pl.tensor({ { id or 1 } }, { dtype = "int64" })
 end
 
---- Draws option.count tokens (also temperature, top_k, top_p) behind the ids of a prompt [1,T] and calls write(text)
--- with each. Returns the tokens per second, nil for one.
-function sampling.stream(model, tokenizer, ids, option, write)
+-- Draws `count` tokens behind each row of ids, by option.temperature, top_k and top_p. Returns the tokens per second.
+local function draw(model, ids, count, option, on_token)
   local _, rate = nn.generate(model.net, ids, {
-    count = option.count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p,
-    on_token = function(drawn) write(tokenizer.pieces[drawn[1]] or "") end, -- a padded vocabulary has more ids
+    count = count, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p, on_token = on_token,
   })
   return rate
 end
 
---- Tokens per second of `rows` texts that are drawn together, 64 tokens of each, as option says (see sampling.stream).
-function sampling.rate(model, rows, option)
-  local _, rate = nn.generate(model.net, pl.ones { rows, 1, dtype = "int64" }, {
-    count = 64, temperature = option.temperature, top_k = option.top_k, top_p = option.top_p,
-  })
-  return rate
+--- Draws `count` tokens behind the ids of a prompt [1,T], by option.temperature, top_k and top_p, and calls write(text)
+-- with each. Returns the tokens per second, nil for one.
+function sampling.stream(model, tokenizer, ids, count, option, write)
+  return draw(model, ids, count, option, function(drawn)
+    write(tokenizer.pieces[drawn[1]] or "") -- a padded vocabulary has more ids
+  end)
+end
+
+--- Tokens per second of `rows` texts that are drawn together, by the same options, `count` tokens of each.
+function sampling.rate(model, rows, count, option)
+  return draw(model, pl.ones { rows, 1, dtype = "int64" }, count, option)
 end
 
 --- The model of a run's folder, with the parameters of its checkpoint, in evaluation mode. option: that of the run.

@@ -58,11 +58,12 @@ local function scores(text, loss)
 end
 
 -- evaluate(model) for pl.train.loop, if there is text for it.
-local function evaluation_of(option, text, rows, state, watch)
+local function evaluation_of(option, text, state, watch)
   if not text.validation then return nil end
   return function(model)
     watch.halt()
     local ids = text.validation:ids():to(option.device)
+    local rows = option.batch // option.accumulate -- however many processes train: the loss depends on it
     local record = scores(text, model:loss_of(ids, rows, option.length))
     record.seconds = state.seconds
     return record
@@ -142,7 +143,7 @@ function training.run(option, text, batches, job)
   if option.stateful then model:carry(job.rows) end
   local state = { seconds = 0 } -- of training, earlier sessions included: the checkpoint has it
   local watch = stopwatch(state)
-  local evaluate = evaluation_of(option, text, job.rows, state, watch)
+  local evaluate = evaluation_of(option, text, state, watch)
   local history = train(option, batches, model, job, state, watch, evaluate, peak)
   model:eval()
   local steps, evaluations = history.steps, history.evaluations
